@@ -1,0 +1,1 @@
+//! Kubernetes' object model without any I/O.

@@ -1,0 +1,1 @@
+//! Turns an HTTP request into an authorised, admitted store operation.

@@ -1,0 +1,1 @@
+//! Requests, kubeconfig, transports, informers, workqueue and the controller runner.

@@ -1,0 +1,1 @@
+//! The embedded CRI runtime: images, sandboxes, containers.

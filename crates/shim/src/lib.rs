@@ -1,0 +1,1 @@
+//! The process that stands between a pod's containers and the daemon.
