@@ -1,1 +1,23 @@
-//! Kubernetes' object model without any I/O.
+//! Kubernetes' object model without any I/O: [`Object`] (the one in-memory form), [`Value`] (for edits), names, schemas,
+//! patches, selectors, quantities and [`Status`].
+//!
+//! It knows no built-in kind (that is `api`), no store and no network. The main path: bytes are lexed into a [`Value`],
+//! checked and completed by a schema, edited, encoded once into an [`Object`], and shared behind an `Arc` from then on.
+//!
+//! ```
+//! use apimachinery::{Object, Value};
+//! let value = Value::parse(br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"}}"#).unwrap();
+//! let object = Object::new(&value, 7).unwrap();
+//! assert_eq!(object.name(), "web");
+//! assert!(object.to_json().starts_with(b"{\"apiVersion\":\"v1\""));
+//! ```
+
+mod names;
+mod object;
+mod status;
+mod value;
+
+pub use names::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, ObjectKey};
+pub use object::{Object, ObjectError, OwnerReference};
+pub use status::{Cause, Details, FieldError, FieldErrorKind, Reason, Status};
+pub use value::{Key, Map, Number, ParseError, Value};

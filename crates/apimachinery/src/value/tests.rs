@@ -1,0 +1,40 @@
+use super::*;
+
+fn check(input: &str, canonical: &str) {
+    assert_eq!(Value::parse(input.as_bytes()).unwrap().to_string(), canonical, "{input}");
+}
+
+#[test]
+fn documents_have_one_encoding() {
+    check(r#" { "b" : 1 , "a" : [ true, null, "x\n\"\u0001" ] } "#, r#"{"a":[true,null,"x\n\"\u0001"],"b":1}"#);
+    check("1.5", "1.5");
+    check("-9223372036854775808", "-9223372036854775808");
+    check("1e3", "1000");
+    check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
+    check(r#"{"z":1,"a":2,"z":3,"m":{}}"#, r#"{"a":2,"m":{},"z":3}"#);
+}
+
+#[test]
+fn duplicates_are_named_by_path() {
+    let (_, duplicates) = Value::parse_strict(br#"{"spec":{"c":[{"x":1},{"n":1,"n":2}]},"spec":1}"#).unwrap();
+    assert_eq!(duplicates, ["spec.c[1].n", "spec"]);
+}
+
+#[test]
+fn bad_documents_are_refused() {
+    for bad in ["", "{", "[1,]", "{\"a\" 1}", "1 2", "\"\u{1}\""] {
+        assert!(Value::parse(bad.as_bytes()).is_err(), "{bad:?}");
+    }
+    let deep = "[".repeat(100_000);
+    assert!(Value::parse(deep.as_bytes()).is_err());
+}
+
+#[test]
+fn paths_are_set_and_removed() {
+    let mut value = Value::Null;
+    value.set(&["metadata", "labels", "app"], "web");
+    assert_eq!(value.str_at(&["metadata", "labels", "app"]), Some("web"));
+    assert_eq!(value.remove(&["metadata", "labels", "app"]), Some("web".into()));
+    assert_eq!(value.remove(&["metadata", "nothing", "app"]), None);
+    assert_eq!(value.to_string(), r#"{"metadata":{"labels":{}}}"#);
+}
