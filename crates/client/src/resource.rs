@@ -15,17 +15,20 @@ pub struct Resource {
 
 impl Resource {
     pub const fn namespaced(group: &'static str, version: &'static str, plural: &'static str) -> Resource {
+        Resource::of(group, version, plural, true)
+    }
+
+    pub const fn cluster(group: &'static str, version: &'static str, plural: &'static str) -> Resource {
+        Resource::of(group, version, plural, false)
+    }
+
+    const fn of(group: &'static str, version: &'static str, plural: &'static str, namespaced: bool) -> Resource {
         Resource {
             group: Cow::Borrowed(group),
             version: Cow::Borrowed(version),
             plural: Cow::Borrowed(plural),
-            namespaced: true,
+            namespaced,
         }
-    }
-
-    pub const fn cluster(group: &'static str, version: &'static str, plural: &'static str) -> Resource {
-        let resource = Resource::namespaced(group, version, plural);
-        Resource { namespaced: false, ..resource }
     }
 
     pub fn group_resource(&self) -> GroupResource {
