@@ -14,10 +14,12 @@
 
 mod names;
 mod object;
+mod quantity;
 mod status;
 mod value;
 
 pub use names::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, ObjectKey};
 pub use object::{Object, ObjectError, OwnerReference};
+pub use quantity::{Format, Quantity, QuantityError};
 pub use status::{Cause, Details, FieldError, FieldErrorKind, Reason, Status};
 pub use value::{Key, Map, Number, ParseError, Value};
