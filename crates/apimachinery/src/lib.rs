@@ -15,6 +15,7 @@
 mod names;
 mod object;
 mod quantity;
+pub mod schema;
 mod status;
 mod value;
 
