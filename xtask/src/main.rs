@@ -1,1 +1,46 @@
-fn main() {}
+//! The project's own chores: `cargo xtask <command>`.
+
+mod ci;
+mod prerequisites;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "usage: cargo xtask <command>
+  ci             all checks: formatting, clippy, tidy, tests, docs (installs what is missing)
+  tidy           the rules no compiler knows
+  clients        build the real clients that tests drive (kubectl)
+";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(&root()),
+        ["clients"] => prerequisites::clients(&root()).map(|path| println!("{}", path.display())),
+        _ => {
+            eprint!("{USAGE}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// The work tree.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("xtask lies in the work tree").to_owned()
+}
+
+/// Runs a program in the work tree and fails with its name if it fails.
+fn call(program: &str, args: &[&str]) -> Result<()> {
+    eprintln!("$ {program} {}", args.join(" "));
+    let status =
+        Command::new(program).args(args).current_dir(root()).status().with_context(|| format!("starting {program}"))?;
+    if !status.success() {
+        bail!("{program} {} failed: {status}", args.join(" "));
+    }
+    Ok(())
+}

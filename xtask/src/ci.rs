@@ -1,0 +1,15 @@
+//! All checks, in the order in which they fail fastest.
+
+use anyhow::Result;
+
+use crate::{call, prerequisites, root, tidy};
+
+pub fn run() -> Result<()> {
+    prerequisites::install()?;
+    call("cargo", &["fmt", "--all", "--check"])?;
+    tidy::run(&root())?;
+    call("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    prerequisites::clients(&root())?;
+    call("cargo", &["test", "--workspace", "--locked"])?;
+    call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+}
