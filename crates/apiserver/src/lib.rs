@@ -1,1 +1,3 @@
-//! Turns an HTTP request into an authorised, admitted store operation.
+//! The API server: turns an HTTP request into an authorised, admitted store operation.
+
+pub mod strategy;

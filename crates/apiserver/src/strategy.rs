@@ -1,0 +1,238 @@
+//! What a schema cannot say about a kind: one [`Strategy`] per file here, one line in [`all`].
+//!
+//! The registry calls a strategy in this order: `default`, (mutating admission), `prepare_create` or `prepare_update`,
+//! `validate` or `validate_update`, `warnings`, (validating admission), `allocate`, then the commit. A strategy gets and edits
+//! [`Value`]s in the kind's storage version; it never commits anything itself.
+
+mod config_map;
+mod namespace;
+
+use std::sync::Arc;
+
+use apimachinery::{FieldError, Object, ObjectKey, Status, Value};
+use env::Env;
+use futures_util::future::BoxFuture;
+
+/// Every strategy. A kind without one gets [`Plain`].
+pub fn all() -> Vec<Box<dyn Strategy>> {
+    vec![Box::new(config_map::ConfigMap), Box::new(namespace::Namespace)]
+}
+
+/// Behaviour of one kind beyond its schema. The defaults of the methods are what a plain kind does.
+///
+/// `metadata` is the registry's: it checks names, labels, annotations, owners and finalizers, fills in uid, creation time and
+/// generation, and keeps what clients may not change. The schema has already checked types, required fields and enums.
+pub trait Strategy: Send + Sync {
+    /// Group and plural: `("apps", "deployments")`.
+    fn resource(&self) -> (&'static str, &'static str);
+
+    /// What names of this kind look like.
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+
+    /// Whether `metadata.generation` counts the changes of this kind (of everything but `metadata` and `status`).
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// Whether an update of a missing object creates it.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update may leave out `resourceVersion`.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Whether dependents are orphaned when a deletion does not say what becomes of them.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// Fields that field selectors may name, besides `metadata.name` and `metadata.namespace`.
+    fn selectable_fields(&self) -> &'static [SelectableField] {
+        &[]
+    }
+
+    /// Defaults that depend on other fields; the schema's own have been filled in. Also called for bodies read from the store,
+    /// so it must change nothing that is complete.
+    fn default(&self, _value: &mut Value) {}
+
+    /// Completes a new object and drops what its creator may not set. The registry has removed `status` already when the kind
+    /// has that subresource ([`Strategy::keeps_status_on_create`]).
+    fn prepare_create(&self, _ctx: &Context<'_>, _new: &mut Value) {}
+
+    /// Whether a creator may set `status` although it is a subresource.
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
+    /// Puts back what an update may not change. For updates of the object itself (`ctx.subresource` empty) the registry has
+    /// already put back `status` when that is a subresource; for those of a subresource it calls [`Strategy::prepare_subresource`].
+    fn prepare_update(&self, _ctx: &Context<'_>, _new: &mut Value, _old: &Value) {}
+
+    /// Keeps from `old` what the subresource does not own. By default everything but `status` is kept, with the labels and
+    /// annotations of `metadata` taken from `old` too.
+    fn prepare_subresource(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        keep_all_but_status(new, old);
+    }
+
+    /// Refuses what the schema cannot: each error with its path.
+    fn validate(&self, _ctx: &Context<'_>, _new: &Value, _errors: &mut Vec<FieldError>) {}
+
+    /// Refuses updates. By default what a new object may not be, an old one may not become. `ctx.subresource` says whose
+    /// update it is.
+    fn validate_update(&self, ctx: &Context<'_>, new: &Value, _old: &Value, errors: &mut Vec<FieldError>) {
+        self.validate(ctx, new, errors);
+    }
+
+    /// Texts for `Warning` headers.
+    fn warnings(&self, _ctx: &Context<'_>, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The grace period of a deletion, in seconds, of a kind whose deletion has two steps; `None` when it goes at once.
+    fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Whether something besides `metadata.finalizers` still holds an object that is being deleted.
+    fn is_held(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Edits an object whose deletion begins and must wait.
+    fn begin_deletion(&self, _ctx: &Context<'_>, _object: &mut Value) {}
+
+    /// Takes addresses, ports and the like for `new`: edits it and returns the operations that must happen with its write.
+    /// Called again from the start when one of their compares fails, so it must read what it compares.
+    fn allocate<'a>(
+        &'a self,
+        _ctx: &'a Context<'_>,
+        _new: &'a mut Value,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<Together, Status>> {
+        Box::pin(async { Ok(Together::default()) })
+    }
+
+    /// Gives back what [`Strategy::allocate`] took: the operations that must happen with the object's removal.
+    fn release<'a>(&'a self, _ctx: &'a Context<'_>, _old: &'a Value) -> BoxFuture<'a, Result<Together, Status>> {
+        Box::pin(async { Ok(Together::default()) })
+    }
+}
+
+/// What a strategy may know about the request it works for.
+pub struct Context<'a> {
+    pub env: &'a Env,
+    /// The user's name.
+    pub user: &'a str,
+    pub groups: &'a [String],
+    pub namespace: &'a str,
+    /// Empty for the object itself; `status`, `finalize`, `ephemeralcontainers`, `resize`, `approval`, ...
+    pub subresource: &'a str,
+    /// Nothing will be written.
+    pub dry_run: bool,
+    /// The newest known objects of other kinds.
+    pub objects: &'a dyn Objects,
+    /// For what [`Strategy::allocate`] reads.
+    pub store: &'a dyn store::Store,
+}
+
+/// Reads of the watch cache: fast, never blocking, as new as the events received.
+pub trait Objects: Send + Sync {
+    /// `namespace` is empty for cluster-scoped kinds.
+    fn get(&self, group: &str, resource: &str, key: &ObjectKey) -> Option<Arc<Object>>;
+
+    /// All objects of a namespace, or of all namespaces when `namespace` is empty.
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>>;
+}
+
+/// Operations of other keys that happen in the same transaction as an object's write: at most one per resource prefix.
+#[derive(Clone, Debug, Default)]
+pub struct Together {
+    pub compares: Vec<store::Compare>,
+    pub ops: Vec<store::Op>,
+}
+
+/// How names are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// Lower-case labels joined by dots, 253 at most.
+    DnsSubdomain,
+    /// One lower-case label, 63 at most.
+    DnsLabel,
+    /// One lower-case label that begins with a letter, 63 at most.
+    Dns1035Label,
+    /// Anything that can stand between two slashes of a URL (RBAC).
+    PathSegment,
+}
+
+/// A field that field selectors may name.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectableField {
+    /// As selectors spell it: `spec.nodeName`.
+    pub name: &'static str,
+    /// Where it is: `["spec", "nodeName"]`.
+    pub path: &'static [&'static str],
+    /// What an absent field selects as.
+    pub absent: &'static str,
+}
+
+impl SelectableField {
+    pub const fn new(name: &'static str, path: &'static [&'static str]) -> SelectableField {
+        SelectableField { name, path, absent: "" }
+    }
+
+    /// The field's value as selectors compare it.
+    pub fn read(&self, value: &Value) -> String {
+        match value.at(self.path) {
+            Some(Value::String(text)) => text.clone(),
+            None | Some(Value::Null) => self.absent.to_owned(),
+            Some(other) => other.to_string(),
+        }
+    }
+}
+
+/// The strategy of kinds that have none of their own.
+pub struct Plain;
+
+impl Strategy for Plain {
+    fn resource(&self) -> (&'static str, &'static str) {
+        ("", "")
+    }
+}
+
+/// Makes `new` a copy of `old` with `new`'s `status`.
+pub fn keep_all_but_status(new: &mut Value, old: &Value) {
+    let status = new.remove(&["status"]);
+    let metadata = new.remove(&["metadata"]);
+    *new = old.clone();
+    match status {
+        Some(status) => new.set(&["status"], status),
+        None => drop(new.remove(&["status"])),
+    }
+    for key in ["resourceVersion", "managedFields"] {
+        match metadata.as_ref().and_then(|metadata| metadata.get(key)) {
+            Some(value) => new.set(&["metadata", key], value),
+            None => drop(new.remove(&["metadata", key])),
+        }
+    }
+}
+
+/// Puts `old`'s member under `path` back into `new`, or removes it when `old` has none.
+pub fn keep(new: &mut Value, old: &Value, path: &[&str]) {
+    match old.at(path) {
+        Some(value) => new.set(path, value),
+        None => drop(new.remove(path)),
+    }
+}
+
+/// Refuses a change of the field under `path`.
+pub fn immutable(new: &Value, old: &Value, path: &[&str], errors: &mut Vec<FieldError>) {
+    let (now, before) = (new.at(path).unwrap_or(&Value::Null), old.at(path).unwrap_or(&Value::Null));
+    if now != before {
+        errors.push(FieldError::invalid(path.join("."), now, "field is immutable"));
+    }
+}
