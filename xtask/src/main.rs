@@ -2,6 +2,7 @@
 
 mod ci;
 mod prerequisites;
+mod schema;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "usage: cargo xtask <command>
   ci             all checks: formatting, clippy, tidy, tests, docs (installs what is missing)
   tidy           the rules no compiler knows
+  schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
   clients        build the real clients that tests drive (kubectl)
 ";
 
@@ -19,6 +21,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
+        ["schema"] => schema::run(&root()),
         ["tidy"] => tidy::run(&root()),
         ["clients"] => prerequisites::clients(&root()).map(|path| println!("{}", path.display())),
         _ => {
