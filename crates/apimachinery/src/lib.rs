@@ -16,11 +16,14 @@ mod names;
 mod object;
 mod quantity;
 pub mod schema;
+mod selector;
 mod status;
+pub mod validation;
 mod value;
 
 pub use names::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, ObjectKey};
 pub use object::{Object, ObjectError, OwnerReference};
 pub use quantity::{Format, Quantity, QuantityError};
+pub use selector::{FieldRequirement, FieldSelector, Operator, Requirement, Selector, SelectorError};
 pub use status::{Cause, Details, FieldError, FieldErrorKind, Reason, Status};
 pub use value::{Key, Map, Number, ParseError, Value};
