@@ -4,9 +4,15 @@
 //! alone, so that several clusters share a machine.
 
 pub mod cgroup;
+pub mod conntrack;
 pub mod mount;
 pub mod namespace;
+mod netfilter;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
 pub mod process;
 mod scope;
+pub mod sysctl;
 
 pub use scope::Scope;
