@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 pub enum FailAction {
     /// Return [`FailpointError`].
     Error,
+    /// Return [`FailpointError`] the next time only.
+    ErrorOnce,
     /// End the process at once, as `kill -9` would.
     Abort,
 }
@@ -37,6 +39,7 @@ impl Failpoints {
         for (name, action) in spec.split(',').filter_map(|part| part.split_once('=')) {
             match action {
                 "abort" => self.arm(name, Some(FailAction::Abort)),
+                "error-once" => self.arm(name, Some(FailAction::ErrorOnce)),
                 "error" => self.arm(name, Some(FailAction::Error)),
                 _ => {}
             }
@@ -56,9 +59,14 @@ impl Failpoints {
         if !self.any.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.armed.lock().get(name) {
+        let mut armed = self.armed.lock();
+        match armed.get(name) {
             None => Ok(()),
             Some(FailAction::Error) => Err(FailpointError(name)),
+            Some(FailAction::ErrorOnce) => {
+                armed.remove(name);
+                Err(FailpointError(name))
+            }
             Some(FailAction::Abort) => std::process::abort(),
         }
     }
@@ -76,6 +84,9 @@ mod tests {
         assert!(points.hit("x").is_err());
         assert!(points.hit("y").is_ok());
         points.arm("x", None);
+        assert!(points.hit("x").is_ok());
+        points.configure("x=error-once");
+        assert!(points.hit("x").is_err());
         assert!(points.hit("x").is_ok());
     }
 }

@@ -43,7 +43,7 @@ enum Clock {
 
 impl Env {
     /// The real clock, randomness seeded by the operating system; failpoints from `OXIKUBE_FAILPOINTS`
-    /// (`name=abort,name2=error`), which tests of the binary set.
+    /// (`name=abort,name2=error,name3=error-once`), which tests of the binary set.
     pub fn system() -> Env {
         let failpoints = failpoint::Failpoints::default();
         if let Ok(spec) = std::env::var("OXIKUBE_FAILPOINTS") {

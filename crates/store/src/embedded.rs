@@ -27,6 +27,7 @@ use record::{Record, RecordId, Version};
 use watchers::{Source, Watchers};
 use writer::Writer;
 
+use crate::error::chain;
 use crate::{
     BoxFuture, Committed, Conflict, Error, Event, EventKind, KeyValue, PrefixLength, PrevValue, Range, RangeQuery,
     Revision, Store, Txn, WatchQuery, WatchStream, resource_prefix_length,
@@ -265,7 +266,7 @@ impl Shared {
             match snapshot.and_then(|snapshot| read(&snapshot, picked)) {
                 Ok(value) => return Ok(value),
                 Err(failure @ (Failure::Redb(_) | Failure::Gone)) if std::mem::take(&mut again) => {
-                    tracing::warn!(error = %crate::error::chain(&failure), "reading the store failed, trying again");
+                    tracing::warn!(error = chain(&failure), "reading the store failed, trying again");
                     self.recover(generation)?;
                 }
                 Err(failure) => return Err(Error::Engine(Arc::new(failure))),

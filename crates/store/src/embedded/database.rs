@@ -239,6 +239,13 @@ impl Database {
         }
     }
 
+    /// Makes sure that the disk has what was read.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let Place::Folder { dir, .. } = &self.place else { return Ok(()) };
+        self.env.failpoint("store.disk.sync")?;
+        File::open(Place::file(dir))?.sync_all()
+    }
+
     /// What the file system has left for us; `None` when that is no question.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         let Place::Folder { dir, .. } = &self.place else { return None };

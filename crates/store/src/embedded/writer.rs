@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::Shared;
@@ -13,6 +14,7 @@ use super::database::{COMPACTED_KEY, Failure, REVISION_KEY, WriteSet};
 use super::index::{Index, superseded};
 use super::queue::{Refusal, Request};
 use super::record::{NewRecord, RecordId, Version};
+use crate::error::chain;
 use crate::{Action, Committed, Error, Event, EventKind, PrevValue, Revision, Tag, Txn};
 
 /// What only the writer knows.
@@ -20,7 +22,7 @@ use crate::{Action, Committed, Error, Event, EventKind, PrevValue, Revision, Tag
 pub(super) struct Writer {
     compaction: Option<Compaction>,
     /// The last commit failed for want of space.
-    full: bool,
+    full: Option<Full>,
     /// The last commit failed; the compaction waits for a better time.
     failed: bool,
 }
@@ -32,12 +34,20 @@ struct Compaction {
     cursor: Bound<Bytes>,
 }
 
+/// A full disk. Each failed commit costs opening the file again, so the next is only tried when there is reason to hope.
+struct Full {
+    retry_at: Timestamp,
+}
+
 /// The keys a compaction looks at, and the records it removes, in one commit.
 const COMPACT_KEYS: usize = 2048;
 const COMPACT_RECORDS: usize = 1024;
 
-/// On a disk that was full, writing is tried again when so much is free.
+/// When so much is free, writing to a disk that was full is tried again at once.
 const FREE_BYTES_TO_RETRY: u64 = 16 << 20;
+
+/// Else after this long, or several times as long as opening took.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 
 type Done = oneshot::Sender<Result<Committed, Refusal>>;
 
@@ -113,6 +123,8 @@ impl Writer {
         let result = if draft.set.is_empty() { Ok(()) } else { self.persist(shared, &draft) };
         self.failed = result.is_err();
         if result.is_ok() {
+            // Durable, known to nobody: an error can't be pretended here, a crash can.
+            let _ = shared.env.failpoint("store.commit.durable");
             self.finish_compaction(shared, touched, compact_to);
             draft.publish(shared);
         }
@@ -128,61 +140,55 @@ impl Writer {
     }
 
     fn persist(&mut self, shared: &Shared, draft: &Draft) -> Result<(), Error> {
-        if self.full && shared.db.free_bytes().is_some_and(|free| free < FREE_BYTES_TO_RETRY + 4 * draft.set.bytes()) {
-            return Err(Error::NoSpace);
+        if let Some(full) = &self.full {
+            let free = shared.db.free_bytes().unwrap_or(0);
+            if free < FREE_BYTES_TO_RETRY + 4 * draft.set.bytes() && shared.env.now() < full.retry_at {
+                return Err(Error::NoSpace);
+            }
         }
         if !shared.db.writable() {
             shared.db.reopen().map_err(|failure| Error::Engine(Arc::new(failure)))?;
         }
         match shared.db.write(&draft.set) {
             Ok(()) => {
-                self.full = false;
+                self.full = None;
                 Ok(())
             }
             Err(failure @ Failure::Refused(_)) => Err(Error::Engine(Arc::new(failure))),
             Err(failure) => {
                 let error = self.failed(shared, failure);
-                if self.happened(shared, draft) { Ok(()) } else { Err(error) }
+                if happened(shared, draft) { Ok(()) } else { Err(error) }
             }
         }
     }
 
     /// redb trusts a file no more after an error: opens it again.
     fn failed(&mut self, shared: &Shared, failure: Failure) -> Error {
-        tracing::error!(error = %crate::error::chain(&failure), "writing the store");
-        self.full = failure.is_full();
+        tracing::error!(error = chain(&failure), "writing the store");
+        let begun = shared.env.monotonic();
         if let Err(failure) = shared.db.reopen() {
-            tracing::error!(error = %crate::error::chain(&failure), "opening the store again; it can only be read");
+            tracing::error!(error = chain(&failure), "opening the store again; it can only be read");
         }
-        if self.full { Error::NoSpace } else { Error::Engine(Arc::new(failure)) }
-    }
-
-    /// Whether a batch whose commit failed is on the disk after all, whole. It is never there in part.
-    fn happened(&self, shared: &Shared, draft: &Draft) -> bool {
-        let Ok(snapshot) = shared.db.snapshot() else { die("the outcome of a write can't be read") };
-        let expected = match draft.set.records.last() {
-            Some(last) => last.version.id,
-            None => return false,
-        };
-        match snapshot.last() {
-            Ok(Some(last)) if last == expected => true,
-            Ok(last) if last.is_none_or(|last| last.revision() <= shared.index.read().revision) => false,
-            Ok(_) => die("a write happened in part"),
-            Err(_) => die("the outcome of a write can't be read"),
+        if !failure.is_full() {
+            self.full = None;
+            return Error::Engine(Arc::new(failure));
         }
+        let pause = FULL_RETRY.max(4 * shared.env.monotonic().duration_since(begun));
+        self.full = Some(Full { retry_at: shared.env.now().saturating_add(pause).unwrap_or(Timestamp::MAX) });
+        Error::NoSpace
     }
 
     fn recover(&mut self, shared: &Shared, generation: u64) {
         if shared.db.generation() == generation
             && let Err(failure) = shared.db.reopen()
         {
-            tracing::error!(error = %crate::error::chain(&failure), "opening the store again after a failed read");
+            tracing::error!(error = chain(&failure), "opening the store again after a failed read");
         }
     }
 
     /// Adds the next piece of the running compaction; the keys it covers, and whether they are the last.
     fn plan_compaction(&self, shared: &Shared, set: &mut WriteSet) -> Option<(Vec<Bytes>, bool)> {
-        let Compaction { revision, cursor } = self.compaction.as_ref().filter(|_| !self.full)?;
+        let Compaction { revision, cursor } = self.compaction.as_ref()?;
         let index = shared.index.read();
         let cursor = cursor.as_ref().map(|key| &key[..]);
         let mut keys = Vec::new();
@@ -218,6 +224,26 @@ impl Writer {
             self.compaction = Some(Compaction { revision: to, cursor: Bound::Unbounded });
         }
     }
+}
+
+/// Whether a batch whose commit failed is on the disk after all, whole. It is never there in part.
+fn happened(shared: &Shared, draft: &Draft) -> bool {
+    let Some(expected) = draft.set.records.last().map(|last| last.version.id) else { return false };
+    let last = match shared.db.snapshot().and_then(|snapshot| snapshot.last()) {
+        Ok(last) => last,
+        Err(failure) => die(&format!("the outcome of a write can't be read: {}", chain(&failure))),
+    };
+    if last.is_none_or(|last| last.revision() <= shared.index.read().revision) {
+        return false;
+    }
+    if last != Some(expected) {
+        die("a write happened in part");
+    }
+    // It was read, maybe from the kernel's memory only.
+    if let Err(error) = shared.db.sync() {
+        die(&format!("it can't be known whether a write is on the disk: {error}"));
+    }
+    true
 }
 
 impl Draft {
