@@ -4,9 +4,46 @@
 //! It knows the wire and the object model, no kind's meaning. A [`Transport`] is either TLS to a server or `Local`, the
 //! in-process path that the API server implements: the same requests through the same authorisation and admission, with
 //! objects handed over as `Arc<Object>` instead of bytes.
+//!
+//! The main path: a [`Client`] over a transport; [`Informers`] that keep copies of what a component looks at; a
+//! [`Controller`] that [`run`] calls with the keys that changed.
+//!
+//! ```
+//! # async fn example(client: client::Client) -> Result<(), client::Error> {
+//! use client::{Informers, resources};
+//! let informers = Informers::new(client.clone());
+//! let pods = informers.of(&resources::PODS);
+//! pods.synced().await;
+//! for pod in pods.list("default") {
+//!     println!("{}", pod.name());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod backoff;
+mod decode;
+mod error;
+mod informer;
+mod informers;
+mod options;
+mod request;
 mod resource;
+mod runner;
+mod tasks;
 mod transport;
+mod wait;
+mod workqueue;
 
+pub use backoff::Backoff;
+pub use error::{DecodeError, Error};
+pub use informer::{Event, Informer, Subscription};
+pub use informers::Informers;
+pub use options::{DeleteOptions, ListOptions, PatchKind, Propagation, Selection, WatchOptions, WriteOptions};
+pub use request::{Answer, Client};
 pub use resource::{Resource, resources};
+pub use runner::{Controller, ReconcileContext, ReconcileError, Requeue, Watch, owner_key, run};
+pub use tasks::TaskGuard;
 pub use transport::{Body, ObjectList, Request, Response, Transport, TransportError, WatchEvent};
+pub use wait::wait_until;
+pub use workqueue::Workqueue;

@@ -1,0 +1,256 @@
+//! From bytes on the wire to objects, lists, watch events and failures.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use apimachinery::{Object, Reason, Status, Value};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::DecodeError;
+use crate::{Body, ObjectList, WatchEvent};
+
+/// All of a body's bytes.
+pub(crate) async fn collect(body: Body) -> Result<Bytes, DecodeError> {
+    match body {
+        Body::Bytes(bytes) => Ok(bytes),
+        Body::Status(status) => Ok(status.to_json().into()),
+        Body::Object(object) => Ok(object.to_json().into()),
+        Body::Stream(mut stream) => {
+            let Some(first) = stream.next().await.transpose()? else { return Ok(Bytes::new()) };
+            let Some(second) = stream.next().await.transpose()? else { return Ok(first) };
+            let mut all = BytesMut::from(first);
+            all.extend_from_slice(&second);
+            while let Some(chunk) = stream.next().await {
+                all.extend_from_slice(&chunk?);
+            }
+            Ok(all.freeze())
+        }
+        Body::List(_) => Err(DecodeError::Shape("bytes instead of a list")),
+        Body::Watch(_) => Err(DecodeError::Shape("bytes instead of a watch")),
+    }
+}
+
+/// The failure that an answer with an error code tells.
+pub(crate) async fn failure(code: StatusCode, body: Body) -> Status {
+    if let Body::Status(status) = body {
+        return status;
+    }
+    let bytes = collect(body).await.unwrap_or_default();
+    if let Ok(Some(status)) = as_status(&bytes) {
+        return status;
+    }
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(2048)]).trim().to_owned();
+    let reason = match code.as_u16() {
+        400 => Reason::BadRequest,
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        405 => Reason::MethodNotAllowed,
+        409 => Reason::Conflict,
+        410 => Reason::Gone,
+        429 => Reason::TooManyRequests,
+        500 => Reason::InternalError,
+        503 => Reason::ServiceUnavailable,
+        504 => Reason::Timeout,
+        _ => Reason::Unknown,
+    };
+    let message = if text.is_empty() { format!("the server answered {code}") } else { text };
+    Status::new(code.as_u16(), reason, message)
+}
+
+/// The bytes as a `Status`, if they are one.
+pub(crate) fn as_status(bytes: &[u8]) -> Result<Option<Status>, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    #[derive(Default)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        api_version: Cow<'a, str>,
+    }
+    let head: Head = serde_json::from_slice(bytes)?;
+    if head.kind == "Status" && head.api_version == "v1" {
+        return serde_json::from_slice(bytes).map(Some);
+    }
+    Ok(None)
+}
+
+pub(crate) async fn object(body: Body) -> Result<Arc<Object>, DecodeError> {
+    match body {
+        Body::Object(object) => Ok(object),
+        body => Ok(Arc::new(Object::parse(&collect(body).await?)?)),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireList<'a> {
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(default)]
+    metadata: WireListMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireListMeta {
+    resource_version: String,
+    r#continue: Option<String>,
+    remaining_item_count: Option<u64>,
+}
+
+pub(crate) async fn list(body: Body) -> Result<ObjectList, DecodeError> {
+    let bytes = match body {
+        Body::List(list) => return Ok(list),
+        body => collect(body).await?,
+    };
+    let list: WireList = serde_json::from_slice(&bytes)?;
+    // Items of a typed list leave out what the list's own kind says.
+    let kind = list.kind.strip_suffix("List").unwrap_or_default();
+    let mut items = Vec::new();
+    for raw in list.items.unwrap_or_default() {
+        let mut value = Value::parse(raw.get().as_bytes()).map_err(apimachinery::ObjectError::from)?;
+        if value.get("kind").is_none() && !kind.is_empty() {
+            value.set(&["kind"], kind);
+            value.set(&["apiVersion"], &*list.api_version);
+        }
+        items.push(Arc::new(Object::from_answer(&value)?));
+    }
+    Ok(ObjectList {
+        revision: list.metadata.resource_version.parse().unwrap_or_default(),
+        items,
+        continue_token: list.metadata.r#continue.unwrap_or_default(),
+        remaining: list.metadata.remaining_item_count,
+    })
+}
+
+pub(crate) fn watch(body: Body) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
+    match body {
+        Body::Watch(events) => Ok(events),
+        Body::Stream(chunks) => Ok(watch_lines(chunks)),
+        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed())),
+        Body::Status(_) | Body::Object(_) | Body::List(_) => Err(DecodeError::Shape("a watch")),
+    }
+}
+
+/// Events separated by line ends, in chunks that respect no boundary. What cannot be read ends the stream with an error event;
+/// a connection that breaks just ends it, as the server's own closing does.
+fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>) -> BoxStream<'static, WatchEvent> {
+    struct Reader {
+        chunks: BoxStream<'static, std::io::Result<Bytes>>,
+        buffer: BytesMut,
+        /// How much of the buffer has no line end.
+        searched: usize,
+        ended: bool,
+    }
+    let reader = Reader { chunks, buffer: BytesMut::new(), searched: 0, ended: false };
+    stream::unfold(reader, async |mut reader| {
+        loop {
+            if reader.ended {
+                return None;
+            }
+            if let Some(end) = reader.buffer[reader.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = reader.buffer.split_to(reader.searched + end + 1);
+                reader.searched = 0;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let event = watch_event(&line).unwrap_or_else(|error| {
+                    tracing::debug!(%error, "unreadable watch event");
+                    WatchEvent::Error(Status::new(500, Reason::InternalError, "unreadable watch event"))
+                });
+                reader.ended = matches!(event, WatchEvent::Error(_));
+                return Some((event, reader));
+            }
+            reader.searched = reader.buffer.len();
+            match reader.chunks.next().await {
+                Some(Ok(chunk)) => reader.buffer.extend_from_slice(&chunk),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "watch broke");
+                    return None;
+                }
+                None => return None,
+            }
+        }
+    })
+    .boxed()
+}
+
+fn watch_event(line: &[u8]) -> Result<WatchEvent, DecodeError> {
+    #[derive(Deserialize)]
+    struct Frame<'a> {
+        #[serde(borrow)]
+        r#type: Cow<'a, str>,
+        #[serde(borrow)]
+        object: &'a RawValue,
+    }
+    let frame: Frame = serde_json::from_slice(line)?;
+    let json = frame.object.get().as_bytes();
+    let object = || Ok::<_, DecodeError>(Arc::new(Object::parse(json)?));
+    match &*frame.r#type {
+        "ADDED" => Ok(WatchEvent::Added(object()?)),
+        "MODIFIED" => Ok(WatchEvent::Modified(object()?)),
+        "DELETED" => Ok(WatchEvent::Deleted(object()?)),
+        "BOOKMARK" => {
+            let value = Value::parse(json).map_err(apimachinery::ObjectError::from)?;
+            let revision = value.str_at(&["metadata", "resourceVersion"]).and_then(|text| text.parse().ok());
+            let end = value.str_at(&["metadata", "annotations", "k8s.io/initial-events-end"]) == Some("true");
+            Ok(WatchEvent::Bookmark { revision: revision.unwrap_or_default(), initial_events_end: end })
+        }
+        "ERROR" => Ok(WatchEvent::Error(serde_json::from_slice(json)?)),
+        _ => Err(DecodeError::Shape("a watch event")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn items_of_a_list_know_their_kind() {
+        let json = br#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9","continue":"t","remainingItemCount":3},
+            "items":[{"metadata":{"name":"a","resourceVersion":"4"}},{"kind":"X","apiVersion":"g/v1","metadata":{"name":"b"}}]}"#;
+        let list = list(Body::Bytes(Bytes::from_static(json))).await.unwrap();
+        assert_eq!((list.revision, list.continue_token.as_str(), list.remaining), (9, "t", Some(3)));
+        assert_eq!((list.items[0].kind(), list.items[0].revision(), list.items[1].kind()), ("Pod", 4, "X"));
+        let empty = super::list(Body::Bytes(Bytes::from_static(br#"{"kind":"PodList","items":null}"#))).await.unwrap();
+        assert!(empty.items.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_watch_is_read_across_chunk_borders() {
+        let wire = concat!(
+            "{\"type\":\"ADDED\",\"object\":{\"kind\":\"Pod\",\"metadata\":{\"name\":\"ä\",\"resourceVersion\":\"5\"}}}\n\n",
+            "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"Pod\",\"metadata\":{\"resourceVersion\":\"8\",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n",
+            "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}}\n",
+            "{\"type\":\"ADDED\",\"object\":{\"metadata\":{}}}\n",
+        );
+        for size in [1, 7, 64, wire.len()] {
+            let chunks: Vec<_> = wire.as_bytes().chunks(size).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed())).unwrap().collect().await;
+            assert_eq!(events.len(), 3, "chunks of {size}");
+            assert!(matches!(&events[0], WatchEvent::Added(pod) if pod.name() == "ä" && pod.revision() == 5));
+            assert!(matches!(&events[1], WatchEvent::Bookmark { revision: 8, initial_events_end: true }));
+            assert!(matches!(&events[2], WatchEvent::Error(status) if status.code == 410));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_without_status_keeps_its_code() {
+        let status = failure(StatusCode::FORBIDDEN, Body::Bytes(Bytes::from_static(b"go away\n"))).await;
+        assert_eq!((status.code, status.reason, status.message.as_str()), (403, Reason::Forbidden, "go away"));
+        let json = br#"{"kind":"Status","apiVersion":"v1","code":409,"reason":"AlreadyExists"}"#;
+        let status = failure(StatusCode::CONFLICT, Body::Bytes(Bytes::from_static(json))).await;
+        assert!(status.is_already_exists());
+    }
+}

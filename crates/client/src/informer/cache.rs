@@ -1,0 +1,202 @@
+//! The objects an informer knows, by key and by indices.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use apimachinery::{Object, ObjectKey};
+
+use super::Event;
+
+#[derive(Default)]
+pub(super) struct Cache {
+    objects: BTreeSet<Entry>,
+    indices: Vec<Index>,
+}
+
+struct Index {
+    name: &'static str,
+    values: fn(&Object) -> Vec<String>,
+    entries: BTreeMap<String, BTreeSet<Entry>>,
+}
+
+/// An object, ordered and found by its key.
+struct Entry(Arc<Object>);
+
+impl Cache {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.objects.get(key).map(|entry| entry.0.clone())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub(super) fn list(&self, namespace: &str) -> Vec<Arc<Object>> {
+        if namespace.is_empty() {
+            return self.objects.iter().map(|entry| entry.0.clone()).collect();
+        }
+        let first = ObjectKey::new(namespace, "");
+        let here = |entry: &&Entry| entry.0.namespace() == namespace;
+        self.objects.range(first..).take_while(here).map(|entry| entry.0.clone()).collect()
+    }
+
+    pub(super) fn by_index(&self, name: &str, value: &str) -> Vec<Arc<Object>> {
+        let index = self.indices.iter().find(|index| index.name == name);
+        let entries = index.unwrap_or_else(|| panic!("no index {name:?} was added")).entries.get(value);
+        entries.into_iter().flatten().map(|entry| entry.0.clone()).collect()
+    }
+
+    pub(super) fn add_index(&mut self, name: &'static str, values: fn(&Object) -> Vec<String>) {
+        if self.indices.iter().any(|index| index.name == name) {
+            return;
+        }
+        let mut index = Index { name, values, entries: BTreeMap::new() };
+        self.objects.iter().for_each(|entry| index.add(&entry.0));
+        self.indices.push(index);
+    }
+
+    /// Takes over the object's newest state. Two events when it replaced another of the same name; none when it is not new.
+    pub(super) fn put(&mut self, new: Arc<Object>) -> Vec<Event> {
+        let Some(old) = self.get(new.key()) else {
+            self.insert(new.clone());
+            return vec![Event::Added(new)];
+        };
+        if old.uid() != new.uid() {
+            self.forget(&old);
+            self.insert(new.clone());
+            return vec![Event::Deleted(old), Event::Added(new)];
+        }
+        if old.revision() >= new.revision() {
+            return Vec::new();
+        }
+        self.indices.iter_mut().for_each(|index| index.remove(&old));
+        self.insert(new.clone());
+        vec![Event::Modified { old, new }]
+    }
+
+    pub(super) fn remove(&mut self, last: Arc<Object>) -> Option<Event> {
+        let known = self.get(last.key()).filter(|known| known.uid() == last.uid())?;
+        self.forget(&known);
+        Some(Event::Deleted(last))
+    }
+
+    /// Takes over a complete list.
+    pub(super) fn replace(&mut self, items: Vec<Arc<Object>>) -> Vec<Event> {
+        let kept: BTreeSet<Entry> = items.iter().cloned().map(Entry).collect();
+        let gone: Vec<_> = self.objects.difference(&kept).map(|entry| entry.0.clone()).collect();
+        let mut events = Vec::with_capacity(gone.len() + items.len());
+        for object in gone {
+            self.forget(&object);
+            events.push(Event::Deleted(object));
+        }
+        for object in items {
+            // A list may be older than an event seen before it; a list of a restored store may not.
+            events.extend(self.put(object));
+        }
+        events
+    }
+
+    fn insert(&mut self, object: Arc<Object>) {
+        self.indices.iter_mut().for_each(|index| index.add(&object));
+        self.objects.replace(Entry(object));
+    }
+
+    fn forget(&mut self, object: &Arc<Object>) {
+        self.indices.iter_mut().for_each(|index| index.remove(object));
+        self.objects.remove(object.key());
+    }
+}
+
+impl Index {
+    fn add(&mut self, object: &Arc<Object>) {
+        for value in (self.values)(object) {
+            self.entries.entry(value).or_default().replace(Entry(object.clone()));
+        }
+    }
+
+    fn remove(&mut self, object: &Arc<Object>) {
+        for value in (self.values)(object) {
+            if let Some(entries) = self.entries.get_mut(&value) {
+                entries.remove(object.key());
+                if entries.is_empty() {
+                    self.entries.remove(&value);
+                }
+            }
+        }
+    }
+}
+
+impl Borrow<ObjectKey> for Entry {
+    fn borrow(&self) -> &ObjectKey {
+        self.0.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        self.0.key().cmp(other.0.key())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(namespace: &str, name: &str, uid: &str, revision: u64) -> Arc<Object> {
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"{namespace}","uid":"{uid}","resourceVersion":"{revision}"}}}}"#
+        );
+        Arc::new(Object::parse(json.as_bytes()).unwrap())
+    }
+
+    fn told(events: &[Event]) -> Vec<String> {
+        let kind = |event: &Event| match event {
+            Event::Added(_) => "+",
+            Event::Modified { .. } => "~",
+            Event::Deleted(_) => "-",
+        };
+        events.iter().map(|event| format!("{}{}", kind(event), event.object().name())).collect()
+    }
+
+    #[test]
+    fn a_list_is_told_as_the_difference() {
+        let mut cache = Cache::default();
+        let first = [object("n", "a", "1", 1), object("n", "b", "2", 2), object("m", "c", "3", 3)];
+        assert_eq!(told(&cache.replace(first.to_vec())), ["+a", "+b", "+c"]);
+        let second = vec![object("n", "a", "1", 1), object("n", "b", "9", 7), object("m", "d", "4", 8)];
+        assert_eq!(told(&cache.replace(second)), ["-c", "-b", "+b", "+d"]);
+        assert_eq!(cache.list("n").len(), 2);
+        assert_eq!(cache.list("").len(), 3);
+    }
+
+    #[test]
+    fn indices_follow_changes() {
+        let mut cache = Cache::default();
+        cache.put(object("n", "a", "1", 1));
+        cache.add_index("uid", |object| vec![object.uid().to_owned()]);
+        cache.put(object("n", "b", "1", 2));
+        assert_eq!(cache.by_index("uid", "1").len(), 2);
+        assert!(cache.put(object("n", "a", "1", 1)).is_empty());
+        cache.put(object("n", "a", "2", 3));
+        assert_eq!((cache.by_index("uid", "1").len(), cache.by_index("uid", "2").len()), (1, 1));
+        assert!(cache.remove(object("n", "a", "old", 4)).is_none());
+        assert!(cache.remove(object("n", "a", "2", 5)).is_some());
+        assert!(cache.by_index("uid", "2").is_empty());
+    }
+}
