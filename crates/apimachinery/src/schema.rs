@@ -17,11 +17,15 @@
 //! ```
 
 mod build;
+mod complete;
+mod decode;
+mod scalar;
 
 use std::borrow::Cow;
 use std::fmt;
 
 pub use build::Builder;
+pub use decode::{DecodeError, Decoded, StrictError};
 
 use crate::value::Key;
 
@@ -86,8 +90,6 @@ pub enum Shape {
     Time,
     /// RFC 3339 with microseconds.
     MicroTime,
-    /// As Go prints one: `1h0m0s`.
-    Duration,
     /// Any JSON.
     Raw,
 }
@@ -297,3 +299,6 @@ impl fmt::Debug for Type<'_> {
         write!(f, "Type({}, {:?})", self.id.0, self.node())
     }
 }
+
+#[cfg(test)]
+mod tests;

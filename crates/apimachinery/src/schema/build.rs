@@ -26,22 +26,16 @@ impl Builder {
     /// An object with these fields and no others.
     pub fn object(&mut self, name: impl Into<Key>, fields: Vec<Field>) -> NodeId {
         let id = self.reserve();
-        self.define_object(id, name, fields, false);
+        self.define_object(id, name, fields);
         id
     }
 
     /// Gives a reserved place its object.
-    pub fn define_object(
-        &mut self,
-        id: NodeId,
-        name: impl Into<Key>,
-        mut fields: Vec<Field>,
-        preserve_unknown: bool,
-    ) {
+    pub fn define_object(&mut self, id: NodeId, name: impl Into<Key>, mut fields: Vec<Field>) {
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         let (first, len) = (self.fields.len() as u32, fields.len() as u32);
         self.fields.append(&mut fields);
-        let shape = Shape::Object { first, len, preserve_unknown, atomic: false };
+        let shape = Shape::Object { first, len, preserve_unknown: false, atomic: false };
         self.nodes[id.0 as usize] = Node { name: name.into(), shape, nullable: false };
     }
 

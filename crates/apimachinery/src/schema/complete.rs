@@ -1,0 +1,109 @@
+//! The canonical form of objects: which zero values are left out, which are put in, and constant defaults.
+
+use super::{Field, Presence, Shape, Type};
+use crate::value::{Key, Map, Number, Value};
+
+impl Type<'_> {
+    /// Makes an object's map of the values given for its fields (by index, in rising order) and of `others`, which the schema
+    /// doesn't name: leaves out what Go leaves out and puts in what Go always writes.
+    pub(crate) fn complete(self, given: Vec<(usize, Value)>, others: Vec<(Key, Value)>) -> Map {
+        let fields = self.fields();
+        let mut entries: Vec<(Key, Value)> = Vec::with_capacity(given.len() + others.len() + 2);
+        let mut given = given.into_iter().peekable();
+        for (index, field) in fields.iter().enumerate() {
+            let value = given.next_if(|(i, _)| *i == index).map(|(_, value)| value);
+            if let Some(value) = self.present(field, value) {
+                entries.push((field.name.clone(), value));
+            }
+        }
+        entries.extend(others);
+        Map::from_entries(entries)
+    }
+
+    /// What the canonical form says for a field that was given `value`.
+    fn present(self, field: &Field, value: Option<Value>) -> Option<Value> {
+        let ty = self.of(field);
+        let value = value.filter(|value| !value.is_null() || ty.node().nullable);
+        match (field.presence, value) {
+            (Presence::Given, value) => value,
+            (Presence::NonEmpty, value) => value.filter(|value| !is_empty(value)),
+            (Presence::NonZero, value) => value.filter(|value| *value != ty.zero()),
+            (Presence::Always, value) => Some(value.unwrap_or_else(|| ty.zero())),
+            (Presence::AlwaysNull, value) => Some(value.unwrap_or(Value::Null)),
+        }
+    }
+
+    /// How Go writes the zero value of this type.
+    pub fn zero(self) -> Value {
+        match self.shape() {
+            Shape::Object { .. } => Value::Object(self.complete(Vec::new(), Vec::new())),
+            Shape::String { .. } | Shape::Bytes => Value::from(""),
+            Shape::Integer { .. } | Shape::Number | Shape::IntOrString => Value::from(0),
+            Shape::Boolean => Value::from(false),
+            Shape::Quantity => Value::from("0"),
+            Shape::Map { .. } | Shape::Array { .. } | Shape::Time | Shape::MicroTime | Shape::Raw => Value::Null,
+        }
+    }
+
+    /// Puts constant defaults where a field is absent. Objects that are absent stay so.
+    pub fn default_value(self, value: &mut Value) {
+        match (self.shape(), value) {
+            (Shape::Object { .. }, Value::Object(map)) => {
+                for field in self.fields() {
+                    if let Some(default) = &field.default {
+                        self.default_field(field, default, map);
+                    }
+                }
+                for (name, value) in map.iter_mut() {
+                    if let Some(field) = self.field(name) {
+                        self.of(field).default_value(value);
+                    }
+                }
+            }
+            (Shape::Map { value: ty, .. }, Value::Object(map)) => {
+                let ty = self.schema.at(*ty);
+                if !ty.is_scalar() {
+                    map.iter_mut().for_each(|(_, value)| ty.default_value(value));
+                }
+            }
+            (Shape::Array { item, .. }, Value::Array(items)) => {
+                let ty = self.schema.at(*item);
+                if !ty.is_scalar() {
+                    items.iter_mut().for_each(|value| ty.default_value(value));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn default_field(self, field: &Field, default: &str, map: &mut Map) {
+        let absent = match map.get(&field.name) {
+            None => true,
+            Some(value) => value.is_null() && !self.of(field).node().nullable,
+        };
+        if !absent {
+            return;
+        }
+        let Ok(value) = Value::parse(default.as_bytes()) else { return };
+        if field.presence != Presence::NonEmpty || !is_empty(&value) {
+            map.insert(field.name.clone(), value);
+        }
+    }
+
+    fn is_scalar(self) -> bool {
+        !matches!(self.shape(), Shape::Object { .. } | Shape::Map { .. } | Shape::Array { .. })
+    }
+}
+
+/// What `omitempty` leaves out.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(Number::Int(n)) => *n == 0,
+        Value::Number(Number::Float(f)) => *f == 0.0,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
