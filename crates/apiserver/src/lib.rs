@@ -1,3 +1,5 @@
 //! The API server: turns an HTTP request into an authorised, admitted store operation.
 
+mod registry;
+mod request;
 pub mod strategy;

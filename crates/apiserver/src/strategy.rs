@@ -9,6 +9,7 @@ mod namespace;
 
 use std::sync::Arc;
 
+use apimachinery::validation::NameFormat;
 use apimachinery::{FieldError, Object, ObjectKey, Status, Value};
 use env::Env;
 use futures_util::future::BoxFuture;
@@ -27,8 +28,18 @@ pub trait Strategy: Send + Sync {
     fn resource(&self) -> (&'static str, &'static str);
 
     /// What names of this kind look like.
-    fn name_rule(&self) -> NameRule {
-        NameRule::DnsSubdomain
+    fn name_format(&self) -> NameFormat {
+        NameFormat::DnsSubdomain
+    }
+
+    /// How long after its last write an object of this kind is forgotten; `None` for ever.
+    fn time_to_live(&self) -> Option<std::time::Duration> {
+        None
+    }
+
+    /// Whether a deletion answers with the deleted object instead of a `Status`.
+    fn returns_deleted_object(&self) -> bool {
+        false
     }
 
     /// Whether `metadata.generation` counts the changes of this kind (of everything but `metadata` and `status`).
@@ -156,19 +167,6 @@ pub struct Together {
     pub ops: Vec<store::Op>,
 }
 
-/// How names are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameRule {
-    /// Lower-case labels joined by dots, 253 at most.
-    DnsSubdomain,
-    /// One lower-case label, 63 at most.
-    DnsLabel,
-    /// One lower-case label that begins with a letter, 63 at most.
-    Dns1035Label,
-    /// Anything that can stand between two slashes of a URL (RBAC).
-    PathSegment,
-}
-
 /// A field that field selectors may name.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectableField {
@@ -226,13 +224,5 @@ pub fn keep(new: &mut Value, old: &Value, path: &[&str]) {
     match old.at(path) {
         Some(value) => new.set(path, value),
         None => drop(new.remove(path)),
-    }
-}
-
-/// Refuses a change of the field under `path`.
-pub fn immutable(new: &Value, old: &Value, path: &[&str], errors: &mut Vec<FieldError>) {
-    let (now, before) = (new.at(path).unwrap_or(&Value::Null), old.at(path).unwrap_or(&Value::Null));
-    if now != before {
-        errors.push(FieldError::invalid(path.join("."), now, "field is immutable"));
     }
 }

@@ -1,5 +1,6 @@
 //! ConfigMap. Upstream: pkg/registry/core/configmap, validation.ValidateConfigMap.
 
+use apimachinery::validation::config_map_key;
 use apimachinery::{FieldError, Value};
 
 use super::{Context, Strategy};
@@ -50,19 +51,5 @@ impl Strategy for ConfigMap {
 
 /// A key of a ConfigMap or a Secret is a file name.
 pub(super) fn check_key(field: &str, key: &str, errors: &mut Vec<FieldError>) {
-    const RULE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
-                        or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if key.len() > 253 {
-        errors.push(FieldError::invalid(field, key, "must be no more than 253 characters"));
-    }
-    if key.is_empty() || !key.chars().all(allowed) {
-        errors.push(FieldError::invalid(field, key, RULE));
-    }
-    match key {
-        "." => errors.push(FieldError::invalid(field, key, "must not be '.'")),
-        ".." => errors.push(FieldError::invalid(field, key, "must not be '..'")),
-        _ if key.starts_with("..") => errors.push(FieldError::invalid(field, key, "must not start with '..'")),
-        _ => {}
-    }
+    errors.extend(config_map_key(key).into_iter().map(|problem| FieldError::invalid(field, key, problem)));
 }

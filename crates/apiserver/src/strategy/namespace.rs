@@ -1,8 +1,9 @@
 //! Namespace: finalizers in `spec`, a phase, and a label that repeats the name. Upstream: pkg/registry/core/namespace.
 
 use apimachinery::Value;
+use apimachinery::validation::NameFormat;
 
-use super::{Context, NameRule, SelectableField, Strategy, keep};
+use super::{Context, SelectableField, Strategy, keep};
 
 pub(super) struct Namespace;
 
@@ -14,8 +15,8 @@ impl Strategy for Namespace {
         ("", "namespaces")
     }
 
-    fn name_rule(&self) -> NameRule {
-        NameRule::DnsLabel
+    fn name_format(&self) -> NameFormat {
+        NameFormat::DnsLabel
     }
 
     fn selectable_fields(&self) -> &'static [SelectableField] {
