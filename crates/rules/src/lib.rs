@@ -23,5 +23,5 @@ pub use pod::{
 };
 pub use ports::{HostPort, conflicts, host_ports};
 pub use qos::{QosClass, qos_class};
-pub use resources::{Resources, allocatable, parse_quantity, pod_requests};
+pub use resources::{Resources, allocatable, parse_quantity, pod_requests, scored_pod_requests};
 pub use tolerations::{tolerates, tolerates_all, untolerated};

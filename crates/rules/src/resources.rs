@@ -73,7 +73,28 @@ impl Resources {
 
 /// What scheduling reserves for the pod: the sum of its containers and sidecars, or the most that starting takes, and its overhead.
 pub fn pod_requests(spec: &PodSpec) -> Resources {
-    let request = |container: &Container| requested(container.resources.as_ref());
+    requests_by(spec, |container| requested(container.resources.as_ref()))
+}
+
+/// Like [`pod_requests`], where a container that requests no CPU or memory counts as 100m and 200Mi: what nodes are compared by.
+pub fn scored_pod_requests(spec: &PodSpec) -> Resources {
+    requests_by(spec, |container| {
+        let asks = |name: &str| {
+            let list = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+            list.is_some_and(|list| list.contains_key(name))
+        };
+        let mut request = requested(container.resources.as_ref());
+        if !asks("cpu") {
+            request.milli_cpu = 100;
+        }
+        if !asks("memory") {
+            request.memory = 200 << 20;
+        }
+        request
+    })
+}
+
+fn requests_by(spec: &PodSpec, request: impl Fn(&Container) -> Resources) -> Resources {
     let mut running = Resources::default();
     for container in &spec.containers {
         running.add(&request(container));
