@@ -112,6 +112,21 @@ pub fn reset_signals() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends a signal by its number (real-time signals included); a process that is gone already is no error.
+pub fn signal(pid: i32, number: i32) -> io::Result<()> {
+    if pid <= 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a process"));
+    }
+    // SAFETY: sends a signal to one process.
+    if unsafe { libc::kill(pid, number) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// Lets the kernel reap this process' children, also adopted ones, and waits until a signal ends it.
 pub fn reap_forever() -> ! {
     // SAFETY: SIG_IGN is a valid disposition.
