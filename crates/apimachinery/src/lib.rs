@@ -14,10 +14,12 @@
 
 mod names;
 mod object;
+pub mod patch;
 mod quantity;
 pub mod schema;
 mod selector;
 mod status;
+mod time;
 pub mod validation;
 mod value;
 
@@ -26,4 +28,5 @@ pub use object::{Object, ObjectError, OwnerReference};
 pub use quantity::{Format, Quantity, QuantityError};
 pub use selector::{FieldRequirement, FieldSelector, Operator, Requirement, Selector, SelectorError};
 pub use status::{Cause, Details, FieldError, FieldErrorKind, Reason, Status};
+pub use time::{format_micro_time, format_time, parse_time};
 pub use value::{Key, Map, Number, ParseError, Value};

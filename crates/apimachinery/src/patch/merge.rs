@@ -1,0 +1,28 @@
+//! RFC 7386: objects are merged, everything else replaces, null deletes.
+
+use super::{PatchError, go_type};
+use crate::{Map, Value};
+
+/// Applies `patch`, which must be an object, to `target`.
+pub fn merge_patch(target: &mut Value, patch: Value) -> Result<(), PatchError> {
+    match patch {
+        Value::Object(patch) => {
+            merge(target.make_object(), patch);
+            Ok(())
+        }
+        other => Err(PatchError::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            go_type(&other)
+        ))),
+    }
+}
+
+fn merge(target: &mut Map, patch: Map) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(target.remove(&key)),
+            Value::Object(members) => merge(target.entry(&key).make_object(), members),
+            other => drop(target.insert(key, other)),
+        }
+    }
+}
