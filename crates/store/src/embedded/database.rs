@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use env::Env;
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{
     Builder, Database as Redb, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     TableDefinition,
@@ -74,7 +74,7 @@ pub(super) enum Place {
     Folder {
         dir: PathBuf,
         /// Held while the store is open.
-        _lock: File,
+        lock: Mutex<Option<File>>,
     },
 }
 
@@ -86,7 +86,7 @@ impl Place {
         let path = dir.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(fail)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Place::Folder { dir: dir.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Place::Folder { dir: dir.to_owned(), lock: Mutex::new(Some(lock)) }),
             Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: dir.to_owned() }),
             Err(std::fs::TryLockError::Error(source)) => Err(fail(source)),
         }
@@ -259,6 +259,10 @@ impl Database {
             && let Err(error) = redb.close()
         {
             tracing::warn!(%error, "closing the store");
+        }
+        // Streams may keep the rest of this alive for long.
+        if let Place::Folder { lock, .. } = &self.place {
+            lock.lock().take();
         }
     }
 }

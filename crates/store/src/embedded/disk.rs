@@ -1,6 +1,7 @@
 //! The file under redb, with the places where tests make it fail, and a way to read it when it can't be written.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -110,14 +111,15 @@ impl Overlay {
 
     fn write(&mut self, file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
         for_pages(offset, data.len(), |page, within, range| {
-            if !self.pages.contains_key(&page) {
-                let mut bytes = Box::new([0; PAGE]);
-                read_padded(file, page * PAGE as u64, &mut bytes[..])?;
-                self.pages.insert(page, bytes);
-            }
-            if let Some(bytes) = self.pages.get_mut(&page) {
-                bytes[within..within + range.len()].copy_from_slice(&data[range]);
-            }
+            let bytes = match self.pages.entry(page) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let mut bytes = Box::new([0; PAGE]);
+                    read_padded(file, page * PAGE as u64, &mut bytes[..])?;
+                    new.insert(bytes)
+                }
+            };
+            bytes[within..within + range.len()].copy_from_slice(&data[range]);
             Ok(())
         })
     }

@@ -215,8 +215,6 @@ impl WatchSource for Source {
     fn next(&mut self) -> BoxFuture<'_, Result<WatchBatch, Error>> {
         Box::pin(async move {
             while let Some(history) = &mut self.history {
-                // Nothing is lost when dropped here: what follows doesn't wait.
-                tokio::task::yield_now().await;
                 let (next, through) = (history.next, history.through);
                 let batch = self.read_history(&History { next, through })?;
                 self.history =
@@ -224,6 +222,8 @@ impl WatchSource for Source {
                 if !batch.events.is_empty() || self.channel.query.progress {
                     return Ok(batch);
                 }
+                // Nothing is lost when dropped here, and the next call goes on behind this chunk.
+                tokio::task::yield_now().await;
             }
             self.channel.next().await
         })
