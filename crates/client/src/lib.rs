@@ -23,10 +23,14 @@
 
 mod backoff;
 mod decode;
+mod discovery;
 mod error;
+pub mod fake;
 mod informer;
 mod informers;
+mod leader;
 mod options;
+mod recorder;
 mod request;
 mod resource;
 mod runner;
@@ -36,10 +40,13 @@ mod wait;
 mod workqueue;
 
 pub use backoff::Backoff;
+pub use discovery::{ApiResource, discover};
 pub use error::{DecodeError, Error};
 pub use informer::{Event, Informer, Subscription};
 pub use informers::Informers;
+pub use leader::LeaderElection;
 pub use options::{DeleteOptions, ListOptions, PatchKind, Propagation, Selection, WatchOptions, WriteOptions};
+pub use recorder::{EventRecorder, EventType, ObjectReference};
 pub use request::{Answer, Client};
 pub use resource::{Resource, resources};
 pub use runner::{Controller, ReconcileContext, ReconcileError, Requeue, Watch, owner_key, run};

@@ -1,0 +1,94 @@
+//! Which resources a server has.
+
+use serde::Deserialize;
+
+use crate::{Client, Error, Resource};
+
+/// A served resource, in its group's preferred version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiResource {
+    pub resource: Resource,
+    pub kind: String,
+    pub verbs: Vec<String>,
+}
+
+impl ApiResource {
+    pub fn can(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|known| known == verb)
+    }
+}
+
+#[derive(Deserialize)]
+struct Groups {
+    #[serde(default)]
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    versions: Vec<Version>,
+    preferred_version: Option<Version>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    group_version: String,
+}
+
+#[derive(Deserialize)]
+struct Resources {
+    #[serde(default)]
+    resources: Vec<WireResource>,
+}
+
+#[derive(Deserialize)]
+struct WireResource {
+    name: String,
+    namespaced: bool,
+    kind: String,
+    #[serde(default)]
+    verbs: Vec<String>,
+}
+
+/// Every resource that the server has, without subresources; of a resource in several versions of its group, the one in the
+/// preferred version, else the first. Group-versions that fail are returned as such beside the rest.
+///
+/// # Errors
+/// When the list of groups is not to be had.
+pub async fn discover(client: &Client) -> Result<(Vec<ApiResource>, Vec<(String, Error)>), Error> {
+    let groups: Groups = client.get_json("/apis").await?;
+    let mut group_versions = vec!["v1".to_owned()];
+    for group in groups.groups {
+        let preferred = group.preferred_version.map(|version| version.group_version);
+        let others = group.versions.into_iter().map(|version| version.group_version);
+        let others = others.filter(|version| Some(version) != preferred.as_ref()).collect::<Vec<_>>();
+        group_versions.extend(preferred.into_iter().chain(others));
+    }
+    let (mut found, mut failed) = (Vec::<ApiResource>::new(), Vec::new());
+    for group_version in group_versions {
+        let (group, version) = group_version.split_once('/').unwrap_or(("", &group_version));
+        let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        let resources: Resources = match client.get_json(path).await {
+            Ok(resources) => resources,
+            Err(error) => {
+                failed.push((group_version, error));
+                continue;
+            }
+        };
+        for wire in resources.resources.into_iter().filter(|wire| !wire.name.contains('/')) {
+            let resource = Resource {
+                group: group.to_owned().into(),
+                version: version.to_owned().into(),
+                plural: wire.name.into(),
+                namespaced: wire.namespaced,
+            };
+            let known = |r: &ApiResource| r.resource.group == resource.group && r.resource.plural == resource.plural;
+            if !found.iter().any(known) {
+                found.push(ApiResource { resource, kind: wire.kind, verbs: wire.verbs });
+            }
+        }
+    }
+    Ok((found, failed))
+}

@@ -1,0 +1,368 @@
+//! A small API server in memory, for tests of components: objects, revisions, watches, preconditions, finalizers, grace
+//! periods, and failures on demand. It checks nothing, defaults nothing and knows no kind's rules.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! use client::fake::FakeServer;
+//! use client::resources;
+//! let server = FakeServer::new(env::Env::seeded(1, jiff::Timestamp::UNIX_EPOCH));
+//! server.put(&resources::NODES, r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}"#);
+//! assert_eq!(server.client().get(&resources::NODES, &apimachinery::ObjectKey::cluster("n1")).await.unwrap().name(), "n1");
+//! # }
+//! ```
+
+#![allow(clippy::result_large_err)] // refusals of a test server need not be small
+
+mod discovery;
+mod target;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apimachinery::patch::{JsonPatch, merge_patch};
+use apimachinery::{FieldSelector, Object, ObjectKey, Selector, Status, Value};
+use bytes::Bytes;
+use env::Env;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use http::{HeaderMap, Method, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{Body, Client, ObjectList, Request, Resource, Response, Transport, TransportError, WatchEvent};
+use target::Target;
+use world::World;
+
+/// The server; clones share it.
+#[derive(Clone)]
+pub struct FakeServer(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    world: Mutex<World>,
+    /// The newest revision, and a count that ends open watches when it changes.
+    changed: watch::Sender<(u64, u64)>,
+    /// Resources by plural whose watches tell nothing after a revision.
+    held: Mutex<BTreeMap<String, u64>>,
+    requests: Mutex<Vec<Seen>>,
+    reactors: Mutex<Vec<Reactor>>,
+}
+
+/// A request that was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub body: Bytes,
+}
+
+/// What a reactor does instead of letting a request through.
+pub enum Reaction {
+    /// Nothing is done, this is answered.
+    Refuse(Status),
+    /// The connection breaks before the request arrives.
+    Lose,
+    /// The request is carried out and the connection breaks before its answer.
+    LoseAnswer,
+}
+
+type Reactor = Box<dyn FnMut(&Request) -> Option<Reaction> + Send>;
+
+impl FakeServer {
+    pub fn new(env: Env) -> FakeServer {
+        FakeServer(Arc::new(Inner {
+            env,
+            world: Mutex::default(),
+            changed: watch::Sender::new((0, 0)),
+            held: Mutex::default(),
+            requests: Mutex::default(),
+            reactors: Mutex::default(),
+        }))
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.0.env.clone(), Arc::new(self.clone()), "fake/1 (test)")
+    }
+
+    /// Puts an object there as JSON says, whatever was there before. What is missing of uid and creationTimestamp is added.
+    ///
+    /// # Panics
+    /// If `json` is no object.
+    pub fn put(&self, resource: &Resource, json: &str) -> Arc<Object> {
+        self.put_value(resource, Value::parse(json.as_bytes()).expect("test objects are JSON"))
+    }
+
+    /// Like [`FakeServer::put`].
+    pub fn put_value(&self, resource: &Resource, value: Value) -> Arc<Object> {
+        let object = self.0.world.lock().put(&self.0.env, resource, value);
+        self.publish();
+        object
+    }
+
+    /// Edits an object in place.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn edit(&self, resource: &Resource, key: &ObjectKey, edit: impl FnOnce(&mut Value)) -> Arc<Object> {
+        let mut value = self.get(resource, key).expect("the object to edit exists").to_value();
+        edit(&mut value);
+        self.put_value(resource, value)
+    }
+
+    /// Takes an object away at once, whatever its finalizers.
+    pub fn remove(&self, resource: &Resource, key: &ObjectKey) {
+        self.0.world.lock().remove(resource, key);
+        self.publish();
+    }
+
+    pub fn get(&self, resource: &Resource, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.0.world.lock().get(resource, key)
+    }
+
+    /// Every object of the resource, ordered by namespace and name.
+    pub fn list(&self, resource: &Resource) -> Vec<Arc<Object>> {
+        self.0.world.lock().list(resource)
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.0.world.lock().revision()
+    }
+
+    /// The requests answered so far.
+    pub fn requests(&self) -> Vec<Seen> {
+        self.0.requests.lock().clone()
+    }
+
+    /// The writes answered so far, as `METHOD path`.
+    pub fn writes(&self) -> Vec<String> {
+        let requests = self.0.requests.lock();
+        let writes = requests.iter().filter(|seen| seen.method != Method::GET);
+        writes.map(|seen| format!("{} {}", seen.method, seen.target.split('?').next().unwrap_or_default())).collect()
+    }
+
+    pub fn forget_requests(&self) {
+        self.0.requests.lock().clear();
+    }
+
+    /// Lets `reactor` decide about each request, before others that were added earlier.
+    pub fn react(&self, reactor: impl FnMut(&Request) -> Option<Reaction> + Send + 'static) {
+        self.0.reactors.lock().insert(0, Box::new(reactor));
+    }
+
+    /// Names a resource in discovery, as deletable, listable and watchable.
+    pub fn serve(&self, resource: &Resource, kind: &str) {
+        self.0.world.lock().serve(resource, kind);
+    }
+
+    /// Forgets the history, so that watches from before now get 410; ends open watches.
+    pub fn compact(&self) {
+        self.0.world.lock().compact();
+        self.end_watches();
+    }
+
+    /// Ends open watches, as a server does now and then.
+    pub fn end_watches(&self) {
+        self.0.changed.send_modify(|(_, ended)| *ended += 1);
+    }
+
+    /// Lets open watches of the resource lag behind until they are let go.
+    pub fn hold_watches(&self, resource: &Resource, hold: bool) {
+        let revision = self.revision();
+        let mut held = self.0.held.lock();
+        match hold {
+            true => drop(held.insert(resource.plural.to_string(), revision)),
+            false => drop(held.remove(&*resource.plural)),
+        }
+        drop(held);
+        self.0.changed.send_modify(|_| {});
+    }
+
+    fn publish(&self) {
+        let revision = self.revision();
+        self.0.changed.send_modify(|(newest, _)| *newest = revision);
+    }
+
+    fn answer(&self, request: Request) -> Result<Response, TransportError> {
+        let reaction = self.0.reactors.lock().iter_mut().find_map(|reactor| reactor(&request));
+        let lose = matches!(reaction, Some(Reaction::LoseAnswer));
+        let broken = || TransportError::Exchange("the connection broke".into());
+        match reaction {
+            Some(Reaction::Lose) => return Err(broken()),
+            Some(Reaction::Refuse(status)) => return Ok(respond(Err(status))),
+            Some(Reaction::LoseAnswer) | None => {}
+        }
+        let seen = Seen { method: request.method.clone(), target: request.target.clone(), body: request.body.clone() };
+        let result = self.carry_out(request);
+        self.0.requests.lock().push(seen);
+        self.publish();
+        if lose { Err(broken()) } else { Ok(respond(result)) }
+    }
+
+    fn carry_out(&self, request: Request) -> Result<Body, Status> {
+        if let Some(body) = discovery::answer(&self.0.world.lock(), &request.target) {
+            return Ok(body);
+        }
+        let target = Target::parse(&request.target).ok_or_else(|| {
+            Status::new(404, apimachinery::Reason::NotFound, "the server could not find the requested resource")
+        })?;
+        if request.method == Method::GET && target.name.is_empty() {
+            return self.list_or_watch(target);
+        }
+        let body = if request.body.is_empty() {
+            Value::object()
+        } else {
+            Value::parse(&request.body).map_err(|error| Status::bad_request(error.to_string()))?
+        };
+        let mut world = self.0.world.lock();
+        match request.method {
+            Method::GET => world.find(&target).map(Body::Object),
+            Method::POST if target.name.is_empty() => world.create(&self.0.env, &target, body).map(Body::Object),
+            Method::POST => world.subresource(&self.0.env, &target, body).map(Body::Status),
+            Method::PUT => world.update(&self.0.env, &target, body).map(Body::Object),
+            Method::PATCH => {
+                let patched = patch(world.find(&target)?.to_value(), body, &request.headers)?;
+                world.update(&self.0.env, &target, patched).map(Body::Object)
+            }
+            Method::DELETE if target.name.is_empty() => {
+                world.delete_collection(&self.0.env, &target, &body);
+                Ok(Body::Status(Status::new(200, apimachinery::Reason::Unknown, "")))
+            }
+            Method::DELETE => world.delete(&self.0.env, &target, &body).map(Body::Object),
+            _ => Err(Status::bad_request("no such method")),
+        }
+    }
+
+    fn list_or_watch(&self, target: Target) -> Result<Body, Status> {
+        let world = self.0.world.lock();
+        let select = Filter::parse(&target)?;
+        if target.parameter("watch").is_none() {
+            let items = world.list(&target.resource()).into_iter().filter(|object| select.matches(object)).collect();
+            return Ok(Body::List(ObjectList { revision: world.revision(), items, ..ObjectList::default() }));
+        }
+        let from = target.parameter("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or_default();
+        let first: Vec<WatchEvent> = if from == 0 {
+            let objects = world.list(&target.resource()).into_iter().filter(|object| select.matches(object));
+            objects.map(WatchEvent::Added).collect()
+        } else {
+            Vec::new()
+        };
+        let from = if from == 0 { world.revision() } else { from };
+        if !world.covers(from) {
+            return Err(Status::expired(format!("too old resource version: {from}")));
+        }
+        let follow = Follow { server: self.clone(), target, select, from, changed: self.0.changed.subscribe() };
+        Ok(Body::Watch(stream::iter(first).chain(follow.events()).boxed()))
+    }
+}
+
+impl Transport for FakeServer {
+    fn send(&self, request: Request) -> BoxFuture<'static, Result<Response, TransportError>> {
+        let server = self.clone();
+        async move {
+            // A real answer never comes within the same poll.
+            tokio::task::yield_now().await;
+            server.answer(request)
+        }
+        .boxed()
+    }
+}
+
+/// The selectors of a list or watch.
+struct Filter {
+    namespace: String,
+    labels: Selector,
+    fields: FieldSelector,
+}
+
+impl Filter {
+    fn parse(target: &Target) -> Result<Filter, Status> {
+        let refuse = |error: apimachinery::SelectorError| Status::bad_request(error.to_string());
+        Ok(Filter {
+            namespace: target.namespace.clone(),
+            labels: Selector::parse(&target.parameter("labelSelector").unwrap_or_default()).map_err(refuse)?,
+            fields: FieldSelector::parse(&target.parameter("fieldSelector").unwrap_or_default()).map_err(refuse)?,
+        })
+    }
+
+    fn matches(&self, object: &Object) -> bool {
+        (self.namespace.is_empty() || self.namespace == object.namespace())
+            && self.labels.matches(object)
+            && (self.fields.is_everything() || self.fields_match(object))
+    }
+
+    fn fields_match(&self, object: &Object) -> bool {
+        let value = object.to_value();
+        self.fields.matches_with(|field| {
+            let path: Vec<&str> = field.split('.').collect();
+            Some(value.str_at(&path).unwrap_or_default())
+        })
+    }
+}
+
+/// An open watch.
+struct Follow {
+    server: FakeServer,
+    target: Target,
+    select: Filter,
+    from: u64,
+    changed: watch::Receiver<(u64, u64)>,
+}
+
+impl Follow {
+    fn events(mut self) -> impl stream::Stream<Item = WatchEvent> + Send {
+        let ended = self.changed.borrow_and_update().1;
+        stream::unfold(self, move |mut follow| async move {
+            loop {
+                let visible = follow.server.0.held.lock().get(&follow.target.plural).copied().unwrap_or(u64::MAX);
+                let events = follow.server.0.world.lock().history(&follow.target.resource(), follow.from);
+                let mut found = Vec::new();
+                for (revision, before, event) in events.into_iter().filter(|(revision, ..)| *revision <= visible) {
+                    follow.from = revision;
+                    found.extend(follow.seen(before, event));
+                }
+                if !found.is_empty() {
+                    return Some((stream::iter(found), follow));
+                }
+                if follow.changed.changed().await.is_err() || follow.changed.borrow_and_update().1 != ended {
+                    return None;
+                }
+            }
+        })
+        .flatten()
+    }
+
+    /// The event as this selection sees it: an object that comes to match is added, one that ceases to is deleted.
+    fn seen(&self, before: Option<Arc<Object>>, event: WatchEvent) -> Option<WatchEvent> {
+        let matched = before.as_ref().is_some_and(|object| self.select.matches(object));
+        match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => match (matched, self.select.matches(&object)) {
+                (false, false) => None,
+                (false, true) => Some(WatchEvent::Added(object)),
+                (true, true) => Some(WatchEvent::Modified(object)),
+                (true, false) => Some(WatchEvent::Deleted(object)),
+            },
+            other => matched.then_some(other),
+        }
+    }
+}
+
+fn respond(result: Result<Body, Status>) -> Response {
+    let (code, body) = match result {
+        Ok(body) => (StatusCode::OK, body),
+        Err(status) => (StatusCode::from_u16(status.code).unwrap_or(StatusCode::BAD_REQUEST), Body::Status(status)),
+    };
+    Response { code, headers: HeaderMap::new(), body }
+}
+
+/// Strategic patches are taken as merge patches: lists are replaced.
+fn patch(mut current: Value, patch: Value, headers: &HeaderMap) -> Result<Value, Status> {
+    let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type == Some("application/json-patch+json") {
+        let patch = JsonPatch::decode(patch).map_err(|error| Status::bad_request(error.to_string()))?;
+        return patch.apply(current).map_err(|error| Status::bad_request(error.to_string()));
+    }
+    merge_patch(&mut current, patch).map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(current)
+}

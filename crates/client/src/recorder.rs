@@ -1,0 +1,209 @@
+//! `EventRecorder`: tells people what a component did to an object, as `v1` Events.
+//!
+//! Upstream: client-go tools/record.
+
+mod correlate;
+
+use std::sync::Arc;
+
+use apimachinery::{Object, ObjectKey, Value};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::{Backoff, Client, Error, PatchKind, TaskGuard, resources};
+use correlate::{Correlator, Send};
+
+/// The object an event is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectReference {
+    pub api_version: String,
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    /// `spec.containers{web}`, or empty.
+    pub field_path: String,
+}
+
+impl ObjectReference {
+    pub fn to(object: &Object) -> ObjectReference {
+        ObjectReference {
+            api_version: object.gvk().api_version(),
+            kind: object.kind().to_owned(),
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            uid: object.uid().to_owned(),
+            resource_version: if object.revision() == 0 { String::new() } else { object.revision().to_string() },
+            field_path: String::new(),
+        }
+    }
+
+    pub fn with_field_path(mut self, path: impl Into<String>) -> ObjectReference {
+        self.field_path = path.into();
+        self
+    }
+
+    fn to_value(&self) -> Value {
+        let mut value = Value::object();
+        let fields = [
+            ("apiVersion", &self.api_version),
+            ("fieldPath", &self.field_path),
+            ("kind", &self.kind),
+            ("name", &self.name),
+            ("namespace", &self.namespace),
+            ("resourceVersion", &self.resource_version),
+            ("uid", &self.uid),
+        ];
+        for (field, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
+            value.set(&[field], text);
+        }
+        value
+    }
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventType {
+    Normal,
+    Warning,
+}
+
+/// Records events without waiting. Like events are counted up, floods are dropped. Cheap to clone.
+#[derive(Clone)]
+pub struct EventRecorder {
+    client: Client,
+    queue: mpsc::Sender<Record>,
+    _writer: Arc<TaskGuard>,
+}
+
+/// What happened, before it is compared with what happened before.
+#[derive(Clone, Debug)]
+struct Record {
+    object: ObjectReference,
+    r#type: EventType,
+    reason: &'static str,
+    message: String,
+    at: Timestamp,
+}
+
+/// Who records.
+struct Source {
+    component: String,
+    host: String,
+}
+
+/// Records that wait to be written; beyond, new ones are dropped.
+const QUEUE: usize = 1000;
+/// How often one write is tried.
+const TRIES: usize = 12;
+
+impl EventRecorder {
+    /// `host` is the node for components that run on one, else empty. Needs a runtime.
+    pub fn start(client: Client, component: &str, host: &str) -> EventRecorder {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let source = Source { component: component.to_owned(), host: host.to_owned() };
+        let writer = client.env().spawn(write_all(client.clone(), source, rx));
+        EventRecorder { client, queue: tx, _writer: Arc::new(TaskGuard::new(writer)) }
+    }
+
+    pub fn normal(&self, object: &Object, reason: &'static str, message: impl Into<String>) {
+        self.event(ObjectReference::to(object), EventType::Normal, reason, message);
+    }
+
+    pub fn warning(&self, object: &Object, reason: &'static str, message: impl Into<String>) {
+        self.event(ObjectReference::to(object), EventType::Warning, reason, message);
+    }
+
+    pub fn event(&self, object: ObjectReference, r#type: EventType, reason: &'static str, message: impl Into<String>) {
+        let record = Record { object, r#type, reason, message: message.into(), at: self.client.env().now() };
+        if let Err(mpsc::error::TrySendError::Full(record)) = self.queue.try_send(record) {
+            tracing::warn!(reason = record.reason, object = %record.object.name, "event dropped: too many wait");
+        }
+    }
+}
+
+async fn write_all(client: Client, source: Source, mut queue: mpsc::Receiver<Record>) {
+    let mut correlator = Correlator::default();
+    while let Some(record) = queue.recv().await {
+        let Some(send) = correlator.correlate(record) else { continue };
+        match write_with_retries(&client, &source, &send).await {
+            Ok(name) => correlator.written(&send, name),
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    reason = send.record.reason,
+                    "event not written"
+                );
+            }
+        }
+    }
+}
+
+async fn write_with_retries(client: &Client, source: &Source, send: &Send) -> Result<String, Error> {
+    let mut backoff = Backoff::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(10));
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match write(client, source, send).await {
+            // What the server refuses, it will refuse again.
+            Err(error @ Error::Transport(_)) if tries < TRIES => {
+                tracing::trace!(error = &error as &dyn std::error::Error, "event not written yet");
+                client.env().sleep(backoff.next(client.env())).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Returns the name of the event that now tells this.
+async fn write(client: &Client, source: &Source, send: &Send) -> Result<String, Error> {
+    let namespace = if send.record.object.namespace.is_empty() { "default" } else { &send.record.object.namespace };
+    if let Some(name) = &send.known {
+        let mut patch = Value::object();
+        patch.set(&["count"], send.count);
+        patch.set(&["lastTimestamp"], seconds(send.record.at));
+        patch.set(&["message"], &send.record.message);
+        let key = ObjectKey::new(namespace, &**name);
+        match client.patch(&resources::EVENTS, &key, PatchKind::Strategic, &patch).await {
+            Ok(_) => return Ok(name.clone()),
+            Err(error) if error.is_not_found() => {} // it has expired
+            Err(error) => return Err(error),
+        }
+    }
+    let name = format!("{}.{:x}", send.record.object.name, send.record.at.as_nanosecond());
+    let body = send.to_event(namespace, &name, source);
+    match client.create(&resources::EVENTS, &body).await {
+        Err(error) if error.is_already_exists() => Ok(name),
+        result => result.map(|_| name),
+    }
+}
+
+impl Send {
+    fn to_event(&self, namespace: &str, name: &str, source: &Source) -> Value {
+        let Record { object, r#type, reason, message, at } = &self.record;
+        let mut event = Value::object();
+        event.set(&["apiVersion"], "v1");
+        event.set(&["kind"], "Event");
+        event.set(&["metadata", "name"], name);
+        event.set(&["metadata", "namespace"], namespace);
+        event.set(&["involvedObject"], object.to_value());
+        event.set(&["reason"], *reason);
+        event.set(&["message"], message);
+        event.set(&["type"], format!("{:?}", r#type));
+        event.set(&["count"], self.count);
+        event.set(&["firstTimestamp"], seconds(self.first));
+        event.set(&["lastTimestamp"], seconds(*at));
+        event.set(&["source", "component"], &source.component);
+        event.set(&["reportingComponent"], &source.component);
+        event.set(&["reportingInstance"], &source.host);
+        if !source.host.is_empty() {
+            event.set(&["source", "host"], &source.host);
+        }
+        event
+    }
+}
+
+fn seconds(at: Timestamp) -> String {
+    format!("{at:.0}")
+}
