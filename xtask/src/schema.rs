@@ -54,7 +54,6 @@ const MACHINERY: &[(&str, &str)] = &[
 const SPECIAL: &[&str] = &[
     "meta.Time",
     "meta.MicroTime",
-    "meta.Duration",
     "meta.FieldsV1",
     "resource.Quantity",
     "intstr.IntOrString",
@@ -220,9 +219,8 @@ impl World {
             Declaration::Alias { target } => {
                 write!(out, "alias {name} {}", go::local(target, alias))?;
                 if package.enums.contains(name) {
-                    for value in package.constants.get(name).into_iter().flatten() {
-                        write!(out, " {value}")?;
-                    }
+                    let values = package.constants.get(name).map(Vec::as_slice).unwrap_or_default();
+                    write!(out, " {}", values.join("|"))?;
                 }
                 out.push('\n');
             }
