@@ -1,1 +1,4 @@
 //! The embedded CRI runtime: images, sandboxes, containers.
+
+pub mod image;
+pub mod network;

@@ -89,6 +89,11 @@ impl Batch {
         Batch { family, table: table.to_owned(), messages, steps: Vec::new() }
     }
 
+    /// The table's family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
