@@ -1,0 +1,109 @@
+//! The scheduler against a fake API server.
+
+use std::time::Duration;
+
+use apimachinery::ObjectKey;
+use client::fake::FakeServer;
+use client::resources;
+use env::Env;
+use jiff::Timestamp;
+use serde_json::json;
+
+fn node(name: &str, cpu: &str) -> String {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}})
+    .to_string()
+}
+
+fn pod(name: &str, cpu: &str) -> String {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ns", "uid": name},
+        "spec": {"schedulerName": "default-scheduler", "containers":
+            [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}})
+    .to_string()
+}
+
+struct World {
+    env: Env,
+    server: FakeServer,
+    scheduler: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    fn new() -> World {
+        let env = Env::seeded(1, Timestamp::UNIX_EPOCH);
+        let server = FakeServer::new(env.clone());
+        let scheduler = scheduler::build(scheduler::Config {
+            env: env.clone(),
+            client: server.client(),
+            name: scheduler::DEFAULT_NAME.into(),
+        });
+        World { scheduler: env.spawn(scheduler.run()), env, server }
+    }
+
+    fn node_of(&self, pod: &str) -> Option<String> {
+        let pod = self.server.get(&resources::PODS, &ObjectKey::new("ns", pod))?;
+        pod.to_value().str_at(&["spec", "nodeName"]).map(str::to_owned)
+    }
+
+    async fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
+        for _ in 0..2000 {
+            if condition() {
+                return;
+            }
+            self.env.sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{what} did not happen within ten seconds");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.scheduler.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_bound_where_they_fit() {
+    let world = World::new();
+    world.server.put(&resources::NODES, &node("small", "1"));
+    world.server.put(&resources::NODES, &node("large", "4"));
+    world.server.put(&resources::PODS, &pod("a", "3"));
+    world.eventually("binding", || world.node_of("a").as_deref() == Some("large")).await;
+    world.server.put(&resources::PODS, &pod("b", "1"));
+    world.server.put(&resources::PODS, &pod("c", "1"));
+    world.eventually("binding of both", || world.node_of("b").is_some() && world.node_of("c").is_some()).await;
+    assert_ne!(world.node_of("b"), world.node_of("c"));
+    world.eventually("events", || world.server.list(&resources::EVENTS).len() == 3).await;
+    let event = world.server.list(&resources::EVENTS)[0].to_value();
+    assert_eq!(event.str_at(&["reason"]), Some("Scheduled"));
+    assert_eq!(event.str_at(&["message"]), Some("Successfully assigned ns/a to large"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_fits_nowhere_says_why_and_waits_for_help() {
+    let world = World::new();
+    world.server.put(&resources::NODES, &node("small", "1"));
+    world.server.put(&resources::PODS, &pod("a", "3"));
+    let condition = || {
+        let pod = world.server.get(&resources::PODS, &ObjectKey::new("ns", "a")).unwrap().to_value();
+        let condition = pod.items_at(&["status", "conditions"]).first().cloned();
+        condition.and_then(|c| c.str_at(&["message"]).map(str::to_owned))
+    };
+    world.eventually("condition", || condition().is_some()).await;
+    assert_eq!(condition().as_deref(), Some("0/1 nodes are available: 1 Insufficient cpu."));
+    world.server.put(&resources::NODES, &node("large", "4"));
+    world.eventually("binding", || world.node_of("a").as_deref() == Some("large")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_leaves_makes_room() {
+    let world = World::new();
+    world.server.put(&resources::NODES, &node("n", "2"));
+    world.server.put(&resources::PODS, &pod("a", "2"));
+    world.eventually("binding", || world.node_of("a").is_some()).await;
+    world.server.put(&resources::PODS, &pod("b", "2"));
+    world.env.sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.node_of("b"), None);
+    world.server.remove(&resources::PODS, &ObjectKey::new("ns", "a"));
+    world.eventually("binding", || world.node_of("b").is_some()).await;
+}
