@@ -1,4 +1,143 @@
-//! The generic registry: every kind's reads and writes.
+//! The generic registry: every kind's reads and writes, whoever asks and however it is shown.
+//!
+//! A [`Resource`] is a served group, version and plural; the [`Storage`] behind it holds the objects in one version. Writes go
+//! to the store; the feed brings them back into each storage's watch cache, from which all reads are served.
 
 mod cache;
+mod convert;
+mod delete;
+mod feed;
+mod meta;
 mod options;
+mod read;
+mod resource;
+mod token;
+mod update;
+mod watch;
+mod write;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use apimachinery::{Object, ObjectKey, Status};
+use env::Env;
+use tracing::error;
+
+pub(crate) use delete::{DeleteOptions, Deleted};
+pub(crate) use meta::timestamp;
+pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};
+pub(crate) use read::{Filter, ListError, expired_json};
+pub(crate) use resource::{Resource, Storage};
+pub(crate) use update::{Change, Edit, PatchKind};
+pub(crate) use write::{Admission, Call, Operation};
+
+use crate::strategy::{self, Objects};
+
+/// Where everything is stored.
+const STORE_ROOT: &str = "/registry/";
+
+/// All resources and the store behind them.
+pub(crate) struct Registry {
+    pub env: Env,
+    pub store: Arc<dyn store::Store>,
+    pub resources: Vec<Arc<Resource>>,
+    storages: Vec<Arc<Storage>>,
+    by_prefix: BTreeMap<String, usize>,
+    /// The caches hold every change up to this revision.
+    through: tokio::sync::watch::Sender<u64>,
+    /// Set once, when watches must end.
+    stopping: tokio::sync::watch::Sender<bool>,
+}
+
+impl Registry {
+    /// A registry of all built-in kinds that are stored.
+    pub(crate) fn new(env: Env, store: Arc<dyn store::Store>) -> Registry {
+        let mut strategies: HashMap<_, _> =
+            strategy::all().into_iter().map(|strategy| (strategy.resource(), strategy)).collect();
+        let mut by_prefix: BTreeMap<String, usize> = BTreeMap::new();
+        let (mut storages, mut resources): (Vec<Arc<Storage>>, Vec<Arc<Resource>>) = Default::default();
+        for kind in api::kinds().iter().copied() {
+            let Some(prefix) = kind.prefix() else { continue };
+            let index = by_prefix.get(&prefix).copied().unwrap_or_else(|| {
+                let hub = kind.hub();
+                let strategy =
+                    strategies.remove(&(hub.group, hub.resource)).unwrap_or_else(|| Box::new(strategy::Plain));
+                storages.extend(Storage::new(kind, strategy).map(Arc::new));
+                storages.len() - 1
+            });
+            by_prefix.insert(prefix, index);
+            resources.push(Arc::new(Resource::new(kind, storages[index].clone())));
+        }
+        debug_assert!(strategies.is_empty(), "a strategy is for no kind");
+        let (through, stopping) = (tokio::sync::watch::Sender::new(0), tokio::sync::watch::Sender::new(false));
+        Registry { env, store, resources, storages, by_prefix, through, stopping }
+    }
+
+    pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        let named = |kind: &api::Kind| kind.resource == plural && kind.group == group && kind.version == version;
+        self.resources.iter().find(|resource| named(resource.kind))
+    }
+
+    /// The storage of a resource, whatever its version.
+    pub(crate) fn storage(&self, group: &str, plural: &str) -> Option<&Arc<Storage>> {
+        let named = |resource: &&Arc<Resource>| resource.kind.group == group && resource.kind.resource == plural;
+        self.resources.iter().find(named).map(|resource| &resource.storage)
+    }
+
+    /// The revision up to which the caches are complete.
+    pub(crate) fn through(&self) -> u64 {
+        *self.through.borrow()
+    }
+
+    /// Follows [`Registry::through`].
+    pub(crate) fn progress(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.through.subscribe()
+    }
+
+    /// Ends all watches.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+}
+
+impl Objects for Registry {
+    fn get(&self, group: &str, resource: &str, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.storage(group, resource)?.cache.get(&cache_key(&key.namespace, &key.name))
+    }
+
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let Some(storage) = self.storage(group, resource) else { return Vec::new() };
+        let range = match namespace {
+            "" => cache::Range::All,
+            namespace => cache::Range::Namespace(namespace.to_owned()),
+        };
+        let mut objects = Vec::new();
+        storage.cache.scan(&range, "", 0, |_, object| {
+            objects.push(object.clone());
+            true
+        });
+        objects
+    }
+}
+
+/// An object's key within its resource's cache, and below its resource's prefix in the store.
+pub(crate) fn cache_key(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// The answer to a request that the store failed.
+pub(crate) fn store_failure(failure: store::Error) -> Status {
+    match &failure {
+        store::Error::Overloaded => Status::too_many_requests("too many writes are waiting, please try again later", 1),
+        store::Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        store::Error::Closed => Status::service_unavailable("the server is stopping"),
+        store::Error::NoSpace => Status::service_unavailable("no space left for the store"),
+        store::Error::Invalid(store::Invalid::ValueTooLarge { length, limit, .. }) => {
+            Status::too_large(format!("the object has {length} bytes, at most {limit} can be stored"))
+        }
+        other => {
+            error!(error = other as &dyn std::error::Error, "the store failed");
+            Status::internal(other)
+        }
+    }
+}

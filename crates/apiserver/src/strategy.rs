@@ -62,11 +62,6 @@ pub trait Strategy: Send + Sync {
         false
     }
 
-    /// Fields that field selectors may name, besides `metadata.name` and `metadata.namespace`.
-    fn selectable_fields(&self) -> &'static [SelectableField] {
-        &[]
-    }
-
     /// Defaults that depend on other fields; the schema's own have been filled in. Also called for bodies read from the store,
     /// so it must change nothing that is complete.
     fn default(&self, _value: &mut Value) {}
@@ -165,32 +160,6 @@ pub trait Objects: Send + Sync {
 pub struct Together {
     pub compares: Vec<store::Compare>,
     pub ops: Vec<store::Op>,
-}
-
-/// A field that field selectors may name.
-#[derive(Clone, Copy, Debug)]
-pub struct SelectableField {
-    /// As selectors spell it: `spec.nodeName`.
-    pub name: &'static str,
-    /// Where it is: `["spec", "nodeName"]`.
-    pub path: &'static [&'static str],
-    /// What an absent field selects as.
-    pub absent: &'static str,
-}
-
-impl SelectableField {
-    pub const fn new(name: &'static str, path: &'static [&'static str]) -> SelectableField {
-        SelectableField { name, path, absent: "" }
-    }
-
-    /// The field's value as selectors compare it.
-    pub fn read(&self, value: &Value) -> String {
-        match value.at(self.path) {
-            Some(Value::String(text)) => text.clone(),
-            None | Some(Value::Null) => self.absent.to_owned(),
-            Some(other) => other.to_string(),
-        }
-    }
 }
 
 /// The strategy of kinds that have none of their own.

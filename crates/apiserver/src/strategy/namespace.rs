@@ -3,7 +3,7 @@
 use apimachinery::Value;
 use apimachinery::validation::NameFormat;
 
-use super::{Context, SelectableField, Strategy, keep};
+use super::{Context, Strategy, keep};
 
 pub(super) struct Namespace;
 
@@ -17,14 +17,6 @@ impl Strategy for Namespace {
 
     fn name_format(&self) -> NameFormat {
         NameFormat::DnsLabel
-    }
-
-    fn selectable_fields(&self) -> &'static [SelectableField] {
-        const FIELDS: &[SelectableField] = &[
-            SelectableField::new("status.phase", &["status", "phase"]),
-            SelectableField::new("name", &["metadata", "name"]),
-        ];
-        FIELDS
     }
 
     fn default(&self, value: &mut Value) {

@@ -1,0 +1,137 @@
+//! Fills the watch caches from the store and keeps them current: one watch of everything, one task.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Object;
+use store::{EventKind, RangeQuery, WatchBatch, WatchQuery};
+use tracing::{debug, error, warn};
+
+use super::cache::Change;
+use super::{Registry, STORE_ROOT, Storage};
+
+/// How long history is kept for reads of the past. Upstream: `--etcd-compaction-interval`.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Registry {
+    /// Reads everything that is stored and returns the revision it was read at.
+    pub(crate) async fn load(&self) -> Result<u64, store::Error> {
+        let revision = self.store.read_barrier().await?;
+        for storage in &self.storages {
+            let range = self.store.range(RangeQuery::prefix(storage.prefix.clone()).at(revision)).await?;
+            let mut objects = Vec::with_capacity(range.items.len());
+            for item in range.items {
+                let Some(key) = storage.key_of(&item.key) else { continue };
+                match storage.decode(&item.value, item.mod_revision) {
+                    Ok(object) => objects.push((key, Arc::new(object))),
+                    Err(problem) => {
+                        error!(key = %key, prefix = %storage.prefix, %problem, "a stored object cannot be read and is left out")
+                    }
+                }
+            }
+            storage.cache.load(objects, revision);
+        }
+        self.through.send_replace(revision);
+        Ok(revision)
+    }
+
+    /// Applies the store's events until the store is closed. `revision` is where [`Registry::load`] stood.
+    pub(crate) async fn follow(self: Arc<Self>, mut revision: u64) {
+        loop {
+            let query = WatchQuery::prefix(STORE_ROOT).after(revision);
+            let failure = match self.store.watch(query).await {
+                Ok(mut stream) => loop {
+                    match stream.next().await {
+                        Ok(batch) => self.apply(batch),
+                        Err(failure) => break failure,
+                    }
+                },
+                Err(failure) => failure,
+            };
+            if matches!(failure, store::Error::Closed) {
+                debug!("the store is closed");
+                return;
+            }
+            warn!(
+                error = &failure as &dyn std::error::Error,
+                "the watch of the store failed; reading everything again"
+            );
+            revision = loop {
+                match self.load().await {
+                    Ok(revision) => break revision,
+                    Err(store::Error::Closed) => return,
+                    Err(failure) => {
+                        error!(error = &failure as &dyn std::error::Error, "the store cannot be read");
+                        self.env.sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            };
+        }
+    }
+
+    fn apply(&self, batch: WatchBatch) {
+        let now = self.env.monotonic();
+        for event in &batch.events {
+            let Some((storage, key)) = self.locate(&event.key) else { continue };
+            let object = match event.kind {
+                EventKind::Delete => None,
+                EventKind::Put => match object_of(storage, event) {
+                    Some(object) => Some(object),
+                    None => continue,
+                },
+            };
+            storage.cache.append(Change { key, object, revision: event.revision }, now);
+        }
+        self.through.send_if_modified(|through| {
+            let rises = batch.through > *through;
+            *through = (*through).max(batch.through);
+            rises
+        });
+    }
+
+    fn locate(&self, key: &[u8]) -> Option<(&Arc<Storage>, Arc<str>)> {
+        let text = std::str::from_utf8(key).ok()?;
+        let (prefix, index) = self.by_prefix.range::<str, _>((Bound::Unbounded, Bound::Included(text))).next_back()?;
+        let storage = &self.storages[*index];
+        text.starts_with(prefix.as_str()).then(|| storage.key_of(key)).flatten().map(|key| (storage, key))
+    }
+
+    /// Gives up old history now and then, and deletes what has outlived its time.
+    pub(crate) async fn maintain(self: Arc<Self>) {
+        let mut previous = self.through();
+        let mut next_compaction = self.env.monotonic() + COMPACTION_INTERVAL;
+        loop {
+            self.env.sleep(EXPIRY_INTERVAL).await;
+            match self.store.expire().await {
+                Ok(_) => {}
+                Err(store::Error::Closed) => return,
+                Err(failure) => warn!(error = &failure as &dyn std::error::Error, "expired objects stay for now"),
+            }
+            if self.env.monotonic() < next_compaction {
+                continue;
+            }
+            next_compaction = self.env.monotonic() + COMPACTION_INTERVAL;
+            // What was current an interval ago: so history of one to two intervals is there.
+            if let Err(failure) = self.store.compact(previous).await {
+                warn!(error = &failure as &dyn std::error::Error, "the store was not compacted");
+            }
+            previous = self.through();
+        }
+    }
+}
+
+fn object_of(storage: &Storage, event: &store::Event) -> Option<Arc<Object>> {
+    let prepared = event.tag.as_ref().and_then(|tag| tag.downcast_ref::<Object>());
+    if let Some(object) = prepared {
+        return Some(Arc::new(object.at_revision(event.revision)));
+    }
+    match storage.decode(&event.value, event.revision) {
+        Ok(object) => Some(Arc::new(object)),
+        Err(problem) => {
+            error!(key = ?event.key, %problem, "a stored object cannot be read and is left out");
+            None
+        }
+    }
+}

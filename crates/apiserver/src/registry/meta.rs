@@ -1,0 +1,95 @@
+//! `metadata`: what the server fills in, keeps and takes away.
+
+use apimachinery::{Status, Value};
+use env::Env;
+use jiff::Timestamp;
+
+use super::Storage;
+
+/// RFC 3339 in whole seconds, as `metadata` has it.
+pub(crate) fn timestamp(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Completes a new object's metadata; its name is settled.
+pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) -> Result<(), Status> {
+    if new.str_at(&["metadata", "resourceVersion"]).is_some_and(|revision| !revision.is_empty()) {
+        let message = "resourceVersion should not be set on objects to be created";
+        return Err(Status::new(500, apimachinery::Reason::Unknown, message));
+    }
+    let metadata = metadata(new);
+    for key in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+        "generation",
+    ] {
+        metadata.remove(key);
+    }
+    metadata.insert("uid", env.uuid());
+    metadata.insert("creationTimestamp", timestamp(env.now()));
+    if storage.strategy.has_generation() {
+        metadata.insert("generation", 1);
+    }
+    Ok(())
+}
+
+/// Puts back what no update may change, where the client left it out.
+pub(super) fn carry_over(new: &mut Value, old: &Value) {
+    let metadata = metadata(new);
+    for key in ["selfLink", "managedFields"] {
+        metadata.remove(key);
+    }
+    let empty = |value: Option<&Value>| value.is_none_or(|value| value.is_null() || value.as_str() == Some(""));
+    for key in ["uid", "creationTimestamp", "namespace"] {
+        if empty(metadata.get(key)) {
+            carry(metadata, old, key);
+        }
+    }
+    // A deletion that began is neither undone nor changed by an update; only a DELETE begins one.
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if old.at(&["metadata", "deletionTimestamp"]).is_some() || empty(metadata.get(key)) {
+            carry(metadata, old, key);
+        }
+    }
+    carry(metadata, old, "generation");
+    if empty(metadata.get("resourceVersion")) {
+        carry(metadata, old, "resourceVersion");
+    }
+}
+
+/// Counts a change of anything but `metadata` and `status`.
+pub(super) fn count_generation(storage: &Storage, new: &mut Value, old: &Value) {
+    if !storage.strategy.has_generation() {
+        return;
+    }
+    let spec = |value: &Value| -> Vec<(String, Value)> {
+        let members = value.as_object().into_iter().flat_map(|map| map.iter());
+        let desired = members.filter(|(key, _)| !matches!(*key, "metadata" | "status" | "apiVersion" | "kind"));
+        desired.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+    };
+    if spec(new) != spec(old) {
+        raise_generation(new);
+    }
+}
+
+/// Adds one to `metadata.generation` where it is kept.
+pub(super) fn raise_generation(value: &mut Value) {
+    let generation = value.i64_at(&["metadata", "generation"]).unwrap_or_default();
+    if generation > 0 {
+        value.set(&["metadata", "generation"], generation + 1);
+    }
+}
+
+fn metadata(value: &mut Value) -> &mut apimachinery::Map {
+    value.make_object().entry("metadata").make_object()
+}
+
+fn carry(metadata: &mut apimachinery::Map, old: &Value, key: &str) {
+    match old.at(&["metadata", key]) {
+        Some(value) => drop(metadata.insert(key.to_owned(), value)),
+        None => drop(metadata.remove(key)),
+    }
+}

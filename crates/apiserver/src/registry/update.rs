@@ -1,0 +1,244 @@
+//! Updates, whole or by patch, of objects and their subresources.
+
+use std::sync::Arc;
+
+use apimachinery::patch::{JsonPatch, merge_patch, strategic_merge_patch};
+use apimachinery::validation::validate_object_meta_update;
+use apimachinery::{FieldError, Object, Status, Value};
+
+use super::write::{Refused, Write};
+use super::{Call, FieldValidation, Operation, cache_key, meta};
+use crate::strategy::keep;
+
+/// How often an update that names no revision is tried again when others are faster.
+const ATTEMPTS: usize = 8;
+
+/// What an update does to the object.
+pub(crate) enum Change<'a> {
+    /// A whole object in the storage version, decoded and defaulted.
+    Replace(Value),
+    Patch {
+        kind: PatchKind,
+        patch: Value,
+        validation: FieldValidation,
+    },
+    /// The server's own edit of a value in the storage version.
+    Edit(Edit<'a>),
+}
+
+/// An edit that may refuse.
+pub(crate) type Edit<'a> = &'a (dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Done(Arc<Object>),
+    /// Somebody else wrote in between.
+    Again,
+}
+
+impl Call<'_> {
+    /// Changes the object; `true` says that it was created.
+    pub(crate) async fn update(&self, change: &Change<'_>) -> Result<(Arc<Object>, bool), Status> {
+        let resource = self.resource.group_resource();
+        let key = cache_key(self.namespace, self.name);
+        for _ in 0..ATTEMPTS {
+            let Some(current) = self.registry.current(self.resource, &key).await? else {
+                return self.create_missing(change).await;
+            };
+            match self.attempt(change, &key, &current).await? {
+                Attempt::Done(object) => return Ok((object, false)),
+                Attempt::Again => {}
+            }
+        }
+        Err(Status::modified(&resource, self.name))
+    }
+
+    async fn create_missing(&self, change: &Change<'_>) -> Result<(Arc<Object>, bool), Status> {
+        let not_found = || Status::not_found(&self.resource.group_resource(), self.name);
+        let Change::Replace(value) = change else { return Err(not_found()) };
+        let creates = self.subresource.is_empty() && self.storage().strategy.allow_create_on_update();
+        let text = |key: &str| value.str_at(&["metadata", key]).unwrap_or_default();
+        if !creates || !text("uid").is_empty() || !matches!(text("resourceVersion"), "" | "0") {
+            return Err(not_found());
+        }
+        let mut value = value.clone();
+        value.set(&["metadata", "name"], self.name);
+        value.remove(&["metadata", "resourceVersion"]);
+        Ok((self.create(value).await?, true))
+    }
+
+    async fn attempt(&self, change: &Change<'_>, key: &str, current: &Arc<Object>) -> Result<Attempt, Status> {
+        let storage = self.storage();
+        let resource = self.resource.group_resource();
+        let old = current.to_value();
+        let mut new = self.changed(change, &old)?;
+        let fixed = self.check_revision(change, &new, &old)?;
+        meta::carry_over(&mut new, &old);
+        if let Change::Replace(_) = change
+            && self.subresource.is_empty()
+            && new.str_at(&["metadata", "name"]).unwrap_or_default().is_empty()
+        {
+            new.set(&["metadata", "name"], self.name);
+        }
+        self.admission.mutate(self, Operation::Update, &mut new, Some(&old)).await?;
+        let ctx = self.context();
+        if self.subresource.is_empty() {
+            if storage.has_status() {
+                keep(&mut new, &old, &["status"]);
+            }
+            storage.strategy.prepare_update(&ctx, &mut new, &old);
+        } else if !matches!(change, Change::Edit(_)) {
+            storage.strategy.prepare_subresource(&ctx, &mut new, &old);
+        }
+        meta::count_generation(storage, &mut new, &old);
+        let mut errors = validate_object_meta_update(&new, &old);
+        storage.strategy.validate_update(&ctx, &new, &old, &mut errors);
+        self.refuse(&new, errors)?;
+        self.warn(storage.strategy.warnings(&ctx, &new, Some(&old)));
+        self.admission.validate(self, Operation::Update, Some(&new), Some(&old)).await?;
+        let together = storage.strategy.allocate(&ctx, &mut new, Some(&old)).await?;
+        let object = storage.encode(&new)?;
+        let committed = if self.is_last_update(&new, &old) {
+            let mut released = storage.strategy.release(&ctx, &new).await?;
+            released.compares.extend(together.compares);
+            released.ops.extend(together.ops);
+            self.commit(key, current.revision(), Write::Remove, released).await
+        } else if object.body() == current.body() && together.ops.is_empty() {
+            return Ok(Attempt::Done(current.clone()));
+        } else {
+            self.commit(key, current.revision(), Write::Put(&object), together).await
+        };
+        match committed {
+            Ok(revision) => Ok(Attempt::Done(Arc::new(object.at_revision(revision)))),
+            Err(Refused::Object) if fixed => Err(Status::modified(&resource, self.name)),
+            Err(Refused::Object | Refused::Together) => Ok(Attempt::Again),
+            Err(Refused::Failed(status)) => Err(status),
+        }
+    }
+
+    /// The new value before anything is put back or completed.
+    fn changed(&self, change: &Change<'_>, old: &Value) -> Result<Value, Status> {
+        match change {
+            Change::Replace(value) => Ok(value.clone()),
+            Change::Edit(edit) => {
+                let mut value = old.clone();
+                edit(&mut value)?;
+                Ok(value)
+            }
+            Change::Patch { kind, patch, validation } => {
+                let mut shown = old.clone();
+                self.resource.from_storage(&mut shown);
+                let patched = apply_patch(shown, *kind, patch, self.resource.schema)?;
+                self.decode_patched(patched, *validation)
+            }
+        }
+    }
+
+    fn decode_patched(&self, patched: Value, validation: FieldValidation) -> Result<Value, Status> {
+        let resource = self.resource;
+        check_identity(resource, &patched)?;
+        let decoded = resource.schema.canonical(patched).map_err(|error| {
+            let error = FieldError::invalid("patch", Value::object(), error.to_string());
+            let mut status = Status::invalid(&resource.group_kind(), self.name, &[error]);
+            status.message = status.message.replacen("Invalid value: {}", "Invalid value: \"patch\"", 1);
+            status
+        })?;
+        if !decoded.problems.is_empty() {
+            match validation {
+                FieldValidation::Ignore => {}
+                FieldValidation::Warn => self.warn(decoded.problems.iter().map(ToString::to_string).collect()),
+                FieldValidation::Strict => {
+                    let list: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
+                    let why = format!("strict decoding error: {}", list.join(", "));
+                    return Err(Status::bad_request(why));
+                }
+            }
+        }
+        let mut value = decoded.value;
+        resource.to_storage(&mut value);
+        resource.storage.default(&mut value);
+        Ok(value)
+    }
+
+    /// Compares uid and resourceVersion with what the client believes; true when the client insists on the revision.
+    fn check_revision(&self, change: &Change<'_>, new: &Value, old: &Value) -> Result<bool, Status> {
+        let resource = self.resource.group_resource();
+        let text = |of: &Value, key: &str| of.str_at(&["metadata", key]).unwrap_or_default().to_owned();
+        let (uid, old_uid) = (text(new, "uid"), text(old, "uid"));
+        if matches!(change, Change::Replace(_)) && !uid.is_empty() && uid != old_uid {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+            return Err(Status::conflict(&resource, self.name, &why));
+        }
+        let (revision, old_revision) = (text(new, "resourceVersion"), text(old, "resourceVersion"));
+        if !matches!(change, Change::Replace(_)) && revision == old_revision {
+            return Ok(false);
+        }
+        if matches!(&*revision, "" | "0") {
+            if self.storage().strategy.allow_unconditional_update() || !matches!(change, Change::Replace(_)) {
+                return Ok(false);
+            }
+            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            let mut status = Status::invalid(&self.storage().group_kind(), self.name, &[error]);
+            status.message = status.message.replacen("Invalid value: 0:", "Invalid value: 0x0:", 1);
+            return Err(status);
+        }
+        if revision.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {revision:?}: invalid syntax");
+            let error = FieldError::invalid("metadata.resourceVersion", &revision, why);
+            return Err(Status::invalid(&self.storage().group_kind(), self.name, &[error]));
+        }
+        if revision != old_revision {
+            return Err(Status::modified(&resource, self.name));
+        }
+        Ok(true)
+    }
+
+    /// Whether the update takes away the last thing that held a deletion up.
+    fn is_last_update(&self, new: &Value, old: &Value) -> bool {
+        let finalizers = |value: &Value| !value.items_at(&["metadata", "finalizers"]).is_empty();
+        let strategy = &self.storage().strategy;
+        new.at(&["metadata", "deletionTimestamp"]).is_some()
+            && !finalizers(new)
+            && !strategy.is_held(new)
+            && (finalizers(old) || strategy.is_held(old))
+            && old.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default() == 0
+    }
+}
+
+/// Applies a patch to a value in the version it was made for.
+pub(crate) fn apply_patch(
+    value: Value,
+    kind: PatchKind,
+    patch: &Value,
+    schema: apimachinery::schema::Type<'_>,
+) -> Result<Value, Status> {
+    Ok(match kind {
+        PatchKind::Json => JsonPatch::decode(patch.clone())?.apply(value)?,
+        PatchKind::Merge => {
+            let mut value = value;
+            merge_patch(&mut value, patch.clone())?;
+            value
+        }
+        PatchKind::Strategic => strategic_merge_patch(value, patch.clone(), schema)?,
+    })
+}
+
+/// A patch may not turn an object into another kind of object.
+fn check_identity(resource: &super::Resource, patched: &Value) -> Result<(), Status> {
+    let (version, kind) =
+        (patched.str_at(&["apiVersion"]).unwrap_or_default(), patched.str_at(&["kind"]).unwrap_or_default());
+    if version != resource.api_version() || kind != resource.kind.kind {
+        let expected = format!("{}, Kind={}", resource.api_version(), resource.kind.kind);
+        return Err(Status::bad_request(format!(
+            "the patched object is {version}, Kind={kind} and not the expected {expected}"
+        )));
+    }
+    Ok(())
+}

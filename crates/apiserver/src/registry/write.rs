@@ -1,0 +1,217 @@
+//! Creation, and what all writes share: admission, the commit, and what a strategy may know.
+
+use std::sync::Arc;
+
+use apimachinery::validation::validate_object_meta;
+use apimachinery::{FieldError, Object, Status, Value};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use store::{Action, Op, Txn};
+
+use super::{Registry, Resource, Storage, cache_key, meta, store_failure};
+use crate::strategy::{Context, Together};
+
+/// How often a name is generated before giving up.
+const NAME_ATTEMPTS: usize = 8;
+/// How often addresses and ports are taken anew when others are faster.
+const ALLOCATION_ATTEMPTS: usize = 32;
+/// The most characters of `generateName` that are kept before five random ones.
+const MAX_PREFIX: usize = 63 - 5;
+
+/// What a write does, as admission sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// Admission, as the registry calls it. Values are in the storage version.
+pub(crate) trait Admission: Send + Sync {
+    /// May edit `new`.
+    fn mutate<'a>(
+        &'a self,
+        call: &'a Call<'_>,
+        operation: Operation,
+        new: &'a mut Value,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>>;
+
+    /// May refuse. `new` is `None` for deletions.
+    fn validate<'a>(
+        &'a self,
+        call: &'a Call<'_>,
+        operation: Operation,
+        new: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>>;
+}
+
+/// A write on its way: who wants what of which object.
+pub(crate) struct Call<'a> {
+    pub registry: &'a Registry,
+    pub resource: &'a Resource,
+    pub user: &'a crate::identity::UserInfo,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub subresource: &'a str,
+    pub dry_run: bool,
+    pub admission: &'a dyn Admission,
+    /// Texts for `Warning` headers.
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+/// Why a commit did not happen.
+pub(super) enum Refused {
+    /// The object is not at the revision it was read at.
+    Object,
+    /// Something that was to be written with it is not.
+    Together,
+    Failed(Status),
+}
+
+/// What is committed for an object.
+pub(super) enum Write<'a> {
+    Put(&'a Object),
+    Remove,
+}
+
+impl Call<'_> {
+    pub(super) fn storage(&self) -> &Storage {
+        &self.resource.storage
+    }
+
+    pub(super) fn context(&self) -> Context<'_> {
+        Context {
+            env: &self.registry.env,
+            user: &self.user.name,
+            groups: &self.user.groups,
+            namespace: self.namespace,
+            subresource: self.subresource,
+            dry_run: self.dry_run,
+            objects: self.registry,
+            store: &*self.registry.store,
+        }
+    }
+
+    pub(super) fn warn(&self, texts: Vec<String>) {
+        self.warnings.lock().extend(texts);
+    }
+
+    /// Creates an object from a decoded and defaulted value in the storage version.
+    pub(crate) async fn create(&self, new: Value) -> Result<Arc<Object>, Status> {
+        let generated = new.str_at(&["metadata", "name"]).unwrap_or_default().is_empty();
+        let prefix = new.str_at(&["metadata", "generateName"]).unwrap_or_default().to_owned();
+        if !generated || prefix.is_empty() {
+            return self.create_named(new).await;
+        }
+        let cut = prefix.char_indices().nth(MAX_PREFIX).map_or(prefix.len(), |(at, _)| at);
+        for _ in 0..NAME_ATTEMPTS {
+            let mut attempt = new.clone();
+            attempt.set(&["metadata", "name"], format!("{}{}", &prefix[..cut], self.registry.env.name_suffix(5)));
+            match self.create_named(attempt).await {
+                Err(status) if status.is_already_exists() => {}
+                result => return result,
+            }
+        }
+        let resource = self.resource.group_resource();
+        let mut status = Status::already_exists(&resource, &prefix);
+        status.message.push_str(", the server was not able to generate a unique name for the object");
+        Err(status)
+    }
+
+    async fn create_named(&self, mut new: Value) -> Result<Arc<Object>, Status> {
+        let storage = self.storage();
+        self.admission.mutate(self, Operation::Create, &mut new, None).await?;
+        meta::begin(&self.registry.env, storage, &mut new)?;
+        if storage.has_status() && !storage.strategy.keeps_status_on_create() {
+            reset_status(storage, &mut new);
+        }
+        let ctx = self.context();
+        storage.strategy.prepare_create(&ctx, &mut new);
+        let mut errors = validate_object_meta(&new, storage.kind.namespaced, storage.strategy.name_format());
+        storage.strategy.validate(&ctx, &new, &mut errors);
+        self.refuse(&new, errors)?;
+        self.warn(storage.strategy.warnings(&ctx, &new, None));
+        self.admission.validate(self, Operation::Create, Some(&new), None).await?;
+        let name = new.str_at(&["metadata", "name"]).unwrap_or_default().to_owned();
+        let key = cache_key(self.namespace, &name);
+        for _ in 0..ALLOCATION_ATTEMPTS {
+            let mut attempt = new.clone();
+            let together = storage.strategy.allocate(&ctx, &mut attempt, None).await?;
+            let object = storage.encode(&attempt)?;
+            match self.commit(&key, 0, Write::Put(&object), together).await {
+                Ok(revision) => return Ok(Arc::new(object.at_revision(revision))),
+                Err(Refused::Object) => return Err(Status::already_exists(&self.resource.group_resource(), &name)),
+                Err(Refused::Together) => {}
+                Err(Refused::Failed(status)) => return Err(status),
+            }
+        }
+        Err(Status::conflict(&self.resource.group_resource(), &name, "others allocate too fast"))
+    }
+
+    /// Turns field errors into the answer.
+    pub(super) fn refuse(&self, value: &Value, mut errors: Vec<FieldError>) -> Result<(), Status> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let mut seen: Vec<FieldError> = Vec::new();
+        errors.retain(|error| {
+            let new = !seen.contains(error);
+            if new {
+                seen.push(error.clone());
+            }
+            new
+        });
+        let name = value.str_at(&["metadata", "name"]).filter(|name| !name.is_empty()).unwrap_or(self.name);
+        Err(Status::invalid(&self.storage().group_kind(), name, &errors))
+    }
+
+    /// Writes or removes the object, if it was last written at `expected` (0: does not exist), with what goes together.
+    /// The result is the revision; a dry run has the expected one.
+    pub(super) async fn commit(
+        &self,
+        key: &str,
+        expected: u64,
+        write: Write<'_>,
+        together: Together,
+    ) -> Result<u64, Refused> {
+        let storage = self.storage();
+        if self.dry_run {
+            return match (expected, storage.cache.get(key)) {
+                (0, Some(_)) => Err(Refused::Object),
+                _ => Ok(expected),
+            };
+        }
+        let store_key = storage.store_key(key);
+        let mut txn = Txn::new().expect(store_key.clone(), expected);
+        match write {
+            Write::Put(object) => {
+                let action = Action::Put { value: object.body().clone(), ttl: storage.strategy.time_to_live() };
+                txn.ops.push(Op { key: store_key.into(), action, tag: Some(Arc::new(object.clone())) });
+            }
+            Write::Remove => txn = txn.delete(store_key),
+        }
+        txn.compares.extend(together.compares);
+        txn.ops.extend(together.ops);
+        match self.registry.store.commit(txn).await {
+            Ok(committed) => Ok(committed.revision),
+            Err(store::Error::Conflict(conflict)) if conflict.compare == 0 => Err(Refused::Object),
+            Err(store::Error::Conflict(_)) => Err(Refused::Together),
+            Err(other) => Err(Refused::Failed(store_failure(other))),
+        }
+    }
+}
+
+/// Takes `status` away, or leaves the empty one that the canonical form has.
+pub(super) fn reset_status(storage: &Storage, value: &mut Value) {
+    if value.get("status").is_none() {
+        return;
+    }
+    value.remove(&["status"]);
+    let field = storage.schema.field("status");
+    if let Some(field) = field.filter(|field| field.presence == apimachinery::schema::Presence::Always) {
+        value.set(&["status"], storage.schema.of(field).zero());
+    }
+}
