@@ -1,1 +1,19 @@
-//! TLS listeners and the streaming protocols.
+//! Connections: TLS listeners whose certificate can be changed while they serve, and HTTP/1.1 and HTTP/2 on them with
+//! upgrades and an orderly end.
+//!
+//! It knows nothing of Kubernetes: who a client is, is told from [`Peer::certificates`] elsewhere. The main path:
+//! [`ServerCertificate::new`], [`server_config`], then [`Server::run`] with a service.
+//!
+//! ```no_run
+//! # async fn example(env: env::Env, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+//! use http_body_util::Full;
+//! let hello = |_request| async { http::Response::new(Full::new(bytes::Bytes::from("hello"))) };
+//! streams::Server::plain(env).run(listener, hello, std::future::pending()).await
+//! # }
+//! ```
+
+mod serve;
+mod tls;
+
+pub use serve::{Peer, Server};
+pub use tls::{ServerCertificate, TlsError, server_config};
