@@ -1,1 +1,6 @@
-//! Clusters and registries for tests.
+//! What tests of several crates need: images made on the spot, a registry to pull them from.
+//!
+//! A dev-dependency only. Nothing here touches the network but on loopback or where a test put it.
+
+pub mod image;
+pub mod registry;
