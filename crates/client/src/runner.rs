@@ -73,8 +73,10 @@ impl ReconcileContext {
 /// One informer of a controller and the keys that its events concern.
 pub struct Watch {
     informer: Informer,
-    keys: Box<dyn Fn(&Event) -> Vec<ObjectKey> + Send + Sync>,
+    keys: Keys,
 }
+
+type Keys = Box<dyn Fn(&Event) -> Vec<ObjectKey> + Send + Sync>;
 
 impl Watch {
     /// `keys` names what to reconcile after an event.

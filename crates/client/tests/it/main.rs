@@ -5,6 +5,7 @@ mod leader;
 mod recorder;
 mod request;
 mod runner;
+mod tls;
 
 use std::time::Duration;
 
