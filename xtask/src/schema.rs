@@ -220,7 +220,11 @@ impl World {
                 write!(out, "alias {name} {}", go::local(target, alias))?;
                 if package.enums.contains(name) {
                     let values = package.constants.get(name).map(Vec::as_slice).unwrap_or_default();
-                    write!(out, " {}", values.join("|"))?;
+                    let values: Vec<&str> =
+                        values.iter().map(|value| self.resolve(value)).filter(|value| !value.is_empty()).collect();
+                    if !values.is_empty() {
+                        write!(out, " {}", values.join("|"))?;
+                    }
                 }
                 out.push('\n');
             }
@@ -257,6 +261,12 @@ impl World {
         }
         out.push('\n');
         Ok(())
+    }
+
+    /// A constant's value; `@Name` stands for that of another one.
+    fn resolve<'a>(&'a self, value: &'a str) -> &'a str {
+        let Some(name) = value.strip_prefix('@') else { return value };
+        self.packages.values().find_map(|package| package.values.get(name)).map_or("", String::as_str)
     }
 
     fn constant(&self, alias: &str, name: &str) -> Result<&str> {

@@ -13,6 +13,7 @@
 
 mod kind;
 mod kinds;
+pub mod protobuf;
 mod tables;
 
 pub use kind::{Cell, Column, Kind, Selectable, Storage, Subresource};

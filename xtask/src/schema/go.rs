@@ -108,18 +108,27 @@ pub fn parse(alias: &str, text: &str, alias_of: &impl Fn(&str) -> Option<String>
     }
 }
 
-/// `Name Type = "value"`, with or without `const` before it.
+/// `Name Type = "value"` or `Name = Type("value")`, with or without `const` before it. A value that is the name of another
+/// constant, as in `Type(v1.Name)`, is kept as `@Name`.
 fn parse_constant(line: &str, package: &mut Package) {
     let line = line.trim().trim_start_matches("const ");
-    let Some((left, right)) = line.split_once(" = \"") else { return };
-    let Some((value, _)) = right.split_once('"') else { return };
+    let Some((left, right)) = line.split_once(" = ") else { return };
+    let (converted, right) = match right.strip_suffix(')').and_then(|right| right.split_once('(')) {
+        Some((ty, value)) => (Some(ty), value),
+        None => (None, right),
+    };
+    let value = match right.strip_prefix('"').and_then(|right| right.split_once('"')) {
+        Some((value, _)) => value.to_owned(),
+        None if converted.is_some() => format!("@{}", right.rsplit('.').next().unwrap_or_default()),
+        None => return,
+    };
     let mut words = left.split_whitespace();
     let Some(name) = words.next().filter(|name| name.starts_with(char::is_uppercase)) else { return };
-    package.values.insert(name.to_owned(), value.to_owned());
-    if let (Some(ty), None) = (words.next(), words.next()) {
+    package.values.insert(name.to_owned(), value.clone());
+    if let (Some(ty), None) = (words.next().or(converted), words.next()) {
         let values = package.constants.entry(ty.to_owned()).or_default();
-        if !values.contains(&value.to_owned()) {
-            values.push(value.to_owned());
+        if !values.contains(&value) {
+            values.push(value);
         }
     }
 }

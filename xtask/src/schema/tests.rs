@@ -16,6 +16,8 @@ const (
 	// TCP
 	ProtocolTCP Protocol = "TCP"
 	ProtocolUDP Protocol = "UDP"
+	ProtocolSCTP = Protocol("SCTP")
+	ProtocolOther = Protocol(v1.Other)
 )
 
 type Thing struct {
@@ -39,7 +41,7 @@ fn declarations_are_read() {
     let alias_of = |import: &str| Some(import.rsplit('/').nth(usize::from(import.ends_with("v1")))?.to_owned());
     go::parse("core.v1", SOURCE, &alias_of, &mut package);
     assert!(package.enums.contains("Protocol"));
-    assert_eq!(package.constants["Protocol"], ["TCP", "UDP"]);
+    assert_eq!(package.constants["Protocol"], ["TCP", "UDP", "SCTP", "@Other"]);
     let Declaration::Struct { fields, atomic: false } = &package.types["Thing"] else { panic!() };
     assert_eq!((fields[0].kind, fields[0].ty.as_str()), (FieldKind::Inline, "meta.TypeMeta"));
     assert!(fields[1].optional && fields[1].omitempty);

@@ -6,7 +6,7 @@ use crate::value::{Key, Map, Number, Value};
 impl Type<'_> {
     /// Makes an object's map of the values given for its fields (by index, in rising order) and of `others`, which the schema
     /// doesn't name: leaves out what Go leaves out and puts in what Go always writes.
-    pub(crate) fn complete(self, given: Vec<(usize, Value)>, others: Vec<(Key, Value)>) -> Map {
+    pub fn complete(self, given: Vec<(usize, Value)>, others: Vec<(Key, Value)>) -> Map {
         let fields = self.fields();
         let mut entries: Vec<(Key, Value)> = Vec::with_capacity(given.len() + others.len() + 2);
         let mut given = given.into_iter().peekable();

@@ -1,0 +1,5 @@
+//! Everything the table promises, for every kind in it.
+
+mod populate;
+mod protobuf;
+mod round_trip;
