@@ -41,6 +41,8 @@ pub enum Fault {
     Corrupt,
     /// The connection breaks off half way.
     Truncate,
+    /// Half of it comes, and then nothing more.
+    Stall,
     /// This status instead.
     Status(u16),
 }

@@ -75,7 +75,7 @@ impl Registry {
             config.protocol = ClientProtocol::HttpsExcept(vec![reference.domain().to_owned()]);
             // Go's clients never ask a proxy for an address of this machine; here that takes an exception to everything.
             config.http_proxy = Some("http://127.0.0.1:1".to_owned());
-            config.no_proxy = Some("*".to_owned());
+            config.no_proxy = Some("*,0.0.0.0/0,::/0".to_owned());
         }
         let client = Client::try_from(config).map_err(|error| request(&error.to_string(), false))?;
         Ok(Registry { client, reference: reference.clone(), auth: credentials.registry_auth() })

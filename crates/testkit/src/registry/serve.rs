@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -131,13 +131,24 @@ fn answer(method: &Method, media_type: &str, digest: &str, mut bytes: Vec<u8>, f
     let body = match fault {
         Some(Fault::Status(code)) => {
             let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return error(status, "UNKNOWN", "a fault was asked for");
+            let name = match code {
+                403 => "DENIED",
+                404 => "NOT_FOUND",
+                429 => "TOOMANYREQUESTS",
+                _ => "UNKNOWN",
+            };
+            return error(status, name, "a fault was asked for");
         }
         Some(Fault::Truncate) => {
             bytes.truncate(length / 2);
             let broken = Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
             let frames = [Ok(Frame::data(Bytes::from(bytes))), broken];
             BodyExt::boxed(StreamBody::new(stream::iter(frames)))
+        }
+        Some(Fault::Stall) => {
+            bytes.truncate(length / 2);
+            let half = stream::iter([Ok(Frame::data(Bytes::from(bytes)))]);
+            BodyExt::boxed(StreamBody::new(half.chain(stream::pending())))
         }
         Some(Fault::Corrupt) => {
             bytes[length / 2] ^= 1;
