@@ -184,7 +184,8 @@ impl Embedded {
         Embedded::open(Config::in_memory(env.clone())).map_err(|error| Error::Engine(Arc::new(error)))
     }
 
-    /// Gives the space of deleted records back to the file system. Writes wait meanwhile, and reads too.
+    /// Finishes a running compaction and gives the free space of the file back to the file system. Writes wait meanwhile,
+    /// and for a part reads too. Nothing is given back while a read or a backup is under way.
     pub async fn defragment(&self) -> Result<(), Error> {
         let (done, answer) = oneshot::channel();
         self.shared.submit(Request::Defragment { done })?;

@@ -74,8 +74,19 @@ pub(super) enum Place {
     Folder {
         dir: PathBuf,
         /// Held while the store is open.
-        lock: Mutex<Option<File>>,
+        lock: Mutex<Option<FolderLock>>,
     },
+}
+
+/// A locked file, unlocked and not only closed when dropped: a process being forked may hold it open a little longer.
+pub(super) struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "unlocking the store");
+        }
+    }
 }
 
 impl Place {
@@ -86,7 +97,7 @@ impl Place {
         let path = dir.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(fail)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Place::Folder { dir: dir.to_owned(), lock: Mutex::new(Some(lock)) }),
+            Ok(()) => Ok(Place::Folder { dir: dir.to_owned(), lock: Mutex::new(Some(FolderLock(lock))) }),
             Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: dir.to_owned() }),
             Err(std::fs::TryLockError::Error(source)) => Err(fail(source)),
         }
@@ -228,7 +239,7 @@ impl Database {
         }
     }
 
-    /// Gives free pages back to the file system. No read may be under way.
+    /// Gives free pages back to the file system.
     pub(super) fn defragment(&self) -> Result<(), Failure> {
         let mut slot = self.slot.write();
         let redb = slot.redb.as_mut().ok_or(Failure::Gone)?;

@@ -162,3 +162,29 @@ impl std::fmt::Debug for Disk {
         f.debug_struct("Disk").field("read_only", &self.overlay.is_some()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlay_hides_the_file_and_leaves_it_alone() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&path, vec![1; 10_000]).unwrap();
+        let disk = Disk::read_only(File::open(&path).unwrap(), Env::system()).unwrap();
+        let read = |offset, length| {
+            let mut out = vec![9; length];
+            disk.read(offset, &mut out).map(|()| out)
+        };
+        disk.write(4_000, &[2; 5_000]).unwrap();
+        assert_eq!(read(3_999, 5_002).unwrap(), [&[1][..], &[2; 5_000], &[1]].concat());
+        assert!(read(9_999, 2).is_err());
+        disk.set_len(20_000).unwrap();
+        assert_eq!(disk.len().unwrap(), 20_000);
+        assert_eq!(read(9_999, 2).unwrap(), [1, 0]);
+        disk.write(19_999, &[3]).unwrap();
+        assert_eq!(read(19_998, 2).unwrap(), [0, 3]);
+        disk.sync_data().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), vec![1; 10_000]);
+    }
+}

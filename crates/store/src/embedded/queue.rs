@@ -123,3 +123,42 @@ impl State {
         self.requests.drain(..count).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(bytes: usize) -> Request {
+        Request::Commit { txn: Txn::new().put("k", vec![0; bytes]), done: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn what_waits_is_capped_by_its_bytes() {
+        let queue = Queue::new(10_000);
+        // One request always fits, else it never would.
+        queue.push(write(20_000)).unwrap();
+        assert!(matches!(queue.push(write(1)), Err(Error::Overloaded)));
+        assert_eq!(queue.try_take().len(), 1);
+        queue.push(write(4_000)).unwrap();
+        queue.push(write(4_000)).unwrap();
+        assert!(matches!(queue.push(write(4_000)), Err(Error::Overloaded)));
+        assert_eq!(queue.try_take().len(), 2);
+        queue.push(write(4_000)).unwrap();
+        queue.close();
+        assert!(matches!(queue.push(write(1)), Err(Error::Closed)));
+        assert_eq!(queue.take().map(|requests| requests.len()), Some(1));
+        assert!(queue.take().is_none());
+    }
+
+    #[test]
+    fn a_batch_is_capped_too() {
+        let queue = Queue::new(64 << 20);
+        for _ in 0..10 {
+            queue.push(write(1 << 20)).unwrap();
+        }
+        assert_eq!(queue.try_take().len(), 4);
+        assert_eq!(queue.try_take().len(), 4);
+        assert_eq!(queue.try_take().len(), 2);
+        assert_eq!(queue.try_take().len(), 0);
+    }
+}

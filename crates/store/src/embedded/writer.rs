@@ -98,7 +98,7 @@ impl Writer {
     pub(super) fn step(&mut self, shared: &Shared, requests: Vec<Request>) {
         let _guard = AbortOnPanic;
         let mut commits = Vec::with_capacity(requests.len());
-        let mut compacts = Vec::new();
+        let (mut compacts, mut defragments) = (Vec::new(), Vec::new());
         for request in requests {
             match request {
                 Request::Commit { txn, done } => commits.push((txn, done)),
@@ -107,9 +107,7 @@ impl Writer {
                     self.recover(shared, generation);
                     let _ = done.send(());
                 }
-                Request::Defragment { done } => {
-                    let _ = done.send(shared.db.defragment().map_err(|failure| self.failed(shared, failure)));
-                }
+                Request::Defragment { done } => defragments.push(done),
             }
         }
         let mut draft = Draft::new(shared);
@@ -137,6 +135,16 @@ impl Writer {
         for (_, done) in compacts {
             let _ = done.send(result.clone());
         }
+        for done in defragments {
+            let _ = done.send(self.defragment(shared));
+        }
+    }
+
+    fn defragment(&mut self, shared: &Shared) -> Result<(), Error> {
+        while self.busy() {
+            self.step(shared, Vec::new());
+        }
+        shared.db.defragment().map_err(|failure| self.failed(shared, failure))
     }
 
     fn persist(&mut self, shared: &Shared, draft: &Draft) -> Result<(), Error> {
@@ -187,7 +195,11 @@ impl Writer {
     }
 
     /// Adds the next piece of the running compaction; the keys it covers, and whether they are the last.
-    fn plan_compaction(&self, shared: &Shared, set: &mut WriteSet) -> Option<(Vec<Bytes>, bool)> {
+    fn plan_compaction(&mut self, shared: &Shared, set: &mut WriteSet) -> Option<(Vec<Bytes>, bool)> {
+        if self.compaction.is_some() && shared.env.failpoint("store.compact.piece").is_err() {
+            // As if the process had ended here.
+            self.compaction = None;
+        }
         let Compaction { revision, cursor } = self.compaction.as_ref()?;
         let index = shared.index.read();
         let cursor = cursor.as_ref().map(|key| &key[..]);

@@ -187,3 +187,79 @@ async fn a_slow_watcher_is_cut_off() {
     drop(store);
     assert!(matches!(other.next().await, Err(Error::Closed)));
 }
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(folder(&dir));
+    let file = redb::Database::open(dir.path().join("store/store.redb")).unwrap();
+    let txn = file.begin_write().unwrap();
+    txn.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 2).unwrap();
+    txn.commit().unwrap();
+    drop(file);
+    let error = Embedded::open(Config::new(dir.path().join("store"), Env::system())).err().unwrap();
+    assert_eq!(error.to_string(), "the store has format 2, and this release reads up to 1");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("store")).unwrap();
+    std::fs::write(dir.path().join("store/store.redb"), "no database".repeat(1000)).unwrap();
+    let error = Embedded::open(Config::new(dir.path().join("store"), Env::system())).err().unwrap();
+    assert!(matches!(error, OpenError::Engine(_)), "{error:?}");
+    let error = store::restore(&dir.path().join("store/store.redb"), &dir.path().join("other")).unwrap_err();
+    assert!(matches!(error, OpenError::Engine(_)), "{error:?}");
+    // Nothing is left in the way of the next try.
+    assert!(!dir.path().join("other/store.redb").exists() && !dir.path().join("other/store.redb.part").exists());
+}
+
+#[tokio::test]
+async fn space_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = folder(&dir);
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&dir.path().join("store/store.redb").metadata().unwrap());
+    for n in 0..100 {
+        store.commit(Txn::new().put("/r/a/1", vec![n; 100_000]).put(format!("/r/b/{n}"), "x")).await.unwrap();
+    }
+    let before = blocks();
+    store.compact(store.revision()).await.unwrap();
+    store.defragment().await.unwrap();
+    assert!(blocks() < before / 4, "{} of {before} blocks are left", blocks());
+    assert_eq!(store.get(b"/r/a/1").await.unwrap().unwrap().value, vec![99; 100_000]);
+    assert_eq!(store.range(RangeQuery::prefix("/r/b/")).await.unwrap().items.len(), 100);
+    store.commit(Txn::new().put("/r/a/1", "y")).await.unwrap();
+}
+
+/// What a crash left undone of a compaction is done when the store is opened again.
+#[tokio::test]
+async fn an_interrupted_compaction_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::system();
+    let config = Config { inline: true, ..Config::new(dir.path(), env.clone()) };
+    let store = Embedded::open(config.clone()).unwrap();
+    for n in 0..50 {
+        store.commit(Txn::new().put("/r/a/1", n.to_string())).await.unwrap();
+    }
+    // The first commit decides, the second would remove.
+    let mut progress = store.watch(WatchQuery::prefix("")).await.unwrap();
+    env.arm("store.compact.piece", Some(env::FailAction::Error));
+    store.compact(40).await.unwrap();
+    drop(store);
+    assert!(progress.next().await.is_err());
+    env.arm("store.compact.piece", None);
+
+    let records = || {
+        let file = redb::Database::open(dir.path().join("store.redb")).unwrap();
+        let txn = redb::ReadableDatabase::begin_read(&file).unwrap();
+        let log = txn.open_table(redb::TableDefinition::<u64, &[u8]>::new("log")).unwrap();
+        redb::ReadableTableMetadata::len(&log).unwrap()
+    };
+    assert_eq!(records(), 50);
+    let store = Embedded::open(config).unwrap();
+    assert_eq!((store.compacted(), store.revision()), (40, 51));
+    assert_eq!(store.get_at(b"/r/a/1", 40).await.unwrap().unwrap().value, "38");
+    store.defragment().await.unwrap();
+    drop(store);
+    assert_eq!(records(), 12);
+}

@@ -138,6 +138,34 @@ fn process_that_can_not_sync() {
     });
 }
 
+/// A tag that panics where the writer lets go of it.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("by design");
+    }
+}
+
+#[test]
+fn a_panic_of_the_writer_ends_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = again("failure::process_whose_writer_panics", dir.path()).output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(6), "{output:?}");
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn process_whose_writer_panics() {
+    let Some(dir) = given_dir() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = open(&dir, &Env::system()).await;
+        let result = store.commit(small().tag(Arc::new(Bomb))).await;
+        panic!("went on: {result:?}");
+    });
+}
+
 /// A real file system without space: a small tmpfs in a mount namespace of a process of its own.
 #[test]
 fn a_full_file_system() {
