@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask <command>`.
 
 mod ci;
+mod images;
 mod prerequisites;
 mod schema;
 mod tidy;
@@ -14,6 +15,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   ci             all checks: formatting, clippy, tidy, tests, docs (installs what is missing)
   tidy           the rules no compiler knows
   schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
+  images         the example's images, from Debian packages, into target/images
   clients        build the real clients that tests drive (kubectl)
 ";
 
@@ -21,6 +23,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
+        ["images"] => images::run(&root()),
         ["schema"] => schema::run(&root()),
         ["tidy"] => tidy::run(&root()),
         ["clients"] => prerequisites::clients(&root()).map(|path| println!("{}", path.display())),

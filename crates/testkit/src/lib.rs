@@ -2,5 +2,6 @@
 //!
 //! A dev-dependency only. Nothing here touches the network but on loopback or where a test put it.
 
+pub mod example;
 pub mod image;
 pub mod registry;

@@ -114,7 +114,7 @@ async fn mounts_outlive_the_process_and_are_found_again() {
     fs::write(root.join("state"), "kept").unwrap();
     place.reopen().await;
     let info = RootfsInfo { id: "c1".to_owned(), image: id.parse().unwrap(), path: root.clone(), mounted: true };
-    assert_eq!(place.store().rootfs(), [info.clone()]);
+    assert_eq!(place.store().rootfs(), std::slice::from_ref(&info));
 
     // What a reboot does.
     place.store().unmount_all().await.unwrap();
@@ -136,7 +136,7 @@ async fn trees_of_any_depth_are_removed() {
         at = rustix::fs::openat(&at, "d", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
     }
     drop(at);
-    fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o000)).unwrap();
     place.store().rootfs_usage("c1").await.unwrap();
     place.store().remove_rootfs("c1").await.unwrap();
     assert_eq!(names(&super::root(&place).join("trash")), [""; 0]);
