@@ -4,7 +4,10 @@ mod backup;
 mod database;
 mod disk;
 mod index;
+#[cfg(test)]
+mod power_cut;
 mod queue;
+mod reads;
 mod record;
 mod watchers;
 mod writer;
@@ -14,23 +17,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use env::Env;
-use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
-use database::{COMPACTED_KEY, Database, FORMAT, FORMAT_KEY, Failure, Place, REVISION_KEY, Snapshot};
+use database::{COMPACTED_KEY, Database, FORMAT, FORMAT_KEY, Failure, Place, REVISION_KEY};
 use index::Index;
 use queue::{Queue, Refusal, Request};
-use record::{Record, RecordId, Version};
+use record::RecordId;
 use watchers::{Source, Watchers};
 use writer::Writer;
 
-use crate::error::chain;
 use crate::{
-    BoxFuture, Committed, Conflict, Error, Event, EventKind, KeyValue, PrefixLength, PrevValue, Range, RangeQuery,
-    Revision, Store, Txn, WatchQuery, WatchStream, resource_prefix_length,
+    BoxFuture, Committed, Conflict, Error, KeyValue, PrefixLength, Range, RangeQuery, Revision, Store, Txn, WatchQuery,
+    WatchStream, resource_prefix_length,
 };
 
 pub use backup::{RESTORE_REVISION_BUMP, restore};
@@ -137,9 +137,6 @@ struct Shared {
     inline: bool,
 }
 
-/// From so many values on, a range is read on a thread for blocking work.
-const INLINE_READS: usize = 128;
-
 impl Embedded {
     /// Opens or makes the store. Blocks while it reads the index, and longer after a crash, when redb checks the file.
     pub fn open(config: Config) -> Result<Arc<Embedded>, OpenError> {
@@ -147,6 +144,10 @@ impl Embedded {
             Some(dir) => Place::folder(dir)?,
             None => Place::Memory,
         };
+        Embedded::open_at(place, config)
+    }
+
+    fn open_at(place: Place, config: Config) -> Result<Arc<Embedded>, OpenError> {
         let db = Database::open(place, config.env.clone(), config.cache_bytes, config.quick_repair)?;
         let (index, superseded) = load(&db).map_err(|error| match error {
             LoadError::Format { found } => OpenError::Format { found, newest: FORMAT },
@@ -197,6 +198,8 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.shared.queue.close();
         match self.thread.take() {
+            // The writer itself may let go of the last handle, when a tag had it.
+            Some(thread) if thread.thread().id() == std::thread::current().id() => {}
             Some(thread) => {
                 if thread.join().is_err() {
                     tracing::error!("the store's writer ended with a panic");
@@ -249,89 +252,6 @@ impl Shared {
         self.index.read().compacted
     }
 
-    /// Picks records by the index, then reads them from a snapshot that is sure to have them. Tries again once when the
-    /// file failed.
-    fn with_snapshot<P, T>(
-        &self,
-        mut pick: impl FnMut(&Index) -> Result<P, Error>,
-        mut read: impl FnMut(&Snapshot, P) -> Result<T, Failure>,
-    ) -> Result<T, Error> {
-        let mut again = true;
-        loop {
-            let generation = self.db.generation();
-            let (picked, snapshot) = {
-                // Under one lock: a compaction removes records only after it took them from the index.
-                let index = self.index.read();
-                (pick(&index)?, self.db.snapshot())
-            };
-            match snapshot.and_then(|snapshot| read(&snapshot, picked)) {
-                Ok(value) => return Ok(value),
-                Err(failure @ (Failure::Redb(_) | Failure::Gone)) if std::mem::take(&mut again) => {
-                    tracing::warn!(error = chain(&failure), "reading the store failed, trying again");
-                    self.recover(generation)?;
-                }
-                Err(failure) => return Err(Error::Engine(Arc::new(failure))),
-            }
-        }
-    }
-
-    /// Has the writer open the file again, unless that happened since `generation`, and waits for it.
-    fn recover(&self, generation: u64) -> Result<(), Error> {
-        let (done, answer) = std::sync::mpsc::channel();
-        self.submit(Request::Recover { generation, done })?;
-        // The writer may be gone; then the read fails by itself.
-        let _ = answer.recv();
-        Ok(())
-    }
-
-    fn get(&self, key: &[u8], revision: Option<Revision>) -> Result<Option<KeyValue>, Error> {
-        self.with_snapshot(
-            |index| match revision {
-                None => Ok(index.live(key)),
-                Some(_) => Ok(index.live_at(key, index.readable(revision)?)),
-            },
-            |snapshot, version| version.map(|version| snapshot.key_value(version)).transpose(),
-        )
-    }
-
-    async fn range(self: &Arc<Self>, query: RangeQuery) -> Result<Range, Error> {
-        let small = query.keys_only || self.inline || (query.limit > 0 && query.limit <= INLINE_READS);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !small => {
-                let shared = self.clone();
-                let read = runtime.spawn_blocking(move || shared.range_now(&query));
-                read.await.map_err(|error| Error::Engine(Arc::new(error)))?
-            }
-            _ => self.range_now(&query),
-        }
-    }
-
-    fn range_now(&self, query: &RangeQuery) -> Result<Range, Error> {
-        let RangeQuery { start, end, revision, limit, keys_only, count } = query;
-        let limit = if *limit == 0 { usize::MAX } else { *limit };
-        self.with_snapshot(
-            |index| {
-                let revision = index.readable(*revision)?;
-                let mut found = index.range(start, end, revision);
-                let mut picked = Vec::new();
-                for (key, version) in found.by_ref().take(limit) {
-                    picked.push((keys_only.then(|| key.clone()), version));
-                }
-                let beyond = if *count { found.count() } else { found.next().is_some().into() };
-                Ok((revision, picked, beyond))
-            },
-            |snapshot, (revision, picked, beyond)| {
-                let item = |(key, version): (Option<Bytes>, Version)| match key {
-                    Some(key) => Ok(key_value(key, Bytes::new(), &version)),
-                    None => snapshot.key_value(version),
-                };
-                let items = picked.into_iter().map(item).collect::<Result<Vec<_>, Failure>>()?;
-                let total = items.len() + if *count { beyond } else { 0 };
-                Ok(Range { revision, items, more: beyond > 0, count: total })
-            },
-        )
-    }
-
     async fn commit(&self, txn: Txn) -> Result<Committed, Error> {
         txn.validate(self.prefix_length, self.max_value_bytes)?;
         let compares: Vec<_> = txn.compares.clone();
@@ -353,36 +273,18 @@ impl Shared {
         }
     }
 
-    /// The record that a compare met, or what followed it if it was compacted since.
-    fn current(&self, key: &[u8], id: RecordId) -> Result<Option<KeyValue>, Error> {
-        let found = self.with_snapshot(|_| Ok(()), |snapshot, ()| snapshot.get(id, |record| record.to_key_value()))?;
-        match found {
-            Some(found) => Ok(Some(found)),
-            None => self.get(key, None),
-        }
-    }
-
     async fn expire(&self) -> Result<usize, Error> {
         let now = u32::try_from(self.env.now().as_second()).unwrap_or(0);
-        let due = self.index.write().take_expired(now);
+        let expired = self.index.write().expired(now);
         let mut deleted = 0;
-        let mut failed = None;
-        for (key, revision) in due {
-            // After a failure the rest is put back.
-            let result = match &failed {
-                None => self.commit(Txn::remove(key.clone(), revision)).await,
-                Some(_) => Err(Error::Closed),
-            };
-            match result {
+        for (key, revision) in expired {
+            match self.commit(Txn::remove(key, revision)).await {
                 Ok(_) => deleted += 1,
                 Err(Error::Conflict(_)) => {}
-                Err(error) => {
-                    self.index.write().expire_later(key);
-                    failed.get_or_insert(error);
-                }
+                Err(error) => return Err(error),
             }
         }
-        failed.map_or(Ok(deleted), Err)
+        Ok(deleted)
     }
 }
 
@@ -415,57 +317,6 @@ fn load(db: &Database) -> Result<(Index, bool), LoadError> {
     let superseded = histories.any(|(_, history)| !index::superseded(history, compacted).is_empty());
     drop(histories);
     Ok((index, superseded))
-}
-
-impl Snapshot {
-    fn key_value(&self, version: Version) -> Result<KeyValue, Failure> {
-        self.get(version.id, |record| record.to_key_value())?.ok_or(Failure::Record(version.id))
-    }
-
-    fn value(&self, id: RecordId) -> Result<Bytes, Failure> {
-        self.get(id, |record| Bytes::copy_from_slice(record.value))?.ok_or(Failure::Record(id))
-    }
-
-    /// The event that a record was.
-    fn event(&self, record: &Record<'_>, prev_values: bool) -> Result<Event, Failure> {
-        let prev = match record.prev {
-            None => None,
-            Some(prev) => {
-                let value = if prev_values { Some(self.value(prev)?) } else { None };
-                Some(PrevValue { revision: prev.revision(), value })
-            }
-        };
-        Ok(Event {
-            key: Bytes::copy_from_slice(record.key),
-            kind: if record.version.deleted() { EventKind::Delete } else { EventKind::Put },
-            value: Bytes::copy_from_slice(record.value),
-            revision: record.version.id.revision(),
-            create_revision: record.version.created,
-            version: record.version.version.into(),
-            prev,
-            tag: None,
-        })
-    }
-}
-
-impl Record<'_> {
-    fn to_key_value(&self) -> KeyValue {
-        key_value(Bytes::copy_from_slice(self.key), Bytes::copy_from_slice(self.value), &self.version)
-    }
-}
-
-fn key_value(key: Bytes, value: Bytes, version: &Version) -> KeyValue {
-    KeyValue {
-        key,
-        value,
-        create_revision: version.created,
-        mod_revision: version.id.revision(),
-        version: version.version.into(),
-        expires: match version.expires {
-            0 => None,
-            seconds => Timestamp::from_second(seconds.into()).ok(),
-        },
-    }
 }
 
 impl Store for Embedded {

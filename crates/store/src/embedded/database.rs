@@ -71,6 +71,8 @@ impl Failure {
 /// Where the bytes are.
 pub(super) enum Place {
     Memory,
+    #[cfg(test)]
+    Recorded(super::power_cut::Recorder),
     Folder {
         dir: PathBuf,
         /// Held while the store is open.
@@ -146,6 +148,8 @@ impl Database {
     pub(super) fn open(place: Place, env: Env, cache_bytes: usize, quick_repair: bool) -> Result<Database, OpenError> {
         let redb = match &place {
             Place::Memory => builder(cache_bytes).create_with_backend(redb::backends::InMemoryBackend::new()),
+            #[cfg(test)]
+            Place::Recorded(recorder) => builder(cache_bytes).create_with_backend(recorder.clone()),
             Place::Folder { dir, .. } => open_file(dir, &env, cache_bytes),
         }
         .map_err(|error| place.open_error(error))?;

@@ -93,23 +93,18 @@ impl Index {
         }
     }
 
-    /// Takes out what was to expire up to `now` (Unix seconds); the keys among it that still have to.
-    pub(super) fn take_expired(&mut self, now: u32) -> Vec<(Bytes, Revision)> {
-        let later = self.expiring.split_off(&(now.saturating_add(1), Bytes::new()));
-        let due = std::mem::replace(&mut self.expiring, later);
-        due.into_iter()
-            .filter_map(|(expires, key)| {
-                let live = self.live(&key).filter(|live| live.expires == expires)?;
-                Some((key, live.id.revision()))
-            })
-            .collect()
-    }
-
-    /// Puts back a key that could not be deleted.
-    pub(super) fn expire_later(&mut self, key: Bytes) {
-        if let Some(live) = self.live(&key).filter(|live| live.expires != 0) {
-            self.expiring.insert((live.expires, key));
+    /// The keys whose time has passed at `now` (Unix seconds), with the revision to delete.
+    pub(super) fn expired(&mut self, now: u32) -> Vec<(Bytes, Revision)> {
+        let due: Vec<_> = self.expiring.range(..(now.saturating_add(1), Bytes::new())).cloned().collect();
+        let mut expired = Vec::new();
+        for due in due {
+            match self.live(&due.1).filter(|live| live.expires == due.0) {
+                Some(live) => expired.push((due.1, live.id.revision())),
+                // Written again or deleted since, maybe by the last expiry.
+                None => drop(self.expiring.remove(&due)),
+            }
         }
+        expired
     }
 }
 

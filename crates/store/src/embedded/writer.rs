@@ -1,21 +1,22 @@
 //! The writer: takes what waits, decides each transaction in order, commits them together, and tells everybody.
 
-use std::collections::HashMap;
+mod draft;
+
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+
+use draft::{Answer, Draft};
 
 use super::Shared;
 use super::database::{COMPACTED_KEY, Failure, REVISION_KEY, WriteSet};
-use super::index::{Index, superseded};
+use super::index::superseded;
 use super::queue::{Refusal, Request};
-use super::record::{NewRecord, RecordId, Version};
 use crate::error::chain;
-use crate::{Action, Committed, Error, Event, EventKind, PrevValue, Revision, Tag, Txn};
+use crate::{Error, Revision};
 
 /// What only the writer knows.
 #[derive(Default)]
@@ -48,25 +49,6 @@ const FREE_BYTES_TO_RETRY: u64 = 16 << 20;
 
 /// Else after this long, or several times as long as opening took.
 const FULL_RETRY: Duration = Duration::from_secs(1);
-
-type Done = oneshot::Sender<Result<Committed, Refusal>>;
-
-/// Who waits for a transaction, and what to answer once its batch is durable.
-struct Answer {
-    done: Done,
-    outcome: Result<Committed, Refusal>,
-}
-
-/// A batch being put together.
-struct Draft {
-    set: WriteSet,
-    /// In the order of `set.records`.
-    tags: Vec<Option<Tag>>,
-    revision: Revision,
-    /// The newest records of keys in this batch.
-    pending: HashMap<Bytes, Version>,
-    now: u64,
-}
 
 /// Ends the process when the writer panics: nobody could trust the state it leaves.
 struct AbortOnPanic;
@@ -256,127 +238,4 @@ fn happened(shared: &Shared, draft: &Draft) -> bool {
         die(&format!("it can't be known whether a write is on the disk: {error}"));
     }
     true
-}
-
-impl Draft {
-    fn new(shared: &Shared) -> Draft {
-        Draft {
-            set: WriteSet::default(),
-            tags: Vec::new(),
-            revision: shared.index.read().revision,
-            pending: HashMap::new(),
-            now: u64::try_from(shared.env.now().as_second()).unwrap_or(0),
-        }
-    }
-
-    /// The key's newest value, counting the transactions before in this batch.
-    fn live(&self, index: &Index, key: &[u8]) -> Option<Version> {
-        match self.pending.get(key) {
-            Some(pending) => Some(*pending).filter(|version| !version.deleted()),
-            None => index.live(key),
-        }
-    }
-
-    fn add_all(&mut self, shared: &Shared, commits: Vec<(Txn, Done)>) -> Vec<Answer> {
-        let index = shared.index.read();
-        commits.into_iter().map(|(txn, done)| Answer { done, outcome: self.add(&index, txn) }).collect()
-    }
-
-    fn add(&mut self, index: &Index, txn: Txn) -> Result<Committed, Refusal> {
-        for (compare, wanted) in txn.compares.iter().enumerate() {
-            let current = self.live(index, &wanted.key).map(|version| version.id);
-            if current.map_or(0, RecordId::revision) != wanted.mod_revision {
-                return Err(Refusal::Conflict { compare, current });
-            }
-        }
-        let revision = self.revision + 1;
-        let mut changed = 0;
-        for op in txn.ops {
-            let live = self.live(index, &op.key);
-            let (value, ttl, number) = match op.action {
-                Action::Put { value, ttl } => (value, ttl, live.map_or(1, |live| live.version.saturating_add(1))),
-                Action::Delete if live.is_none() => continue,
-                Action::Delete => (Bytes::new(), None, 0),
-            };
-            let version = Version {
-                id: RecordId::new(revision, changed),
-                created: live.map_or(revision, |live| live.created),
-                version: number,
-                expires: ttl.map_or(0, |ttl| expiry(self.now, ttl)),
-            };
-            changed += 1;
-            self.pending.insert(op.key.clone(), version);
-            self.set.records.push(NewRecord { version, prev: live.map(|live| live.id), key: op.key, value });
-            self.tags.push(op.tag);
-        }
-        if changed > 0 {
-            self.revision = revision;
-        }
-        Ok(Committed { revision: self.revision, changed })
-    }
-
-    /// Makes the batch, which is durable now, visible: first to reads, then to watchers, then to those who follow progress.
-    fn publish(self, shared: &Shared) {
-        if self.set.records.is_empty() {
-            return;
-        }
-        {
-            let mut index = shared.index.write();
-            for record in &self.set.records {
-                index.push(&record.key, record.version);
-            }
-        }
-        let (events, prev_values) = self.into_events(shared);
-        let revision = events.last().map_or(0, |event| event.revision);
-        shared.watchers.publish(&events, revision, prev_values);
-        shared.progress.send_replace(revision);
-    }
-
-    fn into_events(self, shared: &Shared) -> (Vec<Arc<Event>>, Result<(), Error>) {
-        let mut prev_values = Ok(());
-        let prevs = match shared.watchers.wants_prev_values() {
-            true => self.prev_values(shared).unwrap_or_else(|error| {
-                prev_values = Err(error);
-                Vec::new()
-            }),
-            false => Vec::new(),
-        };
-        let mut prevs = prevs.into_iter();
-        let records = self.set.records.into_iter().zip(self.tags);
-        let events = records.map(|(record, tag)| {
-            let value = prevs.next().flatten();
-            Arc::new(Event {
-                kind: if record.version.deleted() { EventKind::Delete } else { EventKind::Put },
-                key: record.key,
-                value: record.value,
-                revision: record.version.id.revision(),
-                create_revision: record.version.created,
-                version: record.version.version.into(),
-                prev: record.prev.map(|prev| PrevValue { revision: prev.revision(), value }),
-                tag,
-            })
-        });
-        (events.collect(), prev_values)
-    }
-
-    fn prev_values(&self, shared: &Shared) -> Result<Vec<Option<Bytes>>, Error> {
-        let records = &self.set.records;
-        let read = || -> Result<Vec<Option<Bytes>>, Failure> {
-            let snapshot = shared.db.snapshot()?;
-            let value = |record: &NewRecord| match record.prev {
-                None => Ok(None),
-                Some(prev) => match records.binary_search_by_key(&prev, |record| record.version.id) {
-                    Ok(at) => Ok(Some(records[at].value.clone())),
-                    Err(_) => snapshot.value(prev).map(Some),
-                },
-            };
-            records.iter().map(value).collect()
-        };
-        read().map_err(|failure| Error::Engine(Arc::new(failure)))
-    }
-}
-
-fn expiry(now: u64, ttl: Duration) -> u32 {
-    // At least a second, as 0 says never.
-    u32::try_from(now.saturating_add(ttl.as_secs().max(1))).unwrap_or(u32::MAX)
 }
