@@ -13,6 +13,7 @@
 
 mod kind;
 mod kinds;
+pub mod openapi;
 pub mod protobuf;
 mod tables;
 

@@ -23,6 +23,7 @@ mod scalar;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::OnceLock;
 
 pub use build::Builder;
 pub use decode::{DecodeError, Decoded, StrictError};
@@ -34,6 +35,8 @@ use crate::value::Key;
 pub struct Schema {
     nodes: Cow<'static, [Node]>,
     fields: Cow<'static, [Field]>,
+    /// Per node: a constant default is in it or below it. Made when it is first asked for.
+    defaulted: OnceLock<Vec<bool>>,
 }
 
 /// A node's place in its arena.
@@ -159,7 +162,7 @@ pub struct Type<'s> {
 impl Schema {
     /// An arena made at compile time. Each object's fields must be sorted by name.
     pub const fn fixed(nodes: &'static [Node], fields: &'static [Field]) -> Schema {
-        Schema { nodes: Cow::Borrowed(nodes), fields: Cow::Borrowed(fields) }
+        Schema { nodes: Cow::Borrowed(nodes), fields: Cow::Borrowed(fields), defaulted: OnceLock::new() }
     }
 
     pub fn at(&self, id: NodeId) -> Type<'_> {

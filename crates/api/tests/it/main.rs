@@ -1,5 +1,6 @@
 //! Everything the table promises, for every kind in it.
 
+mod openapi;
 mod populate;
 mod protobuf;
 mod round_trip;

@@ -1,6 +1,7 @@
 //! Making a schema at run time, as for a CustomResourceDefinition.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use super::{Field, ListType, Node, NodeId, PatchStrategy, Presence, Schema, Shape};
 use crate::value::Key;
@@ -50,7 +51,7 @@ impl Builder {
     }
 
     pub fn finish(self) -> Schema {
-        Schema { nodes: Cow::Owned(self.nodes), fields: Cow::Owned(self.fields) }
+        Schema { nodes: Cow::Owned(self.nodes), fields: Cow::Owned(self.fields), defaulted: OnceLock::new() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The canonical form of objects: which zero values are left out, which are put in, and constant defaults.
 
-use super::{Field, Presence, Shape, Type};
+use super::{Field, NodeId, Presence, Schema, Shape, Type};
 use crate::value::{Key, Map, Number, Value};
 
 impl Type<'_> {
@@ -54,21 +54,24 @@ impl Type<'_> {
                         self.default_field(field, default, map);
                     }
                 }
-                for (name, value) in map.iter_mut() {
-                    if let Some(field) = self.field(name) {
-                        self.of(field).default_value(value);
+                for field in self.fields() {
+                    let ty = self.of(field);
+                    if ty.has_defaults()
+                        && let Some(value) = map.get_mut(&field.name)
+                    {
+                        ty.default_value(value);
                     }
                 }
             }
             (Shape::Map { value: ty, .. }, Value::Object(map)) => {
                 let ty = self.schema.at(*ty);
-                if !ty.is_scalar() {
+                if ty.has_defaults() {
                     map.iter_mut().for_each(|(_, value)| ty.default_value(value));
                 }
             }
             (Shape::Array { item, .. }, Value::Array(items)) => {
                 let ty = self.schema.at(*item);
-                if !ty.is_scalar() {
+                if ty.has_defaults() {
                     items.iter_mut().for_each(|value| ty.default_value(value));
                 }
             }
@@ -90,8 +93,29 @@ impl Type<'_> {
         }
     }
 
-    fn is_scalar(self) -> bool {
-        !matches!(self.shape(), Shape::Object { .. } | Shape::Map { .. } | Shape::Array { .. })
+    /// A constant default is in this type or below it.
+    fn has_defaults(self) -> bool {
+        self.schema.defaulted.get_or_init(|| find_defaulted(self.schema))[self.id.0 as usize]
+    }
+}
+
+/// Marks every node with a default in it or below it: rounds until nothing changes, as types may contain themselves.
+fn find_defaulted(schema: &Schema) -> Vec<bool> {
+    let mut marks = vec![false; schema.len()];
+    loop {
+        let mut changed = false;
+        for id in 0..schema.len() {
+            let ty = schema.at(NodeId(id as u32));
+            let found = match ty.shape() {
+                Shape::Map { value: inner, .. } | Shape::Array { item: inner, .. } => marks[inner.0 as usize],
+                _ => ty.fields().iter().any(|field| field.default.is_some() || marks[field.node.0 as usize]),
+            };
+            changed |= found && !marks[id];
+            marks[id] |= found;
+        }
+        if !changed {
+            return marks;
+        }
     }
 }
 

@@ -60,13 +60,14 @@ impl Type<'_> {
         self.run(|seed| seed.deserialize(ValueSource(value)))
     }
 
-    fn run<E: fmt::Display>(self, read: impl FnOnce(Seed<'_, '_>) -> Result<Value, E>) -> Result<Decoded, DecodeError> {
+    fn run<E: LexError>(self, read: impl FnOnce(Seed<'_, '_>) -> Result<Value, E>) -> Result<Decoded, DecodeError> {
         let state = RefCell::new(State::default());
         let read = read(Seed::root(self, &state));
         let state = state.into_inner();
         match (read, state.error) {
             (Ok(value), _) => Ok(Decoded { value, problems: state.problems }),
             (Err(_), Some(message)) => Err(DecodeError::Type(message)),
+            (Err(error), None) if error.is_end() => Err(DecodeError::Syntax("unexpected end of JSON input".to_owned())),
             (Err(error), None) => Err(DecodeError::Syntax(first_line(&error.to_string()))),
         }
     }
@@ -99,6 +100,21 @@ impl fmt::Display for StrictError {
 impl From<ParseError> for DecodeError {
     fn from(error: ParseError) -> DecodeError {
         DecodeError::Syntax(error.message)
+    }
+}
+
+trait LexError: fmt::Display {
+    /// The text ended too early.
+    fn is_end(&self) -> bool {
+        false
+    }
+}
+
+impl LexError for serde::de::value::Error {}
+
+impl LexError for sonic_rs::Error {
+    fn is_end(&self) -> bool {
+        self.is_eof()
     }
 }
 

@@ -107,7 +107,7 @@ fn strict_problems_are_named_by_path() {
     );
     check_problems(
         r#"{"spec":{"replicas":1,"replicas":2,"labels":{"a":"1","a":"2"}},"spec":{}}"#,
-        &[r#"duplicate field "spec.labels.a""#, r#"duplicate field "spec.replicas""#, r#"duplicate field "spec""#],
+        &[r#"duplicate field "spec.replicas""#, r#"duplicate field "spec.labels.a""#, r#"duplicate field "spec""#],
     );
     let (schema, thing) = sample();
     let decoded = schema.at(thing).decode(br#"{"spec":{"replicas":1,"size":5,"replicas":2,"replicas":3}}"#).unwrap();

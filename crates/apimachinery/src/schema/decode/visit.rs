@@ -118,7 +118,7 @@ fn short_name(name: &str) -> &str {
 /// A type as Go prints it: `v1.PodSpec`, `[]v1.Container`, `int32`.
 fn go_type(ty: Type<'_>) -> String {
     let name = ty.name();
-    if !name.is_empty() {
+    if !name.is_empty() && !matches!(ty.shape(), Shape::IntOrString | Shape::Time | Shape::MicroTime) {
         let start = name.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
         return name[start..].to_owned();
     }
@@ -213,7 +213,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let Some(item) = self.ty.item() else {
-            return self.mismatch(format_args!("array"));
+            return self.not_a_scalar("array");
         };
         self.check_depth::<A::Error>()?;
         let mut items = Vec::new();
@@ -232,7 +232,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         match self.ty.shape() {
             Shape::Object { .. } => self.object(map),
             Shape::Map { value, .. } => self.map(self.ty.schema().at(*value), map),
-            _ => self.mismatch(format_args!("object")),
+            _ => self.not_a_scalar("object"),
         }
     }
 }
@@ -251,8 +251,15 @@ impl Seed<'_, '_> {
                     let field = &fields[index];
                     let path = Path { step: Step::Field(&field.name, owner), parent: self.path };
                     let value = map.next_value_seed(self.inner(self.ty.of(field), &path))?;
-                    sorted &= given.last().is_none_or(|(last, _)| *last < index);
-                    given.push((index, value));
+                    let rising = given.last().is_none_or(|(last, _)| *last < index);
+                    match given.iter_mut().find(|(known, _)| !rising && *known == index) {
+                        Some((_, earlier)) => {
+                            *earlier = value;
+                            self.note(StrictError::Duplicate, &field.name);
+                        }
+                        None => given.push((index, value)),
+                    }
+                    sorted &= rising;
                 }
                 FieldKey::Other(name) if keeps => {
                     let path = Path { step: Step::Key(&name), parent: self.path };
@@ -269,14 +276,6 @@ impl Seed<'_, '_> {
         }
         if !sorted {
             given.sort_by_key(|(index, _)| *index);
-            given.dedup_by(|later, kept| {
-                let same = later.0 == kept.0;
-                if same {
-                    std::mem::swap(later, kept);
-                    self.note(StrictError::Duplicate, &fields[kept.0].name);
-                }
-                same
-            });
         }
         Ok(Value::Object(self.ty.complete(given, others)))
     }
@@ -300,6 +299,14 @@ impl Seed<'_, '_> {
             }
         }
         Ok(Value::Object(Map::from_entries(entries)))
+    }
+
+    /// A list or an object was found instead; quantities don't look at what they are given.
+    fn not_a_scalar<E: Error>(self, found: &str) -> Result<Value, E> {
+        match self.ty.shape() {
+            Shape::Quantity => self.quantity(&Value::Null),
+            _ => self.mismatch(format_args!("{found}")),
+        }
     }
 
     fn special<E: Error>(self, text: &str) -> Result<Value, E> {
