@@ -12,6 +12,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod process;
+pub mod ready;
 mod scope;
 pub mod sysctl;
 

@@ -190,7 +190,9 @@ impl Container {
     /// Removes what libcontainer left on disk.
     pub(crate) fn remove_state(&self) {
         match std::fs::remove_dir_all(self.state_root.join(&self.id)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => eprintln!("removing the state of {}: {error}", self.id),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("removing the state of {}: {error}", self.id)
+            }
             _ => {}
         }
     }

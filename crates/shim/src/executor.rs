@@ -128,7 +128,9 @@ fn enter_folder(cwd: &Path) -> Result<(), String> {
             }
             std::env::set_current_dir(cwd).map_err(|error| format!("chdir to cwd ({:?}): {}", cwd, reason(&error)))
         }
-        result => result.map_err(|error| format!("chdir to cwd ({:?}) set in config.json failed: {}", cwd, reason(&error))),
+        result => {
+            result.map_err(|error| format!("chdir to cwd ({:?}) set in config.json failed: {}", cwd, reason(&error)))
+        }
     }
 }
 

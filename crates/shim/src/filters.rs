@@ -24,7 +24,8 @@ fn encode(filters: &[Vec<FilterInstruction>]) -> Vec<u8> {
 
 /// Reads the filters in `path`.
 pub fn load(path: &Path) -> io::Result<Vec<Vec<FilterInstruction>>> {
-    decode(&std::fs::read(path)?).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "broken system call filter file"))
+    decode(&std::fs::read(path)?)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "broken system call filter file"))
 }
 
 fn decode(mut bytes: &[u8]) -> Option<Vec<Vec<FilterInstruction>>> {

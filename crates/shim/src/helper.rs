@@ -9,7 +9,6 @@ use std::path::Path;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use linux::cgroup::{Hierarchies, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::executor::PodExecutor;
@@ -52,16 +51,17 @@ pub(crate) fn spawn(work: impl FnOnce(&mut Outcome) -> Result<i32, String>) -> i
 
 /// Creates and starts a container; its first process' pid.
 pub(crate) fn start(
-    start: &Start, streams: Option<Streams>, console: Option<&Path>, outcome: &mut Outcome,
+    start: &Start,
+    streams: Option<Streams>,
+    console: Option<&Path>,
+    outcome: &mut Outcome,
 ) -> Result<i32, String> {
     adjust_oom_score(&start.execution, outcome);
     let (failure, builder) = builder(&start.container, &start.state_root, &start.execution, streams, console)?;
     let container = builder.as_init(&start.bundle).with_systemd(false).with_detach(true).as_sibling(true).build();
     let mut container = container.map_err(|error| format!("unable to start container process: {}", chain(&error)))?;
     let pid = container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
-    let started = allow_devices(start)
-        .and_then(|()| container.start().map_err(|error| chain(&error)))
-        .and_then(|()| wait_for_execution(failure));
+    let started = container.start().map_err(|error| chain(&error)).and_then(|()| wait_for_execution(failure));
     started.map(|()| pid).map_err(|error| {
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -73,7 +73,11 @@ pub(crate) fn start(
 
 /// Runs a process in a container that runs; its pid.
 pub(crate) fn exec(
-    exec: &Exec, state_root: &Path, streams: Option<Streams>, console: Option<&Path>, outcome: &mut Outcome,
+    exec: &Exec,
+    state_root: &Path,
+    streams: Option<Streams>,
+    console: Option<&Path>,
+    outcome: &mut Outcome,
 ) -> Result<i32, String> {
     adjust_oom_score(&exec.execution, outcome);
     let (failure, builder) = builder(&exec.container, state_root, &exec.execution, streams, console)?;
@@ -104,7 +108,11 @@ pub(crate) fn pause(config: &Pause) -> Result<i32, String> {
 }
 
 fn builder(
-    id: &str, state_root: &Path, execution: &Execution, streams: Option<Streams>, console: Option<&Path>,
+    id: &str,
+    state_root: &Path,
+    execution: &Execution,
+    streams: Option<Streams>,
+    console: Option<&Path>,
 ) -> Result<(OwnedFd, ContainerBuilder), String> {
     let (read, write) = wire::pipe().map_err(|error| error.to_string())?;
     let executor = PodExecutor::new(execution, write).map_err(|error| format!("load the seccomp filter: {error}"))?;
@@ -119,19 +127,6 @@ fn builder(
         None => builder,
     };
     Ok((read, builder))
-}
-
-/// On v2 libcontainer leaves devices alone; the process waits to be started meanwhile.
-fn allow_devices(start: &Start) -> Result<(), String> {
-    let Some(rules) = &start.devices else { return Ok(()) };
-    let apply = || -> io::Result<()> {
-        let hierarchies = Hierarchies::detect()?;
-        if hierarchies.version() == Version::V2 {
-            hierarchies.group(&start.cgroup)?.allow_devices(rules)?;
-        }
-        Ok(())
-    };
-    apply().map_err(|error| format!("restrict devices: {error}"))
 }
 
 /// Returns when the program runs, or with the executor's reason why it does not.

@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 
-use linux::cgroup::DeviceRule;
 use serde::{Deserialize, Serialize};
 
 /// The format this build writes; a daemon understands this and the one before.
@@ -96,8 +95,6 @@ pub struct Start {
     pub cgroup: PathBuf,
     /// Whether the rest of the group is killed when the first process ends, as it has no pid namespace of its own.
     pub kill_rest: bool,
-    /// Devices it may use, where the OCI configuration cannot say so (v2).
-    pub devices: Option<Vec<DeviceRule>>,
     /// How the process is made.
     pub execution: Execution,
 }

@@ -202,7 +202,9 @@ impl Server {
             Source::Output { container, output } => {
                 self.containers[container].pump(output);
             }
-            Source::Attached { container } => self.containers[container].attached.retain_mut(|attached| attached.flush()),
+            Source::Attached { container } => {
+                self.containers[container].attached.retain_mut(|attached| attached.flush())
+            }
         }
     }
 

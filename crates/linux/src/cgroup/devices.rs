@@ -5,24 +5,19 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 /// Character or block device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// Either.
-    #[serde(rename = "a")]
     Any,
     /// Character device.
-    #[serde(rename = "c")]
     Character,
     /// Block device.
-    #[serde(rename = "b")]
     Block,
 }
 
 /// Devices that may be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRule {
     /// Character or block device.
     pub kind: DeviceKind,

@@ -25,7 +25,7 @@ fn requests_of_format_1() {
         &Start { container: "c".into(), ..Start::default() },
         concat!(
             r#"{"container":"c","bundle":"","stateRoot":"","exitFile":"","log":null,"terminal":false,"stdin":false,"cgroup":"","#,
-            r#""killRest":false,"devices":null,"execution":{"capabilities":null,"seccomp":null,"noNewPrivileges":false,"#,
+            r#""killRest":false,"execution":{"capabilities":null,"seccomp":null,"noNewPrivileges":false,"#,
             r#""oomScoreAdj":null,"cwd":"","propagation":[]}}"#
         ),
     );

@@ -54,7 +54,10 @@ impl Server {
     }
 
     fn container(&mut self, id: &str) -> Result<&mut Container, String> {
-        self.containers.iter_mut().find(|container| container.id == id).ok_or_else(|| format!("container {id:?} not found"))
+        self.containers
+            .iter_mut()
+            .find(|container| container.id == id)
+            .ok_or_else(|| format!("container {id:?} not found"))
     }
 
     fn hello(&mut self, id: u64) -> Answer {
@@ -70,7 +73,11 @@ impl Server {
     }
 
     fn forked(
-        &mut self, connection: u64, seq: u64, forked: io::Result<(i32, OwnedFd)>, work: Work,
+        &mut self,
+        connection: u64,
+        seq: u64,
+        forked: io::Result<(i32, OwnedFd)>,
+        work: Work,
     ) -> Result<Option<Answer>, String> {
         let (pid, result) = forked.map_err(|error| format!("fork: {error}"))?;
         self.helpers.push(Helper { pid, result, text: Vec::new(), connection, seq, work });
@@ -78,8 +85,10 @@ impl Server {
     }
 
     fn start(&mut self, connection: u64, seq: u64, start: Start) -> Result<Option<Answer>, String> {
-        let starting = |helper: &Helper| matches!(&helper.work, Work::Start(work) if work.start.container == start.container);
-        if self.containers.iter().any(|container| container.id == start.container) || self.helpers.iter().any(starting) {
+        let starting =
+            |helper: &Helper| matches!(&helper.work, Work::Start(work) if work.start.container == start.container);
+        if self.containers.iter().any(|container| container.id == start.container) || self.helpers.iter().any(starting)
+        {
             return Err(format!("container {:?} is started already", start.container));
         }
         let failed = |error: io::Error| format!("prepare the standard streams: {error}");
@@ -108,7 +117,11 @@ impl Server {
     }
 
     fn exec(
-        &mut self, connection: u64, seq: u64, exec: Box<Exec>, descriptors: Vec<OwnedFd>,
+        &mut self,
+        connection: u64,
+        seq: u64,
+        exec: Box<Exec>,
+        descriptors: Vec<OwnedFd>,
     ) -> Result<Option<Answer>, String> {
         let container = self.container(&exec.container)?;
         if container.exit.is_some() {
