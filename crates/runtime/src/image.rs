@@ -336,7 +336,9 @@ impl Inner {
                 Err(error) => tracing::warn!(image = %id, error = error.report(), "an image is damaged and not listed"),
             }
         }
-        store.collect_garbage()?;
+        if let Err(error) = store.collect_garbage() {
+            tracing::warn!(error = error.report(), "garbage of images is left");
+        }
         Ok(store)
     }
 

@@ -46,9 +46,11 @@ pub(crate) async fn pull(
 ) -> Result<Digest, ImageError> {
     let lock = store.locks.of(format!("pull {reference}"));
     let _turn = lock.lock().await;
+    let (inner, asked, credentials) = (store.clone(), reference.clone(), credentials.clone());
+    let registry = blocking(move || Registry::new(&asked, &credentials, &inner.config.extra_ca)).await?;
     let pull = Arc::new(Pull {
         store: store.clone(),
-        registry: Registry::new(reference, credentials, &store.config.extra_ca)?,
+        registry,
         slots: Semaphore::new(DOWNLOADS),
         done: AtomicU64::new(0),
         total: AtomicU64::new(0),

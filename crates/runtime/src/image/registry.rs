@@ -52,7 +52,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// A client of its own, so that no other pull's credentials or tokens are used.
+    /// A client of its own, so that no other pull's credentials or tokens are used. Reads the system's certificates: may block.
     pub(crate) fn new(
         reference: &Reference,
         credentials: &Credentials,
@@ -60,24 +60,8 @@ impl Registry {
     ) -> Result<Registry, ImageError> {
         // Fails only if a provider is installed already, and then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut config = ClientConfig {
-            extra_root_certificates: certificates
-                .iter()
-                .map(|pem| Certificate { encoding: CertificateEncoding::Pem, data: pem.clone() })
-                .collect(),
-            platform_resolver: None,
-            connect_timeout: Some(Duration::from_secs(30)),
-            read_timeout: Some(Duration::from_secs(60)),
-            user_agent: concat!("oxikube/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        if reference.is_loopback() {
-            config.protocol = ClientProtocol::HttpsExcept(vec![reference.domain().to_owned()]);
-            // Go's clients never ask a proxy for an address of this machine; here that takes an exception to everything.
-            config.http_proxy = Some("http://127.0.0.1:1".to_owned());
-            config.no_proxy = Some("*,0.0.0.0/0,::/0".to_owned());
-        }
-        let client = Client::try_from(config).map_err(|error| request(&error.to_string(), false))?;
+        let client = Client::try_from(client_config(reference, certificates));
+        let client = client.map_err(|error| request(&chain(&error), false))?;
         Ok(Registry { client, reference: reference.clone(), auth: credentials.registry_auth() })
     }
 
@@ -161,6 +145,28 @@ impl Registry {
             other => request(&chain(&other), false),
         }
     }
+}
+
+fn client_config(reference: &Reference, certificates: &[Vec<u8>]) -> ClientConfig {
+    let mut config = ClientConfig {
+        extra_root_certificates: certificates.iter().cloned().map(certificate).collect(),
+        platform_resolver: None,
+        connect_timeout: Some(Duration::from_secs(30)),
+        read_timeout: Some(Duration::from_secs(60)),
+        user_agent: concat!("oxikube/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    if reference.is_loopback() {
+        config.protocol = ClientProtocol::HttpsExcept(vec![reference.domain().to_owned()]);
+        // Go's clients never ask a proxy for an address of this machine; here that takes an exception to everything.
+        config.http_proxy = Some("http://127.0.0.1:1".to_owned());
+        config.no_proxy = Some("*,0.0.0.0/0,::/0".to_owned());
+    }
+    config
+}
+
+fn certificate(pem: Vec<u8>) -> Certificate {
+    Certificate { encoding: CertificateEncoding::Pem, data: pem }
 }
 
 /// What broke a blob's stream.

@@ -1,6 +1,7 @@
 //! The store as its users see it: pulls from a registry in this process, archives, root file systems, crashes.
 
 mod crash;
+mod crowd;
 mod load;
 mod pull;
 mod rootfs;

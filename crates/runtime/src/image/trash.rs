@@ -54,9 +54,12 @@ impl Trash {
         };
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => {
-                let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
+                let entries = match fs::read_dir(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    other => other.at("list", path)?,
+                };
                 for entry in entries {
-                    let Ok(entry) = entry else { break };
+                    let entry = entry.at("list", path)?;
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                         gone(fs::rename(entry.path(), self.slot())).at("move", path)?;
                     } else {

@@ -358,3 +358,21 @@ fn all_but_loopback_registries_are_spoken_to_by_tls() {
     })
     .unwrap();
 }
+
+#[tokio::test]
+async fn a_machine_without_certificates_says_so() {
+    // In a process of its own, as the environment belongs to all tests.
+    if std::env::var_os("SSL_CERT_FILE").is_some_and(|file| file == "/nonexistent") {
+        let place = Place::new().await;
+        let error = pull(&place, "127.0.0.1:5000/app:1").await.unwrap_err();
+        assert!(error.report().contains("No CA certificates"), "{}", error.report());
+        return;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "image::tests::pull::a_machine_without_certificates_says_so"])
+        .env("SSL_CERT_FILE", "/nonexistent")
+        .env("SSL_CERT_DIR", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+}
