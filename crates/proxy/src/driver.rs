@@ -200,11 +200,13 @@ impl Driver {
     }
 }
 
+type Servers = BTreeSet<(IpAddr, u16)>;
+
 /// Which flows go the wrong way.
 #[derive(Debug, Default)]
 pub(crate) struct StaleFlows {
     /// Where each changed UDP address leads now.
-    vips: BTreeMap<(Option<IpAddr>, u16), BTreeSet<(IpAddr, u16)>>,
+    vips: BTreeMap<(Option<IpAddr>, u16), Servers>,
     /// The node's own addresses.
     pub(crate) node: BTreeSet<IpAddr>,
 }

@@ -201,3 +201,6 @@ pub(crate) fn affinity(family: Family, elements: Vec<Element>) -> impl Iterator<
     let length = 8 + 8 * family.registers() as usize;
     elements.into_iter().filter(move |element| element.expiry.is_some() && element.key.bytes().len() == length)
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,3 +152,6 @@ fn guarded(service: &Service, balance: Balance, family: Family) -> Balance {
 fn empty(anywhere: &[(IpAddr, u16)]) -> Empty {
     if anywhere.is_empty() { Empty::Reject } else { Empty::Drop }
 }
+
+#[cfg(test)]
+mod tests;
