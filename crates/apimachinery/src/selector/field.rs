@@ -75,6 +75,12 @@ impl FieldSelector {
     }
 }
 
+impl From<FieldRequirement> for FieldSelector {
+    fn from(requirement: FieldRequirement) -> FieldSelector {
+        FieldSelector { requirements: vec![requirement] }
+    }
+}
+
 impl fmt::Display for FieldSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, requirement) in self.requirements.iter().enumerate() {

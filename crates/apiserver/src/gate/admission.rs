@@ -1,0 +1,179 @@
+//! Admission: what completes writes and refuses some, one plugin per file.
+//!
+//! Plugins decide on the write and on cached objects alone and never wait; where a cache may be a moment behind a client that
+//! has just created a namespace, the [`Chain`] waits for it.
+
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod role_escalation;
+mod service_account;
+mod taint_nodes_by_condition;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{GroupResource, ObjectKey, Status, Value};
+use env::Env;
+use futures_util::future::BoxFuture;
+
+use super::Gate;
+use crate::UserInfo;
+use crate::registry::{self, Call, Operation};
+use crate::strategy::Objects;
+
+/// How long a namespace, or its default account, may take to appear in the cache.
+const APPEARS_WITHIN: Duration = Duration::from_secs(2);
+
+/// A write, as plugins see it.
+pub(crate) struct Write<'a> {
+    pub operation: Operation,
+    pub user: &'a UserInfo,
+    pub group: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty for creations whose path has no name.
+    pub name: &'a str,
+    pub objects: &'a dyn Objects,
+    pub gate: &'a Gate,
+    pub env: &'a Env,
+}
+
+/// One concern of admission. Upstream: `admission.MutationInterface`, `admission.ValidationInterface`.
+pub(crate) trait Plugin: Send + Sync {
+    /// Completes `new`, or refuses it. Not called for deletions.
+    fn admit(&self, _write: &Write<'_>, _new: &mut Value, _old: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// Refuses what all plugins have completed, or a deletion (`new` is `None`).
+    fn validate(&self, _write: &Write<'_>, _new: Option<&Value>, _old: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// All plugins, in upstream's order.
+pub(crate) struct Chain {
+    gate: Arc<Gate>,
+    plugins: Vec<Box<dyn Plugin>>,
+}
+
+impl Chain {
+    pub(crate) fn new(gate: Arc<Gate>) -> Chain {
+        let plugins: Vec<Box<dyn Plugin>> = vec![
+            Box::new(namespace_lifecycle::NamespaceLifecycle),
+            Box::new(service_account::ServiceAccount),
+            Box::new(node_restriction::NodeRestriction),
+            Box::new(taint_nodes_by_condition::TaintNodesByCondition),
+            Box::new(priority::Priority),
+            Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(role_escalation::RoleEscalation),
+        ];
+        Chain { gate, plugins }
+    }
+
+    /// Runs the completing part of all plugins.
+    pub(crate) fn admit(&self, write: &Write<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        self.plugins.iter().try_for_each(|plugin| plugin.admit(write, new, old))
+    }
+
+    /// Runs the refusing part of all plugins.
+    pub(crate) fn validate(&self, write: &Write<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+        self.plugins.iter().try_for_each(|plugin| plugin.validate(write, new, old))
+    }
+
+    fn write<'a>(&'a self, call: &'a Call<'_>, operation: Operation) -> Write<'a> {
+        Write {
+            operation,
+            user: call.user,
+            group: call.resource.kind.group,
+            resource: call.resource.kind.resource,
+            subresource: call.subresource,
+            namespace: call.namespace,
+            name: call.name,
+            objects: call.registry,
+            gate: &self.gate,
+            env: &call.registry.env,
+        }
+    }
+}
+
+impl registry::Admission for Chain {
+    fn mutate<'a>(
+        &'a self,
+        call: &'a Call<'_>,
+        operation: Operation,
+        new: &'a mut Value,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let write = self.write(call, operation);
+            if operation == Operation::Create {
+                await_prerequisites(call, &write, new).await;
+            }
+            self.admit(&write, new, old)
+        })
+    }
+
+    fn validate<'a>(
+        &'a self,
+        call: &'a Call<'_>,
+        operation: Operation,
+        new: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move { Chain::validate(self, &self.write(call, operation), new, old) })
+    }
+}
+
+/// Waits until the namespace of a creation is known, and for a pod its default account, which a controller makes; gives up
+/// quietly, as a plugin says what is missing.
+async fn await_prerequisites(call: &Call<'_>, write: &Write<'_>, new: &Value) {
+    let account = new.str_at(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty()).unwrap_or("default");
+    let awaits_account = write.is_of("", "pods") && write.subresource.is_empty() && account == "default";
+    let complete = || {
+        let namespace = || write.objects.get("", "namespaces", &ObjectKey::cluster(write.namespace)).is_some();
+        let account =
+            || write.objects.get("", "serviceaccounts", &ObjectKey::new(write.namespace, "default")).is_some();
+        write.namespace.is_empty() || (namespace() && (!awaits_account || account()))
+    };
+    if complete() {
+        return;
+    }
+    // A missing namespace is mostly a mistake, and told soon.
+    let known = write.objects.get("", "namespaces", &ObjectKey::cluster(write.namespace)).is_some();
+    let limit = if known { APPEARS_WITHIN } else { APPEARS_WITHIN / 40 };
+    let mut progress = call.registry.progress();
+    let appears = async { while !complete() && progress.changed().await.is_ok() {} };
+    write.env.timeout(limit, appears).await;
+}
+
+impl Write<'_> {
+    fn is_of(&self, group: &str, resource: &str) -> bool {
+        (self.group, self.resource) == (group, resource)
+    }
+
+    /// A refusal as upstream's `admission.NewForbidden` words it.
+    fn forbidden(&self, object: Option<&Value>, why: &str) -> Status {
+        let own =
+            |key: &str| object.and_then(|object| object.str_at(&["metadata", key])).filter(|name| !name.is_empty());
+        let name = match self.name {
+            "" => own("name").or(own("generateName")).unwrap_or("Unknown"),
+            name => name,
+        };
+        Status::forbidden(&GroupResource::new(self.group, self.resource), name, why)
+    }
+}
+
+/// Puts `item` at the end of the list under `path`.
+fn push(value: &mut Value, path: &[&str], item: Value) {
+    match value.at_mut(path).and_then(Value::as_array_mut) {
+        Some(items) => items.push(item),
+        None => value.set(path, vec![item]),
+    }
+}
+
+#[cfg(test)]
+mod tests;
