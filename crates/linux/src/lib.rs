@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod conntrack;
+pub mod descriptor;
 pub mod mount;
 pub mod namespace;
 mod netfilter;

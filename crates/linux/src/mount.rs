@@ -83,20 +83,24 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
 /// Mounts a tmpfs at `target`; `options` as `mount -o` takes them (`mode=1777,size=64m`).
 pub fn tmpfs(target: &Path, flags: TmpfsFlags, options: &str) -> io::Result<()> {
     let options = std::ffi::CString::new(options)?;
-    let mut mount_flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    if flags == TmpfsFlags::ReadOnly {
-        mount_flags |= MountFlags::RDONLY;
-    }
+    let mut mount_flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_flags |= match flags {
+        TmpfsFlags::ReadWrite => MountFlags::NOEXEC,
+        TmpfsFlags::ReadOnly => MountFlags::NOEXEC | MountFlags::RDONLY,
+        TmpfsFlags::Programs => MountFlags::empty(),
+    };
     Ok(rustix::mount::mount("tmpfs", target, "tmpfs", mount_flags, Some(options.as_c_str()))?)
 }
 
-/// Whether a tmpfs can be written to. It never holds devices, set-uid programs or programs.
+/// What a tmpfs is for. It never holds devices or set-uid programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TmpfsFlags {
-    /// It can.
+    /// Files.
     ReadWrite,
-    /// It cannot.
+    /// Nothing: it can't be written to.
     ReadOnly,
+    /// Files and programs.
+    Programs,
 }
 
 /// How a mount passes on what is mounted below it.
