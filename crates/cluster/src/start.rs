@@ -1,0 +1,163 @@
+//! `oxikube start`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::args::Start;
+use crate::check::{self, Outcome};
+use crate::control::{Answer, Ask, ask};
+use crate::progress::{Display, Progress};
+use crate::settings::NodeAddress;
+use crate::{Args, Hooks, Settings, kubeconfig, stop};
+
+/// The address of a node on a machine without any other: the daemon puts it on a dummy link of its own.
+pub const LONELY_NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 1);
+
+pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
+    if let Outcome::Missing(why) = check::root().outcome {
+        bail!("root: {why}");
+    }
+    let existing = Settings::find(args)?;
+    if let Some(settings) = &existing
+        && let Some(Answer::Status(status)) = ask(&settings.control_socket(), Ask::Status).await?
+    {
+        println!("cluster {} runs already (pid {})", settings.name, status.daemon.pid.unwrap_or_default());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let first = existing.is_none();
+    let settings = match existing {
+        Some(settings) => resume(settings, args, start)?,
+        None => new_settings(args, start)?,
+    };
+    kubeconfig::check(&settings)?;
+    check::must_meet(&settings, hooks)?;
+
+    let display = Display::new();
+    let started = match launch(&settings, &display) {
+        Ok(child) => kubeconfig::write(&settings).map(|()| child),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = started {
+        roll_back(&settings, first, env, hooks).await.context("rolling back the failed start")?;
+        return Err(error);
+    }
+    println!(
+        "cluster {} is ready: {} (kubeconfig context {})",
+        settings.name,
+        settings.server(),
+        kubeconfig::context(&settings)
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settings for a cluster that isn't there yet.
+pub(crate) fn new_settings(args: &Args, start: &Start) -> Result<Settings> {
+    let node = NodeAddress { ip: start.node_ip.unwrap_or_else(node_ip), name: host_name()? };
+    Settings::choose(args, start, node, kubeconfig::paths(args)?)
+}
+
+/// An existing cluster keeps its settings, but for what the machine or the command changed.
+fn resume(mut settings: Settings, args: &Args, start: &Start) -> Result<Settings> {
+    settings.node_ip = start.node_ip.unwrap_or_else(node_ip);
+    if let Some(name) = start.node_name.as_ref().filter(|name| **name != settings.node_name) {
+        bail!("the node of cluster {} is called {}, and can't become {name}", settings.name, settings.node_name);
+    }
+    if args.kubeconfig.is_some() {
+        settings.kubeconfig = kubeconfig::paths(args)?;
+    }
+    Ok(settings)
+}
+
+/// Starts the daemon and shows its progress until it is ready.
+fn launch(settings: &Settings, display: &Display) -> Result<Child> {
+    settings.record()?;
+    let mut child = spawn(settings)?;
+    let lines = BufReader::new(child.stdout.take().context("the daemon's standard output is a pipe")?).lines();
+    for line in lines {
+        let line = line.context("reading the daemon's progress")?;
+        let event: Progress = serde_json::from_str(&line).with_context(|| format!("the daemon wrote {line:?}"))?;
+        display.show(&event);
+        match event {
+            Progress::Ready => return Ok(child),
+            Progress::Failed { message } => {
+                let _ = child.wait();
+                bail!("{message}");
+            }
+            _ => {}
+        }
+    }
+    let status = child.wait().context("waiting for the daemon")?;
+    Err(anyhow!("the daemon ended ({status}); its log is {}", settings.log_file().display()))
+}
+
+fn spawn(settings: &Settings) -> Result<Child> {
+    let log = open_log(settings)?;
+    Command::new("/proc/self/exe")
+        .arg("daemon")
+        .arg(settings.run_dir.join("cluster.json"))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("starting the daemon")
+}
+
+fn open_log(settings: &Settings) -> Result<File> {
+    let path = settings.log_file();
+    let folder = path.parent().expect("the log lies in a folder");
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Ends what the failed start began; a first start leaves nothing at all.
+async fn roll_back(settings: &Settings, first: bool, env: &env::Env, hooks: &Hooks) -> Result<()> {
+    stop::end_daemon(settings, env).await?;
+    (hooks.cleanup)(settings.clone()).await?;
+    crate::delete::remove_folder(&settings.run_dir)?;
+    if first {
+        crate::delete::remove_folder(&settings.data_dir)?;
+    }
+    Ok(())
+}
+
+/// The source address of the default route, else that of any way out, else [`LONELY_NODE_IP`]. Sends nothing.
+fn node_ip() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // TEST-NET-1: nobody's address, reached by the default route.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    let found = probe().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    found.or_else(any_address).unwrap_or(LONELY_NODE_IP.into())
+}
+
+/// A machine without a default route: the address of one of its own links, as the kernel's local table has it.
+fn any_address() -> Option<IpAddr> {
+    let trie = fs::read_to_string("/proc/net/fib_trie").ok()?;
+    let mut last = None;
+    let locals = trie.lines().filter_map(|line| {
+        let text = line.trim().trim_start_matches(['|', '+', '-', ' ']);
+        match text.strip_prefix("/32 host LOCAL") {
+            Some(_) => last.take(),
+            None => {
+                last = text.parse::<Ipv4Addr>().ok().or(last);
+                None
+            }
+        }
+    });
+    locals.filter(|ip| !ip.is_loopback()).map(IpAddr::V4).next()
+}
+
+fn host_name() -> Result<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    if name.is_empty() || name == "(none)" {
+        bail!("this machine has no host name; give the node one with --node-name");
+    }
+    Ok(name)
+}
