@@ -2,7 +2,11 @@
 //!
 //! Upstream: plugin/pkg/auth/authorizer/rbac/bootstrappolicy, component-helpers auth/rbac/reconciliation.
 
+mod ensure;
+
 use apimachinery::{Map, Value};
+
+pub(crate) use ensure::ensure;
 
 use super::rule::{self, Rule};
 
