@@ -75,13 +75,38 @@ impl Chain {
     }
 
     /// Runs the completing part of all plugins.
-    pub(crate) fn admit(&self, write: &Write<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+    fn admit(&self, write: &Write<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         self.plugins.iter().try_for_each(|plugin| plugin.admit(write, new, old))
     }
 
     /// Runs the refusing part of all plugins.
-    pub(crate) fn validate(&self, write: &Write<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    fn validate(&self, write: &Write<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
         self.plugins.iter().try_for_each(|plugin| plugin.validate(write, new, old))
+    }
+
+    /// Completes or refuses a TokenRequest for the service account `namespace`/`name`, which no [`Call`] is about.
+    pub(crate) fn admit_token(
+        &self,
+        objects: &dyn Objects,
+        env: &Env,
+        user: &UserInfo,
+        (namespace, name): (&str, &str),
+        request: &mut Value,
+    ) -> Result<(), Status> {
+        let write = Write {
+            operation: Operation::Create,
+            user,
+            group: "",
+            resource: "serviceaccounts",
+            subresource: "token",
+            namespace,
+            name,
+            objects,
+            gate: &self.gate,
+            env,
+        };
+        self.admit(&write, request, None)?;
+        self.validate(&write, Some(request), None)
     }
 
     fn write<'a>(&'a self, call: &'a Call<'_>, operation: Operation) -> Write<'a> {

@@ -300,4 +300,9 @@ fn a_kubelet_asks_for_tokens_of_its_pods() {
         "audience \"vault\" not found in pod spec volume, system:node:a is not authorized to request tokens for this audience",
     );
     admitted(&admin(), request, "{}", "");
+    let chain = Chain::new(Arc::new(bootstrapped()));
+    let env = Env::seeded(1, jiff::Timestamp::UNIX_EPOCH);
+    let mut anything = value("{}");
+    let refusal = chain.admit_token(&world(), &env, &kubelet(), ("n", "default"), &mut anything).unwrap_err();
+    assert!(refusal.message.starts_with("serviceaccounts \"default\" is forbidden: node requested token"), "{refusal}");
 }
