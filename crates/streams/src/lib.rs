@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+pub mod remotecommand;
 mod serve;
 mod tls;
 
