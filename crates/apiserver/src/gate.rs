@@ -1,7 +1,7 @@
 //! The gate before the registry: who asks, what they may do, and what becomes of what they write.
 //!
-//! [`Authenticator`] says who asks, [`Gate::authorize`] whether they may, and [`admission::Chain`] completes and
-//! refuses writes. All of it decides on memory alone: the indexes here follow watch events ([`Gate::observe`]), everything else is
+//! [`Authenticator`] says who asks, [`Gate::authorize`] whether they may, [`admission::Chain`] completes and refuses
+//! writes; [`Guard`] is all of them for a server. All of it decides on memory alone: the indexes here follow watch events ([`Gate::observe`]), everything else is
 //! looked up in the watch cache through [`Objects`](crate::strategy::Objects).
 
 pub(crate) mod admission;
@@ -9,6 +9,7 @@ mod attributes;
 mod authentication;
 pub(crate) mod bootstrap;
 mod escalation;
+mod guard;
 mod impersonation;
 mod node;
 mod rbac;
@@ -17,10 +18,11 @@ mod rule;
 mod token;
 
 pub(crate) use attributes::{Attributes, Decision};
-pub(crate) use authentication::Authenticator;
-pub(crate) use impersonation::impersonate;
-pub(crate) use review::{Reviewer, review};
-pub(crate) use token::TokenIssuer;
+use authentication::Authenticator;
+pub(crate) use guard::Guard;
+use impersonation::impersonate;
+use review::{Reviewer, review};
+use token::TokenIssuer;
 
 use apimachinery::{Object, ObjectKey, Status};
 
@@ -44,6 +46,12 @@ impl Gate {
             "rbac.authorization.k8s.io" => self.rbac.observe(resource, key, object),
             _ => self.nodes.observe(group, resource, key, object),
         }
+    }
+
+    /// Forgets everything observed.
+    fn clear(&self) {
+        self.rbac.clear();
+        self.nodes.clear();
     }
 
     /// Group and resource of what [`Gate::observe`] wants to see, from the first object on.
