@@ -17,18 +17,18 @@ mod watch;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::{Object, ObjectKey, Status};
 use env::Env;
 use tracing::error;
 
-pub(crate) use delete::{DeleteOptions, Deleted};
+pub(crate) use delete::DeleteOptions;
 pub(crate) use meta::timestamp;
 pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};
 pub(crate) use read::{Filter, ListError, expired_json};
 pub(crate) use resource::{Resource, Storage};
-pub(crate) use update::{Change, Edit, PatchKind};
+pub(crate) use update::{Change, PatchKind, apply_patch};
 pub(crate) use write::{Admission, Call, Operation};
 
 use crate::strategy::{self, Objects};
@@ -47,7 +47,16 @@ pub(crate) struct Registry {
     through: tokio::sync::watch::Sender<u64>,
     /// Set once, when watches must end.
     stopping: tokio::sync::watch::Sender<bool>,
+    observer: OnceLock<Observer>,
 }
+
+/// Is shown every change of some resources, in order, before any reader sees it.
+struct Observer {
+    resources: &'static [(&'static str, &'static str)],
+    see: Box<See>,
+}
+
+type See = dyn Fn(&api::Kind, &ObjectKey, Option<&Object>) + Send + Sync;
 
 impl Registry {
     /// A registry of all built-in kinds that are stored.
@@ -70,7 +79,29 @@ impl Registry {
         }
         debug_assert!(strategies.is_empty(), "a strategy is for no kind");
         let (through, stopping) = (tokio::sync::watch::Sender::new(0), tokio::sync::watch::Sender::new(false));
-        Registry { env, store, resources, storages, by_prefix, through, stopping }
+        Registry { env, store, resources, storages, by_prefix, through, stopping, observer: OnceLock::new() }
+    }
+
+    /// Has `see` shown every object and change of some resources (group and plural). Once, before [`Registry::load`].
+    pub(crate) fn observe(
+        &self,
+        resources: &'static [(&'static str, &'static str)],
+        see: impl Fn(&api::Kind, &ObjectKey, Option<&Object>) + Send + Sync + 'static,
+    ) {
+        let second = self.observer.set(Observer { resources, see: Box::new(see) }).is_err();
+        debug_assert!(!second, "one observer is enough");
+    }
+
+    fn show(&self, storage: &Storage, key: &str, object: Option<&Object>) {
+        if let Some(observer) = self.observer.get()
+            && observer.resources.contains(&(storage.kind.group, storage.kind.resource))
+        {
+            let key = match key.split_once('/') {
+                Some((namespace, name)) => ObjectKey::new(namespace, name),
+                None => ObjectKey::cluster(key),
+            };
+            (observer.see)(storage.kind, &key, object);
+        }
     }
 
     pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
@@ -92,6 +123,10 @@ impl Registry {
     /// Follows [`Registry::through`].
     pub(crate) fn progress(&self) -> tokio::sync::watch::Receiver<u64> {
         self.through.subscribe()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Ends all watches.

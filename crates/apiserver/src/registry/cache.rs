@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 pub(crate) use log::{Entry, LogLimits};
-pub(crate) use watcher::{Cursor, Fallen, Interest};
+pub(crate) use watcher::{Cursor, Interest};
 
 use log::Log;
 use watcher::Watchers;
@@ -76,14 +76,19 @@ impl Cache {
         }
     }
 
-    /// Fills an empty cache with what the store held at `revision`.
-    pub(crate) fn load(&self, objects: Vec<(Arc<str>, Arc<Object>)>, revision: u64) {
+    /// Fills the cache with what the store held at `revision`, and returns the keys that it no longer holds. Watchers fall: what
+    /// happened in between is not known.
+    pub(crate) fn load(&self, objects: Vec<(Arc<str>, Arc<Object>)>, revision: u64) -> Vec<Arc<str>> {
         let mut state = self.state.write();
+        let before = std::mem::take(&mut state.objects);
+        state.by_node.clear();
         for (key, object) in objects {
             state.put(key, Some(object));
         }
         state.newest = revision;
         state.log.begin_after(revision);
+        self.watchers.lock().ring_all();
+        before.into_keys().filter(|key| !state.objects.contains_key(key)).collect()
     }
 
     /// Appends a change and wakes whom it concerns.

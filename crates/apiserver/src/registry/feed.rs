@@ -31,7 +31,12 @@ impl Registry {
                     }
                 }
             }
-            storage.cache.load(objects, revision);
+            for (key, object) in &objects {
+                self.show(storage, key, Some(object));
+            }
+            for gone in storage.cache.load(objects, revision) {
+                self.show(storage, &gone, None);
+            }
         }
         self.through.send_replace(revision);
         Ok(revision)
@@ -82,6 +87,7 @@ impl Registry {
                     None => continue,
                 },
             };
+            self.show(storage, &key, object.as_deref());
             storage.cache.append(Change { key, object, revision: event.revision }, now);
         }
         self.through.send_if_modified(|through| {

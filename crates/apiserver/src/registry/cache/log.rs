@@ -48,7 +48,11 @@ impl Log {
         Log { entries: VecDeque::new(), first: 0, floor: 0, bytes: 0, limits }
     }
 
+    /// Forgets everything; every position handed out before is behind the first entry.
     pub(super) fn begin_after(&mut self, revision: u64) {
+        self.first = self.next_sequence() + 1;
+        self.entries.clear();
+        self.bytes = 0;
         self.floor = revision;
     }
 

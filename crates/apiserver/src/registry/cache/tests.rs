@@ -112,3 +112,17 @@ async fn a_long_log_is_read_in_parts() {
     assert_eq!(cursor.read(10, 20, |_| seen += 1).unwrap(), 20);
     assert_eq!(seen, 5);
 }
+
+#[test]
+fn watchers_fall_when_the_cache_is_loaded_again() {
+    let fixture = Fixture::new(LogLimits::default());
+    fixture.put("a/x", "", 11);
+    let mut idle = fixture.cache.watch_after(Range::Namespace("b".into()), 11).unwrap();
+    assert_eq!(drain(&mut idle), "");
+    fixture.cache.load(vec![("a/y".into(), object("y", "", 20))], 21);
+    assert_eq!(fixture.keys_at(Range::All, "", 21).unwrap(), "a/y@20");
+    assert_eq!(drain(&mut idle), "fallen 21");
+    fixture.put("b/x", "", 22);
+    let mut new = fixture.cache.watch_after(Range::All, 21).unwrap();
+    assert_eq!(drain(&mut new), "b/x@22");
+}

@@ -83,6 +83,14 @@ impl Watchers {
         }
     }
 
+    /// Wakes everybody; who stands before the log's first entry falls.
+    pub(super) fn ring_all(&self) {
+        for bell in self.by_interest.values().flatten() {
+            bell.unseen.store(0, Ordering::Release);
+            bell.notify.notify_one();
+        }
+    }
+
     fn ring(&self, interest: &Interest, sequence: u64) {
         for bell in self.by_interest.get(interest).into_iter().flatten() {
             bell.unseen.fetch_min(sequence, Ordering::AcqRel);

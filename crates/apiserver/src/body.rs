@@ -1,0 +1,242 @@
+//! Request bodies: from bytes of some media type to a checked [`Value`] of an expected kind.
+
+use apimachinery::schema::Type;
+use apimachinery::{Status, Value};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use crate::registry::FieldValidation;
+
+/// The largest body that is read. Upstream: MaxRequestBodyBytes.
+pub(crate) const MAX_BYTES: usize = 3 * 1024 * 1024;
+
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// What kind of object a body should hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+    pub schema: Type<'static>,
+}
+
+/// A decoded body and what its author should be warned of.
+pub(crate) struct Decoded {
+    pub value: Value,
+    pub warnings: Vec<String>,
+}
+
+/// The form of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Media {
+    /// From `Content-Type`; JSON when there is none.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Media, Status> {
+        match content_type(headers).as_str() {
+            "" | "application/json" => Ok(Media::Json),
+            "application/yaml" => Ok(Media::Yaml),
+            "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
+            _ => Err(Status::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: {ACCEPTED}"
+            ))),
+        }
+    }
+}
+
+/// The media type of the body, without parameters.
+pub(crate) fn content_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Decodes the object a write brings. The value is canonical, with `apiVersion` and `kind`.
+pub(crate) fn decode(
+    headers: &HeaderMap,
+    body: &Bytes,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
+    let json;
+    let text: &[u8] = match Media::of(headers)? {
+        Media::Json => body,
+        Media::Yaml => {
+            json = yaml_to_json(body, expected)?;
+            &json
+        }
+        Media::Protobuf => return decode_protobuf(body, expected),
+    };
+    let head = Head::read(text, expected)?;
+    expected.check(&head)?;
+    let cannot = |why: String| expected.cannot_handle(&head, &why);
+    let decoded = expected.schema.decode(text).map_err(|error| cannot(error.to_string()))?;
+    let mut warnings = Vec::new();
+    let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
+    match validation {
+        _ if problems.is_empty() => {}
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => warnings = problems,
+        FieldValidation::Strict => return Err(cannot(format!("strict decoding error: {}", problems.join(", ")))),
+    }
+    let mut value = decoded.value;
+    expected.stamp(&mut value);
+    Ok(Decoded { value, warnings })
+}
+
+/// Reads a body of any kind of options (`DeleteOptions`), which clients send under many API versions.
+pub(crate) fn decode_options(headers: &HeaderMap, body: &Bytes, kind: &str) -> Result<Value, Status> {
+    let schema = api::type_of("meta.k8s.io", "v1", kind).ok_or_else(|| Status::internal("no such options"))?;
+    let expected = Expected { group: "", version: "v1", kind, schema };
+    let json;
+    let text: &[u8] = match Media::of(headers)? {
+        Media::Json => body,
+        Media::Yaml => {
+            json = yaml_to_json(body, expected)?;
+            &json
+        }
+        Media::Protobuf => {
+            let message = api::protobuf::decode_as(schema, body);
+            return Ok(message.map_err(|error| expected.unrecognized(&error.to_string(), body))?.value);
+        }
+    };
+    let head = Head::read(text, expected)?;
+    if !head.kind.is_empty() && head.kind != kind {
+        let gvk = format!("{}, Kind={}", head.api_version, head.kind);
+        return Err(Status::bad_request(format!("decoded object cannot be converted to {kind}: {gvk}")));
+    }
+    let decoded = schema.decode(text).map_err(|error| expected.cannot_handle(&head, &error.to_string()))?;
+    Ok(decoded.value)
+}
+
+/// Reads a patch, which has no schema of its own.
+pub(crate) fn decode_patch(body: &Bytes) -> Result<Value, Status> {
+    Value::parse(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+}
+
+fn decode_protobuf(body: &Bytes, expected: Expected<'_>) -> Result<Decoded, Status> {
+    let fallback = expected.api_version();
+    let message = api::protobuf::decode(body, Some((&fallback, expected.kind)))
+        .map_err(|error| expected.unrecognized(&error.to_string(), body))?;
+    expected.check(&Head { api_version: message.api_version, kind: message.kind })?;
+    let mut value = message.value;
+    expected.stamp(&mut value);
+    Ok(Decoded { value, warnings: Vec::new() })
+}
+
+fn yaml_to_json(body: &[u8], expected: Expected<'_>) -> Result<Vec<u8>, Status> {
+    let value: serde_json::Value = serde_yaml_ng::from_slice(body)
+        .map_err(|error| expected.unrecognized(&format!("error converting YAML to JSON: {error}"), body))?;
+    Ok(value.to_string().into_bytes())
+}
+
+/// What a document says it is.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Head {
+    api_version: String,
+    kind: String,
+}
+
+impl Head {
+    fn read(json: &[u8], expected: Expected<'_>) -> Result<Head, Status> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Lenient {
+            api_version: Option<serde_json::Value>,
+            kind: Option<serde_json::Value>,
+        }
+        if json.iter().all(u8::is_ascii_whitespace) {
+            let why = "couldn't get version/kind; json parse error: unexpected end of JSON input";
+            return Err(expected.unrecognized(why, json));
+        }
+        match serde_json::from_slice::<Lenient>(json) {
+            Ok(lenient) => {
+                let text = |value: Option<serde_json::Value>, name: &str| match value {
+                    None | Some(serde_json::Value::Null) => Ok(String::new()),
+                    Some(serde_json::Value::String(text)) => Ok(text),
+                    Some(_) => {
+                        let why = format!(
+                            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct field .{name} of type string"
+                        );
+                        Err(expected.unrecognized(&why, json))
+                    }
+                };
+                Ok(Head { api_version: text(lenient.api_version, "apiVersion")?, kind: text(lenient.kind, "kind")? })
+            }
+            // A duplicate `kind` is for the strict check to name.
+            Err(error) if error.is_data() && error.to_string().starts_with("duplicate field") => Ok(Head::default()),
+            Err(error) => {
+                Err(expected.unrecognized(&format!("couldn't get version/kind; json parse error: {error}"), json))
+            }
+        }
+    }
+}
+
+impl Expected<'_> {
+    fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    fn check(&self, head: &Head) -> Result<(), Status> {
+        let wanted = self.api_version();
+        if !head.kind.is_empty() && head.kind != self.kind {
+            let (group, version) = head.api_version.rsplit_once('/').unwrap_or(("", &head.api_version));
+            if api::kind(group, version, &head.kind).is_none() {
+                let scheme = "in scheme \"pkg/api/legacyscheme/scheme.go:30\"";
+                let why = format!("no kind {:?} is registered for version {:?} {scheme}", head.kind, head.api_version);
+                return Err(self.cannot_handle(head, &why));
+            }
+            let why = format!("converting ({}) to ({}): unknown conversion", head.kind, self.kind);
+            return Err(self.cannot_handle(head, &why));
+        }
+        if !head.api_version.is_empty() && head.api_version != wanted {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({}) does not match the expected API version ({wanted})",
+                head.api_version
+            )));
+        }
+        Ok(())
+    }
+
+    fn stamp(&self, value: &mut Value) {
+        value.set(&["apiVersion"], self.api_version());
+        value.set(&["kind"], self.kind);
+        if value.get("metadata").is_none() {
+            value.set(&["metadata"], Value::object());
+        }
+    }
+
+    fn cannot_handle(&self, head: &Head, why: &str) -> Status {
+        let kind = if head.kind.is_empty() { self.kind } else { &head.kind };
+        let version = match head.api_version.rsplit_once('/') {
+            Some((_, version)) => version,
+            None if head.api_version.is_empty() => self.version,
+            None => &head.api_version,
+        };
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", self.kind))
+    }
+
+    fn unrecognized(&self, why: &str, body: &[u8]) -> Status {
+        let printable = body.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+        let shown = &body[..body.len().min(30)];
+        let more = if body.len() > 30 { " ..." } else { "" };
+        let summary = match printable {
+            true => format!("{}{more}", String::from_utf8_lossy(shown)),
+            false => format!("{}{more}", shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        };
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({summary})",
+            self.kind
+        ))
+    }
+}

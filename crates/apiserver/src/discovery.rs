@@ -1,0 +1,250 @@
+//! Discovery: which groups, versions and resources are served; plain for old clients, aggregated for those that ask for it.
+//!
+//! Everything is rendered once. Upstream: apiserver pkg/endpoints/discovery.
+
+use apimachinery::Status;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::accept::{self, Clause};
+use crate::answer::Answer;
+use crate::config::Settings;
+
+/// Rendered documents.
+pub(crate) struct Discovery {
+    /// `/api` and `/apis`, aggregated, by version of the format.
+    aggregated: Vec<Aggregated>,
+    group_list: Bytes,
+    /// `/apis/{group}`, `/api/v1` and `/apis/{group}/{version}`, by path.
+    documents: Vec<(String, Bytes)>,
+}
+
+struct Aggregated {
+    path: &'static str,
+    version: &'static str,
+    body: Bytes,
+    etag: String,
+}
+
+impl Discovery {
+    pub(crate) fn new() -> Discovery {
+        let mut aggregated = Vec::new();
+        for version in ["v2", "v2beta1"] {
+            for path in ["/api", "/apis"] {
+                let body = Bytes::from(aggregate(path, version).to_string());
+                let etag = format!("\"{}\"", hex(&Sha256::digest(&body)).to_uppercase());
+                aggregated.push(Aggregated { path, version, body, etag });
+            }
+        }
+        let served = || {
+            api::groups()
+                .iter()
+                .filter(|group| group.versions.iter().any(|version| is_served(group.name, version.name)))
+        };
+        let mut documents = Vec::new();
+        for group in served() {
+            if !group.name.is_empty() {
+                let mut document = group_document(group);
+                document["kind"] = "APIGroup".into();
+                document["apiVersion"] = "v1".into();
+                documents.push((format!("/apis/{}", group.name), Bytes::from(document.to_string())));
+            }
+            for version in group.versions {
+                let path = format!("/{}", api::openapi::root(group.name, version.name));
+                documents.push((path, Bytes::from(resource_list(group.name, version.name).to_string())));
+            }
+        }
+        let groups: Vec<Value> = served().filter(|group| !group.name.is_empty()).map(group_document).collect();
+        let group_list = json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }).to_string().into();
+        Discovery { aggregated, group_list, documents }
+    }
+
+    /// Answers discovery requests; `None` for other paths.
+    pub(crate) fn answer(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        settings: &Settings,
+    ) -> Option<Result<Answer, Status>> {
+        if !matches!(path, "/api" | "/apis") {
+            let (_, body) = self.documents.iter().find(|(known, _)| known == path)?;
+            return Some(plain(headers, body.clone()));
+        }
+        for clause in accept::clauses(headers) {
+            if let Some(version) = aggregated_version(&clause) {
+                let found =
+                    self.aggregated.iter().find(|document| document.path == path && document.version == version)?;
+                return Some(Ok(found.answer(headers)));
+            }
+            if is_plain(&clause) {
+                break;
+            }
+        }
+        let body = match path {
+            "/api" => Bytes::from(versions(settings).to_string()),
+            _ => self.group_list.clone(),
+        };
+        Some(plain(headers, body).map(|answer| answer.with(VARY, "Accept")))
+    }
+}
+
+impl Aggregated {
+    fn answer(&self, headers: &HeaderMap) -> Answer {
+        let known = headers.get(IF_NONE_MATCH).and_then(|tag| tag.to_str().ok());
+        let answer = match known.is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == self.etag)) {
+            true => Answer::json(StatusCode::NOT_MODIFIED, Bytes::new()),
+            false => Answer::json(StatusCode::OK, self.body.clone()),
+        };
+        let media = format!("application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.version);
+        answer.with(CONTENT_TYPE, &media).with(ETAG, &self.etag).with(VARY, "Accept")
+    }
+}
+
+/// The version of the aggregated format that the clause names exactly: clients before 1.30 break on one they did not ask for.
+fn aggregated_version(clause: &Clause) -> Option<&'static str> {
+    let named = clause.media == "application/json"
+        && clause.param("g") == "apidiscovery.k8s.io"
+        && clause.param("as") == "APIGroupDiscoveryList";
+    match clause.param("v") {
+        "v2" if named => Some("v2"),
+        "v2beta1" if named => Some("v2beta1"),
+        _ => None,
+    }
+}
+
+fn is_plain(clause: &Clause) -> bool {
+    clause.param("as").is_empty() && matches!(&*clause.media, "application/json" | "application/*" | "*/*")
+}
+
+fn plain(headers: &HeaderMap, body: Bytes) -> Result<Answer, Status> {
+    let known = |clause: &Clause| {
+        is_plain(clause) || clause.media == "application/yaml" || aggregated_version(clause).is_some()
+    };
+    if !accept::clauses(headers).iter().any(known) {
+        return Err(accept::not_acceptable());
+    }
+    Ok(Answer::json(StatusCode::OK, body))
+}
+
+fn is_served(group: &str, version: &str) -> bool {
+    api::kinds().iter().any(|kind| kind.group == group && kind.version == version)
+}
+
+fn versions(settings: &Settings) -> Value {
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": settings.advertised() }],
+    })
+}
+
+fn group_document(group: &api::Group) -> Value {
+    let version = |version: &api::Version| json!({ "groupVersion": format!("{}/{}", group.name, version.name), "version": version.name });
+    let served = group.versions.iter().filter(|version| is_served(group.name, version.name));
+    let versions: Vec<Value> = served.map(version).collect();
+    json!({ "name": group.name, "preferredVersion": versions.first(), "versions": versions })
+}
+
+fn resource_list(group: &str, version: &str) -> Value {
+    let mut resources = Vec::new();
+    for kind in api::kinds().iter().filter(|kind| kind.group == group && kind.version == version) {
+        let mut entry = json!({
+            "name": kind.resource,
+            "singularName": kind.singular(),
+            "namespaced": kind.namespaced,
+            "kind": kind.kind,
+            "verbs": kind.verbs,
+        });
+        if !kind.short_names.is_empty() {
+            entry["shortNames"] = kind.short_names.into();
+        }
+        if !kind.categories.is_empty() {
+            entry["categories"] = kind.categories.into();
+        }
+        if let Some(storage) = kind.storage {
+            let name = format!("{}/{}/{}", storage.group, storage.version, kind.kind);
+            entry["storageVersionHash"] = STANDARD.encode(&Sha256::digest(name.as_bytes())[..8]).into();
+        }
+        resources.push(entry);
+        for subresource in kind.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", kind.resource, subresource.name),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": subresource.kind,
+                "verbs": subresource.verbs,
+            });
+            if (subresource.group, subresource.version) != (group, version) {
+                entry["group"] = subresource.group.into();
+                entry["version"] = subresource.version.into();
+            }
+            resources.push(entry);
+        }
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources })
+}
+
+fn aggregate(path: &str, format: &str) -> Value {
+    let groups = api::groups().iter().filter(|group| group.name.is_empty() == (path == "/api"));
+    let item = |group: &api::Group| {
+        let served = group.versions.iter().filter(|version| is_served(group.name, version.name));
+        let versions: Vec<Value> = served
+            .map(|version| {
+                json!({ "version": version.name, "resources": aggregated_resources(group.name, version.name), "freshness": "Current" })
+            })
+            .collect();
+        let metadata = match group.name {
+            "" => json!({ "creationTimestamp": null }),
+            name => json!({ "name": name, "creationTimestamp": null }),
+        };
+        (!versions.is_empty()).then(|| json!({ "metadata": metadata, "versions": versions }))
+    };
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{format}"),
+        "metadata": {},
+        "items": groups.filter_map(item).collect::<Vec<_>>(),
+    })
+}
+
+fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
+    let kinds = api::kinds().iter().filter(|kind| kind.group == group && kind.version == version);
+    let resource = |kind: &&api::Kind| {
+        let mut entry = json!({
+            "resource": kind.resource,
+            "responseKind": { "group": kind.group, "version": kind.version, "kind": kind.kind },
+            "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": kind.singular(),
+            "verbs": kind.verbs,
+        });
+        if !kind.short_names.is_empty() {
+            entry["shortNames"] = kind.short_names.into();
+        }
+        if !kind.categories.is_empty() {
+            entry["categories"] = kind.categories.into();
+        }
+        let subresource = |subresource: &api::Subresource| {
+            json!({
+                "subresource": subresource.name,
+                "responseKind": { "group": subresource.group, "version": subresource.version, "kind": subresource.kind },
+                "verbs": subresource.verbs,
+            })
+        };
+        if !kind.subresources.is_empty() {
+            entry["subresources"] = kind.subresources.iter().map(subresource).collect();
+        }
+        entry
+    };
+    kinds.map(|kind| resource(kind)).collect()
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,166 @@
+//! The server's life: build binds and loads, run serves.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future;
+use pki::CertificateSpec;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::access::Access;
+use crate::bootstrap::{self, first_address};
+use crate::config::Config;
+use crate::connect::Nodes;
+use crate::edge;
+use crate::identity::UserInfo;
+use crate::local::Local;
+use crate::registry::Registry;
+use crate::server::Server;
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("cannot listen on {address}")]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error("the store cannot be read")]
+    Store(#[from] store::Error),
+    #[error("keys or certificates are not usable")]
+    Pki(#[from] pki::PkiError),
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    #[error("TLS cannot be set up")]
+    Serving(#[from] streams::TlsError),
+    #[error("the cluster's authority is no certificate")]
+    Authority,
+    #[error("{0:?} is no range of addresses")]
+    ServiceCidr(String),
+}
+
+/// A server that is bound and has read its store.
+pub struct ApiServer {
+    server: Server,
+    config: Config,
+    listeners: Vec<(TcpListener, SocketAddr)>,
+    certificate: streams::ServerCertificate,
+    renew_at: jiff::Timestamp,
+    loaded: u64,
+    ready: watch::Sender<bool>,
+}
+
+/// Binds the addresses, makes or loads the certificates, reads the store.
+pub async fn build(mut config: Config) -> Result<ApiServer, BuildError> {
+    if let Some(bad) = config.settings.service_cidrs.iter().find(|cidr| first_address(cidr).is_none()) {
+        return Err(BuildError::ServiceCidr(bad.clone()));
+    }
+    let mut listeners = Vec::new();
+    for address in config.bind.iter().copied() {
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let local = listener.local_addr()?;
+            Ok((listener, local))
+        };
+        listeners.push(bound.await.map_err(|source| BuildError::Bind { address, source })?);
+    }
+    if let Some((_, local)) = listeners.first() {
+        config.settings.port = local.port();
+    }
+    let serving = config.pki.certificate("apiserver", &serving_spec(&config))?;
+    let kubelet_spec = CertificateSpec::client("kube-apiserver-kubelet-client", "system:masters");
+    let kubelet_client = config.pki.certificate("apiserver-kubelet-client", &kubelet_spec)?;
+    let nodes = Nodes::new(&config.env, &kubelet_client, config.pki.ca().certificate_pem())?;
+    let certificate = streams::ServerCertificate::new(serving.chain()?, serving.private_key()?)?;
+    let registry = Arc::new(Registry::new(config.env.clone(), config.store.clone()));
+    let access = Access::new(&config, registry.clone())?;
+    let loaded = registry.load().await?;
+    let server = Server::new(config.settings.clone(), registry, access, nodes);
+    let ready = watch::Sender::new(false);
+    Ok(ApiServer { server, config, listeners, certificate, renew_at: serving.renew_at(), loaded, ready })
+}
+
+impl ApiServer {
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(_, local)| *local).collect()
+    }
+
+    /// A transport into this server as `user`. Requests wait until the server runs.
+    pub fn local(&self, user: UserInfo) -> Local {
+        Local::new(self.server.clone(), user)
+    }
+
+    /// Turns true when the system's objects are there and requests are served.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Serves until `shutdown`, then lets requests under way end. Dropping the future stops everything at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let ApiServer { server, config, listeners, certificate, renew_at, loaded, ready } = self;
+        let registry = server.inner().registry.clone();
+        let authorities: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(config.pki.ca().certificate_pem().as_bytes()).collect();
+        let authorities = authorities.map_err(io::Error::other)?;
+        let tls = streams::server_config(&certificate, &authorities).map_err(io::Error::other)?;
+        let (stop, stopped) = watch::channel(false);
+        let serving = listeners.into_iter().map(|(listener, address)| {
+            info!(%address, "serving the API");
+            let (server, mut stopped) = (server.clone(), stopped.clone());
+            let service = move |request| edge::serve(server.clone(), request);
+            let shutdown = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+            streams::Server::tls(config.env.clone(), tls.clone()).run(listener, service, shutdown)
+        });
+        let serving = future::try_join_all(serving);
+        let background = future::join4(
+            registry.clone().follow(loaded),
+            registry.clone().maintain(),
+            async {
+                bootstrap::run(&server).await;
+                ready.send_replace(true);
+            },
+            bootstrap::renew(&config.env, renew_at, || {
+                let leaf = config.pki.certificate("apiserver", &serving_spec(&config))?;
+                certificate.swap(leaf.chain()?, leaf.private_key()?)?;
+                Ok(leaf.renew_at())
+            }),
+        );
+        let ending = async {
+            shutdown.await;
+            registry.stop();
+            stop.send_replace(true);
+            future::pending::<()>().await;
+        };
+        tokio::select! {
+            served = serving, if !config.bind.is_empty() => served.map(drop),
+            _ = background => Ok(()),
+            () = ending => Ok(()),
+        }
+    }
+}
+
+/// What the serving certificate says.
+fn serving_spec(config: &Config) -> CertificateSpec {
+    let Config { settings, names, .. } = config;
+    let domain = &settings.cluster_domain;
+    let mut dns_names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(str::to_owned).to_vec();
+    dns_names.push(format!("kubernetes.default.svc.{domain}"));
+    let mut addresses = vec![settings.advertise, [127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
+    addresses
+        .extend(settings.service_cidrs.iter().filter_map(|cidr| first_address(cidr)?.parse::<std::net::IpAddr>().ok()));
+    for name in names {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => dns_names.push(name.clone()),
+        }
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    let dns_names: Vec<&str> = dns_names.iter().map(String::as_str).collect();
+    CertificateSpec::server("kube-apiserver", &dns_names, &addresses)
+}

@@ -1,0 +1,292 @@
+//! The path of a request, top to bottom: identify, authorise, limit, route, act, shape.
+
+mod limits;
+mod resources;
+mod reviews;
+mod subresources;
+mod writes;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Status;
+use bytes::Bytes;
+use env::Env;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use parking_lot::Mutex;
+use tracing::error;
+
+use crate::accept::{self, Shape};
+use crate::access::Access;
+use crate::answer::{self, Answer, Content};
+use crate::config::Settings;
+use crate::connect::Nodes;
+use crate::discovery::Discovery;
+use crate::identity::UserInfo;
+use crate::openapi::OpenApi;
+use crate::registry::Registry;
+use crate::request::{Query, RequestInfo};
+use crate::{health, table};
+
+use limits::Limits;
+
+/// Requests that are not streams end after this long.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The server behind all edges.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub env: Env,
+    pub settings: Settings,
+    pub registry: Arc<Registry>,
+    pub access: Access,
+    pub discovery: Discovery,
+    pub openapi: OpenApi,
+    pub nodes: Nodes,
+    limits: Limits,
+}
+
+/// A request as an edge hands it over.
+pub(crate) struct Inbound {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+    /// Reads the body when it is wanted.
+    pub body: BoxFuture<'static, Result<Bytes, Status>>,
+    pub credentials: Credentials,
+    /// Where the client's connection can be taken over.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// What the edge knows about the client.
+#[derive(Clone, Debug)]
+pub(crate) enum Credentials {
+    /// The binary vouches for the user.
+    Local(Arc<UserInfo>),
+    /// Headers, and the certificates shown in the handshake.
+    Wire(Arc<streams::Peer>),
+}
+
+/// One request while it is served.
+pub(crate) struct Request<'a> {
+    pub server: &'a Server,
+    pub inner: &'a Arc<Inner>,
+    pub method: &'a Method,
+    pub target: &'a str,
+    pub headers: &'a HeaderMap,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub user: UserInfo,
+    /// Texts for `Warning` headers.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Server {
+    pub(crate) fn new(settings: Settings, registry: Arc<Registry>, access: Access, nodes: Nodes) -> Server {
+        let env = registry.env.clone();
+        let (discovery, openapi) = (Discovery::new(), OpenApi::new());
+        Server(Arc::new(Inner {
+            env,
+            settings,
+            registry,
+            access,
+            discovery,
+            openapi,
+            nodes,
+            limits: Limits::default(),
+        }))
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    /// Serves a request; never fails, a failure is an answer.
+    pub(crate) async fn handle(&self, inbound: Inbound) -> Answer {
+        let audit_id = inbound.headers.get("audit-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let audit_id = audit_id.unwrap_or_else(|| self.0.env.uuid());
+        let what = format!("{} {}", inbound.method, inbound.target);
+        let answer = match AssertUnwindSafe(self.served(inbound)).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(_) => {
+                error!(request = %what, "a request panicked");
+                Status::internal("This request caused apiserver to panic. Look in the logs for details.").into()
+            }
+        };
+        let answer = match answer.headers.contains_key(http::header::CACHE_CONTROL) {
+            true => answer,
+            false => answer.with(http::header::CACHE_CONTROL, "no-cache, private"),
+        };
+        answer.with(HeaderName::from_static("audit-id"), &audit_id)
+    }
+
+    async fn served(&self, inbound: Inbound) -> Answer {
+        let (info, query) = RequestInfo::parse(&inbound.method, &inbound.target);
+        let user = match self.0.access.identify(&inbound.credentials, &inbound.headers) {
+            Ok(user) => user,
+            Err(status) => return status.into(),
+        };
+        if let Err(status) = self.0.access.authorize(&user, &info, &query) {
+            return status.into();
+        }
+        let long_running = info.is_long_running();
+        let _slot = match self.0.limits.enter(&user, &info, long_running) {
+            Ok(slot) => slot,
+            Err(status) => return status.into(),
+        };
+        let limit = requested_timeout(&query).map_or(TIMEOUT, |asked| asked.min(TIMEOUT));
+        let Inbound { method, target, headers, body, upgrade, .. } = inbound;
+        let request = Request {
+            server: self,
+            inner: &self.0,
+            method: &method,
+            target: &target,
+            headers: &headers,
+            info,
+            query,
+            user,
+            warnings: Mutex::default(),
+        };
+        if long_running {
+            return request.answered(body, upgrade).await;
+        }
+        match self.0.env.timeout(limit, request.answered(body, upgrade)).await {
+            Some(answer) => answer,
+            None => {
+                let why = "request did not complete within requested timeout - context deadline exceeded";
+                Status::timeout(why).into()
+            }
+        }
+    }
+}
+
+impl Request<'_> {
+    async fn answered(
+        &self,
+        body: BoxFuture<'static, Result<Bytes, Status>>,
+        upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Answer {
+        let result = match self.info.is_resource {
+            true => self.resource(body, upgrade).await,
+            false => self.other().await,
+        };
+        let mut answer = match result.and_then(|answer| self.shaped(answer)) {
+            Ok(answer) => answer,
+            Err(status) => status.into(),
+        };
+        let mut told: Vec<String> = Vec::new();
+        for text in self.warnings.lock().drain(..) {
+            if !told.contains(&text) {
+                answer.warn(&text);
+                told.push(text);
+            }
+        }
+        answer
+    }
+
+    /// Discovery, health, version, schemas.
+    async fn other(&self) -> Result<Answer, Status> {
+        let path = self.info.path.trim_end_matches('/');
+        if !matches!(*self.method, Method::GET | Method::HEAD) {
+            let message = format!("the server does not allow {} on {path}", self.method);
+            return Err(Status::new(405, apimachinery::Reason::MethodNotAllowed, message));
+        }
+        if let Some(answer) = health::answer(self, path).await {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.inner.discovery.answer(path, self.headers, &self.inner.settings) {
+            return answer;
+        }
+        if let Some(answer) = self.inner.openapi.answer(path, &self.query, self.headers) {
+            return Ok(answer);
+        }
+        match path {
+            "/version" => Ok(Answer::json(StatusCode::OK, version())),
+            _ => Ok(Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+        }
+    }
+
+    /// Brings an answer that holds objects into the form that the client asked for.
+    fn shaped(&self, answer: Answer) -> Result<Answer, Status> {
+        let watch = match answer.content {
+            Content::Bytes(_) | Content::Stream(_) | Content::Status(_) => return Ok(answer),
+            Content::Watch { .. } => true,
+            Content::Object(_) | Content::List { .. } => false,
+        };
+        let form = accept::negotiate(self.headers, watch)?;
+        let Answer { code, headers, content } = answer;
+        let json = |bytes: Bytes| Content::Bytes(bytes);
+        let (content, content_type) = match (form.shape, content) {
+            (Shape::Whole, content) => return Ok(Answer { code, headers, content }),
+            (Shape::Metadata, Content::Object(object)) => {
+                (json(answer::partial_object(&object, "v1").into()), "application/json")
+            }
+            (Shape::Metadata, Content::List { list, .. }) => (json(answer::partial_list(&list)), "application/json"),
+            (Shape::Metadata, Content::Watch { events, .. }) => {
+                (Content::Stream(answer::partial_watch(events)), "application/json;stream=watch")
+            }
+            (Shape::Table(version), content) => {
+                let kind = api::resource(&self.info.group, &self.info.version, &self.info.resource);
+                let table = table::Table::new(kind, version, self.query.get("includeObject"), &self.inner.env)?;
+                match content {
+                    Content::Object(object) => (json(table.of_object(&object)), "application/json"),
+                    Content::List { list, .. } => (json(table.of_list(&list)), "application/json"),
+                    Content::Watch { events, .. } => {
+                        (Content::Stream(table.of_watch(events)), "application/json;stream=watch")
+                    }
+                    other => (other, "application/json"),
+                }
+            }
+            (_, content) => (content, "application/json"),
+        };
+        Ok(Answer { code, headers, content }.with(http::header::CONTENT_TYPE, content_type))
+    }
+
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+}
+
+/// `?timeout=32s`, which clients give in whole seconds, minutes or milliseconds.
+fn requested_timeout(query: &Query) -> Option<Duration> {
+    let text = query.get("timeout");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let number: f64 = text[..split].parse().ok()?;
+    let unit = match &text[split..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    (number > 0.0).then(|| Duration::from_secs_f64((number * unit).min(86_400.0)))
+}
+
+/// The release whose API this is.
+pub(crate) const GIT_VERSION: &str = "v1.35.4";
+
+fn version() -> Vec<u8> {
+    serde_json::json!({
+        "major": "1",
+        "minor": "35",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("linux/{}", match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other }),
+        "emulationMajor": "1",
+        "emulationMinor": "35",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "34",
+    })
+    .to_string()
+    .into_bytes()
+}

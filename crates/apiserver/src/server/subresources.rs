@@ -1,0 +1,169 @@
+//! Subresources: status, scale, binding, eviction, tokens, finalize, and the streams to a node.
+
+mod eviction;
+mod scale;
+
+use std::sync::Arc;
+
+use api::Kind;
+use apimachinery::{Object, Status, Value};
+use bytes::Bytes;
+
+use super::Request;
+use super::resources::LazyBody;
+use crate::answer::{Answer, Content};
+use crate::body::{self, Expected};
+use crate::registry::{Change, Resource, WriteOptions, timestamp};
+
+impl Request<'_> {
+    pub(super) async fn subresource(
+        &self,
+        kind: &'static Kind,
+        body: LazyBody,
+        upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Result<Answer, Status> {
+        let info = &self.info;
+        let Some(subresource) = kind.subresource(&info.subresource) else { return Err(Status::path_not_found()) };
+        let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource).cloned() else {
+            return Err(Status::path_not_found());
+        };
+        if matches!(
+            (kind.kind, subresource.name),
+            ("Pod" | "Node" | "Service", "proxy") | ("Pod", "log" | "exec" | "attach" | "portforward")
+        ) {
+            return self.inner.nodes.connect(self, kind, body, upgrade).await;
+        }
+        if !subresource.verbs.contains(&info.verb.as_str()) {
+            return Err(Status::method_not_allowed(&kind.group_resource(), &info.verb));
+        }
+        match (subresource.name, info.verb.as_str()) {
+            ("scale", _) => self.scale(&resource, body.await?).await,
+            ("binding", _) => self.bind(body.await?, Some(&info.name)).await,
+            ("eviction", _) => self.evict(&resource, body.await?).await,
+            ("token", _) => self.token(&resource, body.await?).await,
+            (_, "get") => self.get(&resource).await,
+            (_, "update") => self.update(&resource, body.await?).await,
+            (_, "patch") => self.patch(&resource, body.await?).await,
+            (_, verb) => Err(Status::method_not_allowed(&kind.group_resource(), verb)),
+        }
+    }
+
+    /// Decodes a body of the kind that a subresource takes.
+    fn body_of(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        body: &Bytes,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        let schema = api::type_of(group, version, kind).ok_or_else(Status::path_not_found)?;
+        let expected = Expected { group, version, kind, schema };
+        let decoded = body::decode(self.headers, body, expected, options.validation)?;
+        self.warnings.lock().extend(decoded.warnings);
+        Ok(decoded.value)
+    }
+
+    /// Binds a pod to a node: `pods/{name}/binding`, or `bindings` whose body names the pod. Upstream: BindingREST.
+    pub(super) async fn bind(&self, body: Bytes, name: Option<&str>) -> Result<Answer, Status> {
+        let options = WriteOptions::parse(&self.query, "CreateOptions")?;
+        let binding = self.body_of("", "v1", "Binding", &body, &options)?;
+        let own = binding.str_at(&["metadata", "name"]).unwrap_or_default();
+        let name = match name {
+            Some(name) if !own.is_empty() && own != name => {
+                return Err(Status::bad_request("name in URL does not match name in Binding object"));
+            }
+            Some(name) => name,
+            None => own,
+        };
+        let (kind, node) = (
+            binding.str_at(&["target", "kind"]).unwrap_or_default(),
+            binding.str_at(&["target", "name"]).unwrap_or_default(),
+        );
+        let mut errors = Vec::new();
+        if !matches!(kind, "" | "Node") {
+            errors.push(apimachinery::FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
+        }
+        if node.is_empty() {
+            errors.push(apimachinery::FieldError::required("target.name", ""));
+        }
+        if !errors.is_empty() {
+            let kind = apimachinery::GroupKind { group: String::new(), kind: "Binding".into() };
+            return Err(Status::invalid(&kind, name, &errors));
+        }
+        let pods = self.inner.registry.resource("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
+        let uid = binding.str_at(&["metadata", "uid"]).unwrap_or_default();
+        let now = timestamp(self.inner.env.now());
+        let conflict = |why: &str| Status::conflict(&apimachinery::GroupResource::new("", "pods/binding"), name, why);
+        let edit = |pod: &mut Value| {
+            if !uid.is_empty() && pod.str_at(&["metadata", "uid"]) != Some(uid) {
+                let own = pod.str_at(&["metadata", "uid"]).unwrap_or_default();
+                return Err(conflict(&format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
+                )));
+            }
+            if pod.at(&["metadata", "deletionTimestamp"]).is_some() {
+                return Err(conflict(&format!("pod {name} is being deleted, cannot be assigned to a host")));
+            }
+            if let Some(host) = pod.str_at(&["spec", "nodeName"]).filter(|host| !host.is_empty()) {
+                return Err(conflict(&format!("pod {name} is already assigned to node {host:?}")));
+            }
+            if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {
+                return Err(conflict(&format!("pod {name} has non-empty .spec.schedulingGates")));
+            }
+            pod.set(&["spec", "nodeName"], node);
+            for member in ["annotations", "labels"] {
+                for (key, value) in
+                    binding.at(&["metadata", member]).and_then(Value::as_object).into_iter().flat_map(|map| map.iter())
+                {
+                    pod.set(&["metadata", member, key], value);
+                }
+            }
+            set_condition(pod, "PodScheduled", "True", &now);
+            Ok(())
+        };
+        let call = crate::registry::Call { subresource: "binding", ..self.call(&pods, name, options.dry_run) };
+        call.update(&Change::Edit(&edit)).await?;
+        let mut status = Status::deleted(&Default::default(), "", "");
+        (status.code, status.details) = (201, None);
+        Ok(Answer::new(http::StatusCode::CREATED, Content::Status(status)))
+    }
+
+    /// A token for a service account. Upstream: TokenREST.
+    async fn token(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
+        let options = WriteOptions::parse(&self.query, "CreateOptions")?;
+        let (group, version, kind) = ("authentication.k8s.io", "v1", "TokenRequest");
+        let request = self.body_of(group, version, kind, &body, &options)?;
+        let (namespace, name) = (self.info.namespace.as_str(), self.info.name.as_str());
+        self.inner.registry.get(resource, &self.key(resource), name, "").await?;
+        let mut value = self.inner.access.token(&self.user, namespace, name, request)?;
+        value.set(&["apiVersion"], format!("{group}/{version}"));
+        value.set(&["kind"], kind);
+        let object = Object::new(&value, 0).map_err(Status::internal)?;
+        Ok(Answer::created(Arc::new(object), true))
+    }
+}
+
+/// Sets a condition in `status.conditions`; the transition time changes only with the status.
+fn set_condition(object: &mut Value, kind: &str, status: &str, now: &str) {
+    let mut conditions = object.items_at(&["status", "conditions"]).to_vec();
+    let known = conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == Some(kind));
+    match known {
+        Some(condition) if condition.str_at(&["status"]) == Some(status) => return,
+        Some(condition) => {
+            condition.set(&["status"], status);
+            condition.set(&["lastTransitionTime"], now);
+            condition.remove(&["reason"]);
+            condition.remove(&["message"]);
+        }
+        None => {
+            let mut condition = Value::object();
+            condition.set(&["type"], kind);
+            condition.set(&["status"], status);
+            condition.set(&["lastProbeTime"], Value::Null);
+            condition.set(&["lastTransitionTime"], now);
+            conditions.push(condition);
+        }
+    }
+    object.set(&["status", "conditions"], conditions);
+}

@@ -1,0 +1,107 @@
+//! `scale`: the replica count of a workload as an object of its own. Upstream: autoscaling/v1 Scale.
+
+use std::sync::Arc;
+
+use apimachinery::{FieldError, GroupKind, Object, Selector, Status, Value};
+use bytes::Bytes;
+
+use crate::answer::Answer;
+use crate::body;
+use crate::registry::{Call, Change, Resource, WriteOptions, apply_patch};
+use crate::server::Request;
+
+const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+impl Request<'_> {
+    pub(super) async fn scale(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
+        if self.info.verb == "get" {
+            let object = self.inner.registry.get(resource, &self.key(resource), &self.info.name, "").await?;
+            return Ok(Answer::object(Arc::new(scale_of(&object.to_value())?)));
+        }
+        let patching = self.info.verb == "patch";
+        let options = WriteOptions::parse(&self.query, if patching { "PatchOptions" } else { "UpdateOptions" })?;
+        let schema = api::type_of(GVK.0, GVK.1, GVK.2).ok_or_else(Status::path_not_found)?;
+        let given = match patching {
+            true => body::decode_patch(&body)?,
+            false => self.body_of(GVK.0, GVK.1, GVK.2, &body, &options)?,
+        };
+        let kind = patching.then(|| self.patch_kind()).transpose()?;
+        let edit = |object: &mut Value| {
+            let old = scale_of(object)?.to_value();
+            let new = match kind {
+                None => given.clone(),
+                Some(kind) => {
+                    let patched = apply_patch(old.clone(), kind, &given, schema)?;
+                    schema.canonical(patched).map_err(|error| Status::bad_request(error.to_string()))?.value
+                }
+            };
+            self.check_scale(&new, &old)?;
+            // Whoever changes a scale meets the revision of the object it is the scale of.
+            if let Some(revision) = new.str_at(&["metadata", "resourceVersion"]).filter(|revision| !revision.is_empty())
+                && old.str_at(&["metadata", "resourceVersion"]) != Some(revision)
+            {
+                return Err(Status::modified(&resource.group_resource(), &self.info.name));
+            }
+            object.set(&["spec", "replicas"], new.i64_at(&["spec", "replicas"]).unwrap_or_default());
+            Ok(())
+        };
+        let call = Call { subresource: "", ..self.call(resource, &self.info.name, options.dry_run) };
+        let (object, _) = call.update(&Change::Edit(&edit)).await?;
+        Ok(Answer::object(Arc::new(scale_of(&object.to_value())?)))
+    }
+
+    fn check_scale(&self, new: &Value, old: &Value) -> Result<(), Status> {
+        let text = |of: &Value, key: &str| of.str_at(&["metadata", key]).unwrap_or_default().to_owned();
+        let name = text(new, "name");
+        if !name.is_empty() && name != self.info.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                self.info.name
+            )));
+        }
+        let (uid, old_uid) = (text(new, "uid"), text(old, "uid"));
+        if !uid.is_empty() && uid != old_uid {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+            let resource = apimachinery::GroupResource::new(&*self.info.group, &*self.info.resource);
+            return Err(Status::conflict(&resource, &self.info.name, &why));
+        }
+        let replicas = new.i64_at(&["spec", "replicas"]).unwrap_or_default();
+        if replicas < 0 {
+            let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+            let kind = GroupKind { group: "autoscaling".into(), kind: "Scale".into() };
+            return Err(Status::invalid(&kind, &self.info.name, &[error]));
+        }
+        Ok(())
+    }
+}
+
+/// The scale of a workload, at the workload's revision.
+fn scale_of(object: &Value) -> Result<Object, Status> {
+    let mut scale = Value::object();
+    scale.set(&["apiVersion"], "autoscaling/v1");
+    scale.set(&["kind"], "Scale");
+    for key in ["name", "namespace", "uid", "creationTimestamp", "resourceVersion"] {
+        if let Some(value) = object.at(&["metadata", key]) {
+            scale.set(&["metadata", key], value);
+        }
+    }
+    scale.set(&["spec"], Value::object());
+    if let Some(replicas) = object.i64_at(&["spec", "replicas"]).filter(|replicas| *replicas != 0) {
+        scale.set(&["spec", "replicas"], replicas);
+    }
+    scale.set(&["status", "replicas"], object.i64_at(&["status", "replicas"]).unwrap_or_default());
+    let selector = match object.at(&["spec", "selector"]) {
+        None => None,
+        Some(selector) if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() => {
+            Some(Selector::from_label_selector(Some(selector)).map_err(Status::internal)?)
+        }
+        Some(plain) => {
+            let labels = plain.as_object().into_iter().flat_map(|map| map.iter());
+            Some(Selector::from_labels(labels.filter_map(|(key, value)| Some((key, value.as_str()?)))))
+        }
+    };
+    if let Some(selector) = selector.filter(|selector| !selector.is_everything()) {
+        scale.set(&["status", "selector"], selector.to_string());
+    }
+    Object::from_answer(&scale).map_err(Status::internal)
+}

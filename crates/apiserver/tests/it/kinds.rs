@@ -1,0 +1,154 @@
+//! Every stored kind can be created, read, listed, watched, updated, patched and deleted.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, next};
+
+/// The least that each kind wants besides its name.
+fn body(kind: &str) -> Value {
+    let template =
+        json!({ "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    let selector = json!({ "matchLabels": { "a": "b" } });
+    let mut job_template = template.clone();
+    job_template["spec"]["restartPolicy"] = "Never".into();
+    match kind {
+        "Pod" => json!({ "spec": { "containers": [{ "name": "c", "image": "i" }] } }),
+        "PodTemplate" => json!({ "template": template }),
+        "ReplicationController" => json!({ "spec": { "selector": { "a": "b" }, "template": template } }),
+        "Deployment" | "ReplicaSet" | "DaemonSet" => json!({ "spec": { "selector": selector, "template": template } }),
+        "StatefulSet" => json!({ "spec": { "serviceName": "s", "selector": selector, "template": template } }),
+        "Job" => json!({ "spec": { "template": job_template } }),
+        "CronJob" => {
+            json!({ "spec": { "schedule": "* * * * *", "jobTemplate": { "spec": { "template": job_template } } } })
+        }
+        "Service" => json!({ "spec": { "ports": [{ "port": 80 }], "selector": { "a": "b" } } }),
+        "Endpoints" => json!({ "subsets": [{ "addresses": [{ "ip": "10.0.0.1" }], "ports": [{ "port": 80 }] }] }),
+        "EndpointSlice" => json!({ "addressType": "IPv4", "endpoints": [{ "addresses": ["10.0.0.1"] }] }),
+        "Event" => {
+            json!({ "involvedObject": { "namespace": "test", "name": "x", "kind": "Pod" }, "reason": "R", "type": "Normal" })
+        }
+        "EventsEvent" => json!({
+            "regarding": { "namespace": "test", "name": "x", "kind": "Pod" }, "reason": "R", "type": "Normal", "action": "A",
+            "reportingController": "example.com/c", "reportingInstance": "i", "eventTime": "2026-01-01T00:00:00.000000Z",
+        }),
+        "PersistentVolume" => {
+            json!({ "spec": { "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "hostPath": { "path": "/x" } } })
+        }
+        "PersistentVolumeClaim" => {
+            json!({ "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } })
+        }
+        "RoleBinding" => json!({ "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "x" } }),
+        "ClusterRoleBinding" => {
+            json!({ "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x" } })
+        }
+        "HorizontalPodAutoscaler" => {
+            json!({ "spec": { "maxReplicas": 3, "scaleTargetRef": { "kind": "Deployment", "name": "d", "apiVersion": "apps/v1" } } })
+        }
+        "CertificateSigningRequest" => {
+            json!({ "spec": { "request": "eA==", "signerName": "example.com/s", "usages": ["client auth"] } })
+        }
+        "Ingress" => json!({ "spec": { "defaultBackend": { "service": { "name": "s", "port": { "number": 80 } } } } }),
+        "IngressClass" => json!({ "spec": { "controller": "example.com/c" } }),
+        "IPAddress" => json!({ "spec": { "parentRef": { "resource": "services", "namespace": "test", "name": "s" } } }),
+        "NetworkPolicy" => json!({ "spec": { "podSelector": {} } }),
+        "ServiceCIDR" => json!({ "spec": { "cidrs": ["10.200.0.0/24"] } }),
+        "RuntimeClass" => json!({ "handler": "h" }),
+        "PriorityClass" => json!({ "value": 5 }),
+        "StorageClass" => json!({ "provisioner": "example.com/p" }),
+        "CSIDriver" => json!({ "spec": {} }),
+        "CSINode" => json!({ "spec": { "drivers": [] } }),
+        "CSIStorageCapacity" => json!({ "storageClassName": "s" }),
+        "VolumeAttachment" => {
+            json!({ "spec": { "attacher": "example.com/a", "nodeName": "n", "source": { "persistentVolumeName": "pv" } } })
+        }
+        "VolumeAttributesClass" => json!({ "driverName": "example.com/d", "parameters": { "a": "b" } }),
+        "ValidatingAdmissionPolicy" => json!({ "spec": {
+            "matchConstraints": { "resourceRules": [{ "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"] }] },
+            "validations": [{ "expression": "true" }] } }),
+        "ValidatingAdmissionPolicyBinding" => json!({ "spec": { "policyName": "p", "validationActions": ["Deny"] } }),
+        "FlowSchema" => json!({ "spec": { "matchingPrecedence": 5, "priorityLevelConfiguration": { "name": "p" } } }),
+        "PriorityLevelConfiguration" => {
+            json!({ "spec": { "type": "Limited", "limited": { "limitResponse": { "type": "Reject" } } } })
+        }
+        "DeviceClass" => json!({ "spec": {} }),
+        "ResourceClaim" => json!({ "spec": {} }),
+        "ResourceClaimTemplate" => json!({ "spec": { "spec": {} } }),
+        "ResourceSlice" => {
+            json!({ "spec": { "driver": "example.com", "pool": { "name": "p", "generation": 1, "resourceSliceCount": 1 }, "nodeName": "n", "devices": [] } })
+        }
+        _ => json!({}),
+    }
+}
+
+#[tokio::test]
+async fn every_kind_lives_and_dies() {
+    let fixture = Fixture::start().await;
+    fixture.ok("POST", "/api/v1/namespaces", r#"{"metadata":{"name":"test"}}"#).await;
+    for kind in api::kinds().iter().filter(|kind| kind.storage.is_some()) {
+        let root = api::openapi::root(kind.group, kind.version);
+        let collection = match kind.namespaced {
+            true => format!("/{root}/namespaces/test/{}", kind.resource),
+            false => format!("/{root}/{}", kind.resource),
+        };
+        let name = match kind.kind {
+            "IPAddress" => "192.168.7.9",
+            "CSIDriver" => "driver.example.com",
+            _ => "x",
+        };
+        let mut object = body(if kind.group == "events.k8s.io" { "EventsEvent" } else { kind.kind });
+        object["apiVersion"] = kind.api_version().into();
+        object["kind"] = kind.kind.into();
+        object["metadata"] = json!({ "name": name, "labels": { "it": "yes" } });
+        let one = format!("{collection}/{name}");
+        let mut events = fixture.watch(&format!("{collection}?watch=1&labelSelector=it%3Dyes")).await;
+
+        let strict = format!("{collection}?fieldValidation=Strict");
+        let created = fixture.ok("POST", &strict, &object.to_string()).await;
+        assert_eq!(created["kind"], kind.kind);
+        assert_eq!(created["apiVersion"], kind.api_version());
+        assert!(created["metadata"]["uid"].is_string() && created["metadata"]["creationTimestamp"].is_string());
+        assert_eq!(next(&mut events).await, format!("ADDED {name}"), "{one}");
+        fixture.check("POST", &collection, &object.to_string(), 409, "already exists").await;
+
+        let read = fixture.ok("GET", &one, "").await;
+        assert_eq!(read, created, "{one}");
+        let list = fixture
+            .ok("GET", &format!("{collection}?labelSelector=it%3Dyes&fieldSelector=metadata.name%3D{name}"), "")
+            .await;
+        assert_eq!(list["items"], json!([read]));
+
+        let mut changed = read.clone();
+        changed["metadata"]["labels"]["more"] = "x".into();
+        let updated = fixture.ok("PUT", &one, &changed.to_string()).await;
+        assert_eq!(updated["metadata"]["labels"]["more"], "x");
+        assert_ne!(updated["metadata"]["resourceVersion"], read["metadata"]["resourceVersion"]);
+        assert_eq!(next(&mut events).await, format!("MODIFIED {name}"));
+        fixture.check("PUT", &one, &changed.to_string(), 409, "the object has been modified").await;
+        let same = fixture.ok("PUT", &one, &updated.to_string()).await;
+        assert_eq!(same, updated, "an equal body is not written");
+
+        let patched = fixture.ok("PATCH", &one, r#"{"metadata":{"annotations":{"a":"b"}}}"#).await;
+        assert_eq!(patched["metadata"]["annotations"]["a"], "b");
+        assert_eq!(next(&mut events).await, format!("MODIFIED {name}"));
+
+        fixture.ok("DELETE", &one, "").await;
+        if kind.kind == "Namespace" {
+            assert_eq!(next(&mut events).await, "MODIFIED x");
+            continue;
+        }
+        assert_eq!(next(&mut events).await, format!("DELETED {name}"));
+        fixture.check("GET", &one, "", 404, "not found").await;
+    }
+}
+
+#[tokio::test]
+async fn tables_of_every_kind() {
+    let fixture = Fixture::start().await;
+    for kind in api::kinds().iter().filter(|kind| kind.has_verb("list")) {
+        let path = format!("/{}/{}", api::openapi::root(kind.group, kind.version), kind.resource);
+        let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+        let table = fixture.send_as("GET", &path, "", b"", &accept).await;
+        assert_eq!((table.code, table.json["kind"].as_str()), (200, Some("Table")), "{path}: {}", table.text);
+        assert_eq!(table.json["columnDefinitions"].as_array().unwrap().len(), kind.columns.len());
+    }
+}

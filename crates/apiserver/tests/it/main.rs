@@ -1,0 +1,7 @@
+//! The server as its clients see it: through `Local`, and over real TLS.
+
+mod fixture;
+mod kinds;
+mod lists;
+mod wire;
+mod writes;
