@@ -30,6 +30,8 @@ struct State<K> {
     /// In `ready`, or to be put there when its processing is done.
     dirty: BTreeSet<K>,
     processing: BTreeSet<K>,
+    /// When a key is due; entries of `delayed` that say otherwise no longer count.
+    due: BTreeMap<K, Instant>,
     delayed: BinaryHeap<Reverse<(Instant, K)>>,
     failures: BTreeMap<K, u32>,
 }
@@ -46,6 +48,7 @@ impl<K: Ord + Clone> Workqueue<K> {
             ready: VecDeque::new(),
             dirty: BTreeSet::new(),
             processing: BTreeSet::new(),
+            due: BTreeMap::new(),
             delayed: BinaryHeap::new(),
             failures: BTreeMap::new(),
         };
@@ -59,13 +62,17 @@ impl<K: Ord + Clone> Workqueue<K> {
         }
     }
 
-    /// Asks for work on `key` after `delay`.
+    /// Asks for work on `key` after `delay`; of several delays of a key, the one that ends first counts.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
         let due = self.0.env.monotonic() + delay;
         let mut state = self.0.state.lock();
+        if state.due.get(&key).is_some_and(|known| *known <= due) {
+            return;
+        }
+        state.due.insert(key.clone(), due);
         state.delayed.push(Reverse((due, key)));
         drop(state);
         self.0.changed.notify_one();
@@ -148,7 +155,10 @@ impl<K: Ord + Clone> State<K> {
         while let Some(Reverse((due, _))) = self.delayed.peek()
             && *due <= now
         {
-            if let Some(Reverse((_, key))) = self.delayed.pop() {
+            if let Some(Reverse((due, key))) = self.delayed.pop()
+                && self.due.get(&key) == Some(&due)
+            {
+                self.due.remove(&key);
                 self.add(key);
             }
         }
@@ -212,6 +222,19 @@ mod tests {
         assert!(env.monotonic() > start);
         queue.forget(&"a");
         assert_eq!(queue.failures(&"a"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_delays_the_first_to_end_counts() {
+        let (env, queue) = queue();
+        let before = env.monotonic();
+        for seconds in [9, 5, 7] {
+            queue.add_after("a", Duration::from_secs(seconds));
+        }
+        assert_eq!(queue.get().await, "a");
+        assert_eq!((env.monotonic() - before).as_secs(), 5);
+        queue.done(&"a");
+        assert!(env.timeout(Duration::from_secs(60), queue.get()).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
