@@ -1,7 +1,7 @@
 //! The gate before the registry: who asks, what they may do, and what becomes of what they write.
 //!
-//! [`Authenticator`] says who asks, [`Gate::authorize`] whether they may, [`admission::Chain`] completes and refuses
-//! writes; [`Guard`] is all of them for a server. All of it decides on memory alone: the indexes here follow watch events ([`Gate::observe`]), everything else is
+//! [`Authenticator`] says who asks, [`Gate::authorize`] whether they may, and [`admission::Chain`] completes and
+//! refuses writes; [`Access`](crate::access::Access) joins them to a server. All of it decides on memory alone: the indexes here follow watch events ([`Gate::observe`]), everything else is
 //! looked up in the watch cache through [`Objects`](crate::strategy::Objects).
 
 pub(crate) mod admission;
@@ -9,7 +9,6 @@ mod attributes;
 mod authentication;
 pub(crate) mod bootstrap;
 mod escalation;
-mod guard;
 mod impersonation;
 mod node;
 mod rbac;
@@ -18,11 +17,10 @@ mod rule;
 mod token;
 
 pub(crate) use attributes::{Attributes, Decision};
-use authentication::Authenticator;
-pub(crate) use guard::Guard;
-use impersonation::impersonate;
-use review::{Reviewer, review};
-use token::TokenIssuer;
+pub(crate) use authentication::Authenticator;
+pub(crate) use impersonation::impersonate;
+pub(crate) use review::{Reviewer, review};
+pub(crate) use token::TokenIssuer;
 
 use apimachinery::{Object, ObjectKey, Status};
 
@@ -46,12 +44,6 @@ impl Gate {
             "rbac.authorization.k8s.io" => self.rbac.observe(resource, key, object),
             _ => self.nodes.observe(group, resource, key, object),
         }
-    }
-
-    /// Forgets everything observed.
-    fn clear(&self) {
-        self.rbac.clear();
-        self.nodes.clear();
     }
 
     /// Group and resource of what [`Gate::observe`] wants to see, from the first object on.
@@ -90,13 +82,8 @@ impl Gate {
 
     /// All rules that apply to `user` in `namespace`; and why the list may be incomplete.
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<rule::Rule>, bool, Vec<String>) {
-        let (mut rules, mut errors) = self.rbac.rules_for(user, namespace);
+        let (rules, mut errors) = self.rbac.rules_for(user, namespace);
         let mut incomplete = false;
-        if user.is_in(MASTERS) {
-            let all = || vec!["*".to_owned()];
-            rules.insert(0, rule::Rule { verbs: all(), groups: all(), resources: all(), ..Default::default() });
-            rules.insert(1, rule::Rule { verbs: all(), urls: all(), ..Default::default() });
-        }
         if node::node_of(user).is_some() {
             incomplete = true;
             errors.insert(0, "node authorizer does not support user rule resolution".to_owned());

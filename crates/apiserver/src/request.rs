@@ -20,8 +20,6 @@ pub(crate) struct RequestInfo {
     pub name: String,
     /// What follows the subresource: the path of a proxy.
     pub rest: String,
-    /// The field selector of a list, watch or deletion of many; empty for other requests, and for one that can't be read.
-    pub field_selector: apimachinery::FieldSelector,
 }
 
 /// Decoded query parameters, in order.
@@ -59,8 +57,8 @@ impl RequestInfo {
         info.read_resource(&parts);
         info.verb = verb(method, &info, &query, watch_prefix);
         if info.name.is_empty() && matches!(&*info.verb, "list" | "watch" | "deletecollection") {
-            info.field_selector = apimachinery::FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
-            info.name = info.field_selector.exact("metadata.name").unwrap_or_default().to_owned();
+            let selector = apimachinery::FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+            info.name = selector.exact("metadata.name").unwrap_or_default().to_owned();
         }
         (info, query)
     }

@@ -10,6 +10,7 @@ pub(crate) struct Attributes<'a> {
     pub user: &'a UserInfo,
     pub verb: &'a str,
     pub group: &'a str,
+    #[allow(dead_code)] // no authoriser of ours asks, but it is part of the question
     pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,

@@ -35,10 +35,6 @@ impl Nodes {
         self.0.write().observe(group, resource, key, object);
     }
 
-    pub(crate) fn clear(&self) {
-        *self.0.write() = Graph::default();
-    }
-
     pub(crate) fn authorize(&self, request: &Attributes<'_>) -> Decision {
         let Some(node) = node_of(request.user) else {
             return Decision::default();

@@ -84,10 +84,6 @@ impl Rbac {
         }
     }
 
-    pub(crate) fn clear(&self) {
-        *self.0.write() = Index::default();
-    }
-
     pub(crate) fn authorize(&self, request: &Attributes<'_>) -> Decision {
         let index = self.0.read();
         let mut errors = Vec::new();

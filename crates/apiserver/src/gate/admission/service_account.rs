@@ -22,10 +22,11 @@ impl Plugin for ServiceAccount {
         if !concerned || is_mirror(pod) {
             return Ok(());
         }
-        if pod.str_at(&["spec", "serviceAccountName"]).unwrap_or_default().is_empty() {
-            pod.set(&["spec", "serviceAccountName"], "default");
-            pod.set(&["spec", "serviceAccount"], "default");
-        }
+        // The field's old name is kept with it.
+        let names = ["serviceAccountName", "serviceAccount"].map(|key| pod.str_at(&["spec", key]).unwrap_or_default());
+        let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or("default").to_owned();
+        pod.set(&["spec", "serviceAccountName"], name.as_str());
+        pod.set(&["spec", "serviceAccount"], name);
         let account = account_of(write, pod)?.to_value();
         let wanted = |of: &Value, path: &[&str]| of.bool_at(path);
         let automount = wanted(pod, &["spec", "automountServiceAccountToken"])
