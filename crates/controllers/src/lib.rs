@@ -1,1 +1,154 @@
-//! The control loops of the controller manager.
+//! The control loops of upstream's controller manager: each makes one part of the cluster match what objects ask for.
+//!
+//! It sees the cluster through `client` only: informers to read, requests to write. It knows no store and no transport, and no
+//! controller knows another. The main path: [`build`] makes them all; [`Controllers::run`] waits for the lease if there is one
+//! and runs each under the client's runner until shutdown.
+//!
+//! ```no_run
+//! # async fn example(client: client::Client) -> Result<(), controllers::BuildError> {
+//! let config = controllers::Config::new(client, b"-----BEGIN CERTIFICATE-----...".to_vec());
+//! controllers::build(config)?.run(std::future::pending()).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod claim;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod garbage_collector;
+mod meta;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod pod_garbage;
+mod replica_set;
+mod root_ca;
+mod service;
+mod service_account;
+mod taint_eviction;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use client::{Client, Controller, EventRecorder, Informers, LeaderElection, TaskGuard};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ipnet::IpNet;
+
+/// What the controllers need to know.
+#[derive(Clone)]
+pub struct Config {
+    pub client: Client,
+    /// The bundle that every namespace's `kube-root-ca.crt` carries, PEM.
+    pub root_ca: Vec<u8>,
+    /// Where nodes' pod ranges are taken from: none, or one for each address family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Prefix lengths of a node's IPv4 and IPv6 range.
+    pub node_prefixes: (u8, u8),
+    /// `None`: this is the only process that runs controllers.
+    pub leader_election: Option<LeaderElection>,
+}
+
+impl Config {
+    /// Upstream's defaults, without ranges for nodes and without leader election.
+    pub fn new(client: Client, root_ca: Vec<u8>) -> Config {
+        Config { client, root_ca, cluster_cidrs: Vec::new(), node_prefixes: (24, 64), leader_election: None }
+    }
+}
+
+/// Why a configuration cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("the root CA bundle is not text")]
+    RootCa(#[from] std::string::FromUtf8Error),
+    #[error("the cluster range {range} is smaller than a node's, which has {prefix} bits")]
+    NodePrefix { range: IpNet, prefix: u8 },
+    #[error("there are two cluster ranges of the same address family: {0} and {1}")]
+    SameFamily(IpNet, IpNet),
+}
+
+/// The controllers, ready to run.
+pub struct Controllers {
+    config: Config,
+    root_ca: Arc<str>,
+}
+
+/// Checks `config`.
+pub fn build(config: Config) -> Result<Controllers, BuildError> {
+    let root_ca = String::from_utf8(config.root_ca.clone())?.into();
+    node_ipam::check(&config.cluster_cidrs, config.node_prefixes)?;
+    Ok(Controllers { config, root_ca })
+}
+
+impl Controllers {
+    /// Runs until `shutdown`, or for ever.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let run = async {
+            match &self.config.leader_election {
+                None => self.term().await,
+                Some(election) => election.run(&self.config.client, || self.term()).await,
+            }
+        };
+        tokio::select! {
+            () = run => {}
+            () = shutdown => {
+                if let Some(election) = &self.config.leader_election {
+                    election.release(&self.config.client).await;
+                }
+            }
+        }
+    }
+
+    /// Runs every controller until dropped.
+    async fn term(&self) {
+        let setup = Setup {
+            client: self.config.client.clone(),
+            informers: Informers::new(self.config.client.clone()),
+            config: &self.config,
+            root_ca: self.root_ca.clone(),
+        };
+        let mut tasks: Vec<TaskGuard> =
+            all(&setup).into_iter().map(|run| TaskGuard::new(setup.client.env().spawn(run))).collect();
+        for task in &mut tasks {
+            task.ended().await;
+        }
+    }
+}
+
+/// What a controller is made from.
+struct Setup<'a> {
+    client: Client,
+    informers: Informers,
+    config: &'a Config,
+    root_ca: Arc<str>,
+}
+
+impl Setup<'_> {
+    /// Events are told in the name of `component`.
+    fn recorder(&self, component: &str) -> EventRecorder {
+        EventRecorder::start(self.client.clone(), component, "")
+    }
+}
+
+/// Every controller.
+fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
+    vec![
+        run(setup, namespace::Namespaces::new(setup)),
+        run(setup, service_account::ServiceAccounts::new(setup)),
+        run(setup, root_ca::RootCa::new(setup)),
+        run(setup, deployment::Deployments::new(setup)),
+        run(setup, replica_set::ReplicaSets::new(setup)),
+        run(setup, endpoint_slice::EndpointSlices::new(setup)),
+        run(setup, endpoints::Endpoints::new(setup)),
+        run(setup, node_lifecycle::NodeLifecycle::new(setup)),
+        run(setup, taint_eviction::TaintEviction::new(setup)),
+        run(setup, pod_garbage::PodGarbage::new(setup)),
+        run(setup, node_ipam::NodeIpam::new(setup)),
+        garbage_collector::run(setup).boxed(),
+    ]
+}
+
+fn run(setup: &Setup<'_>, controller: impl Controller) -> BoxFuture<'static, ()> {
+    client::run(setup.client.clone(), Arc::new(controller)).boxed()
+}

@@ -1,0 +1,85 @@
+//! Which objects a controlling object manages: it adopts orphans that its selector matches and releases those that it no longer
+//! matches. Upstream: pkg/controller/controller_ref_manager.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, Selector, Value};
+use client::{Client, Error, Informer, PatchKind, Resource};
+
+use crate::meta::{CONTROLLER_INDEX, controller_reference, is_controller, metadata, orphans_of};
+
+/// Who claims what.
+pub(crate) struct Claim<'a> {
+    pub client: &'a Client,
+    pub owner: &'a Arc<Object>,
+    pub owner_resource: &'a Resource,
+    pub selector: &'a Selector,
+    pub dependents: &'a Informer,
+    /// Dependents that are of no interest are neither adopted nor released.
+    pub wanted: fn(&Object) -> bool,
+}
+
+impl Claim<'_> {
+    /// The dependents that are the owner's after adoptions and releases.
+    pub(crate) async fn claim(&self) -> Result<Vec<Arc<Object>>, Error> {
+        let mut claimed = Vec::new();
+        for dependent in self.dependents.by_index(CONTROLLER_INDEX, self.owner.uid()) {
+            let here = dependent.namespace() == self.owner.namespace() && (self.wanted)(&dependent);
+            if !here || !is_controller(dependent.controller(), self.owner) {
+                continue;
+            }
+            if self.selector.matches(&dependent) {
+                claimed.push(dependent);
+            } else if !self.owner.is_deleting() {
+                self.release(&dependent).await?;
+            }
+        }
+        if self.owner.is_deleting() || self.selector.is_everything() {
+            return Ok(claimed);
+        }
+        let mut may_adopt = false;
+        for orphan in self.dependents.by_index(CONTROLLER_INDEX, &orphans_of(self.owner.namespace())) {
+            if orphan.is_deleting() || !(self.wanted)(&orphan) || !self.selector.matches(&orphan) {
+                continue;
+            }
+            if !may_adopt && !self.owner_lives().await? {
+                break;
+            }
+            may_adopt = true;
+            claimed.extend(self.adopt(&orphan).await?);
+        }
+        Ok(claimed)
+    }
+
+    /// Asks the server, lest an owner that is already being deleted adopts.
+    async fn owner_lives(&self) -> Result<bool, Error> {
+        let fresh = self.client.find(self.owner_resource, self.owner.key()).await?;
+        Ok(fresh.is_some_and(|fresh| fresh.uid() == self.owner.uid() && !fresh.is_deleting()))
+    }
+
+    async fn adopt(&self, orphan: &Object) -> Result<Option<Arc<Object>>, Error> {
+        let mut references = metadata(orphan).items_at(&["ownerReferences"]).to_vec();
+        references.push(controller_reference(self.owner));
+        self.set_references(orphan, references).await
+    }
+
+    async fn release(&self, dependent: &Object) -> Result<(), Error> {
+        let mut references = metadata(dependent).items_at(&["ownerReferences"]).to_vec();
+        references.retain(|reference| reference.str_at(&["uid"]) != Some(self.owner.uid()));
+        self.set_references(dependent, references).await.map(drop)
+    }
+
+    /// `None` when the dependent is gone or another's by now.
+    async fn set_references(&self, dependent: &Object, references: Vec<Value>) -> Result<Option<Arc<Object>>, Error> {
+        let mut patch = Value::object();
+        patch.set(&["metadata", "uid"], dependent.uid());
+        patch.set(&["metadata", "resourceVersion"], dependent.revision().to_string());
+        patch.set(&["metadata", "ownerReferences"], Value::Array(references));
+        let resource = self.dependents.resource();
+        match self.client.patch(resource, dependent.key(), PatchKind::Merge, &patch).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() || error.is_invalid() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

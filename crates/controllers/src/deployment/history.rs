@@ -1,0 +1,99 @@
+//! Revisions: what a ReplicaSet remembers of its Deployment, and how many old sets are kept.
+
+use std::collections::BTreeMap;
+
+use client::{DeleteOptions, ReconcileError, resources};
+
+use super::Rollout;
+use super::view::{DESIRED, Deployment, MAX_REPLICAS, REVISION};
+
+const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// How long the list of earlier revisions may grow.
+const HISTORY_LENGTH: usize = 2000;
+
+/// The annotations that the set of the current template lacks. Upstream: SetNewReplicaSetAnnotations.
+pub(super) fn annotations_for(
+    deployment: &Deployment,
+    current: &BTreeMap<String, String>,
+    revision: i64,
+    exists: bool,
+) -> BTreeMap<String, String> {
+    let skipped = [LAST_APPLIED, REVISION, REVISION_HISTORY, DESIRED, MAX_REPLICAS, ROLLBACK_TO];
+    let copied = deployment.annotations.iter().filter(|(name, _)| !skipped.contains(&name.as_str()));
+    let mut wanted: BTreeMap<String, String> = copied.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let old = current.get(REVISION);
+    let old_number: i64 = old.and_then(|old| old.parse().ok()).unwrap_or_default();
+    if old_number < revision {
+        wanted.insert(REVISION.to_owned(), revision.to_string());
+        if let Some(old) = old {
+            wanted.insert(REVISION_HISTORY.to_owned(), remember(current.get(REVISION_HISTORY), old));
+        }
+    }
+    if !exists {
+        wanted.extend(size_annotations(deployment));
+    }
+    wanted.retain(|name, value| current.get(name) != Some(value));
+    wanted
+}
+
+/// The annotations from which a later change of size is told and shared out.
+pub(super) fn size_annotations(deployment: &Deployment) -> [(String, String); 2] {
+    let replicas = deployment.spec.replicas;
+    [
+        (DESIRED.to_owned(), replicas.to_string()),
+        (MAX_REPLICAS.to_owned(), (replicas + deployment.max_surge()).to_string()),
+    ]
+}
+
+/// `history` with `old` at its end, its beginning dropped where it gets too long.
+fn remember(history: Option<&String>, old: &str) -> String {
+    let mut history = history.cloned().unwrap_or_default();
+    if history.is_empty() {
+        return old.to_owned();
+    }
+    while history.len() + old.len() + 1 > HISTORY_LENGTH {
+        match history.split_once(',') {
+            Some((_, rest)) => history = rest.to_owned(),
+            None => return old.to_owned(),
+        }
+    }
+    format!("{history},{old}")
+}
+
+impl Rollout<'_> {
+    /// Deletes the oldest sets beyond the limit that have no pods.
+    pub(super) async fn clean_up(&self) -> Result<(), ReconcileError> {
+        let Some(limit) = self.deployment.history_limit() else { return Ok(()) };
+        let mut old: Vec<_> = self.old.iter().filter(|set| !set.object.is_deleting()).collect();
+        let surplus = old.len().saturating_sub(limit);
+        old.sort_by_key(|set| (set.revision(), set.created));
+        for set in old.into_iter().take(surplus) {
+            let settled = set.object.generation() <= set.status.observed_generation;
+            if set.status.replicas != 0 || set.replicas != 0 || !settled {
+                continue;
+            }
+            let options = DeleteOptions::uid(set.object.uid());
+            match self.client.delete(&resources::REPLICA_SETS, set.object.key(), &options).await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_revisions_are_remembered_up_to_a_length() {
+        assert_eq!(remember(None, "1"), "1");
+        assert_eq!(remember(Some(&"1,2".to_owned()), "3"), "1,2,3");
+        let long = vec!["7"; 1000].join(",");
+        let longer = remember(Some(&long), "12");
+        assert!(longer.len() <= HISTORY_LENGTH && longer.ends_with("7,12"));
+    }
+}

@@ -1,0 +1,289 @@
+//! EndpointSlices tell which pods are behind a Service. Upstream: pkg/controller/endpointslice, k8s.io/endpointslice.
+
+mod pack;
+mod trigger;
+
+use std::sync::Arc;
+
+use apimachinery::{Object, ObjectKey, Value};
+use client::{
+    Client, Controller, DeleteOptions, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue,
+    Selection, Watch, resources,
+};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::Service;
+
+use crate::Setup;
+use crate::meta::controller_reference;
+use crate::service::{
+    Backend, HEADLESS, LAST_CHANGE, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready,
+    services_of,
+};
+use pack::{Change, Desired};
+use trigger::Triggers;
+
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const OURSELVES: &str = "endpointslice-controller.k8s.io";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const SERVICE_INDEX: &str = "service";
+
+pub(crate) struct EndpointSlices {
+    services: Informer,
+    pods: Informer,
+    slices: Informer,
+    nodes: Informer,
+    events: EventRecorder,
+    triggers: Triggers,
+}
+
+/// A pod's node is not there: its endpoint is left out until it is.
+#[derive(Debug, thiserror::Error)]
+#[error("skipping pods of service {service}, their nodes do not exist: {nodes:?}")]
+struct MissingNodes {
+    service: ObjectKey,
+    nodes: Vec<String>,
+}
+
+impl EndpointSlices {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let services = setup.informers.of(&resources::SERVICES);
+        index_selectors(&services);
+        let ours = Selection::all().labels(format!("{MANAGED_BY}={OURSELVES}"));
+        let slices = setup.informers.selected(&resources::ENDPOINT_SLICES, ours);
+        slices.index(SERVICE_INDEX, |slice| {
+            let name = slice.label(SERVICE_NAME);
+            name.map(|name| format!("{}/{name}", slice.namespace())).into_iter().collect()
+        });
+        EndpointSlices {
+            services,
+            pods: setup.informers.of(&resources::PODS),
+            slices,
+            nodes: setup.informers.of(&resources::NODES),
+            events: setup.recorder("endpoint-slice-controller"),
+            triggers: Triggers::default(),
+        }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.services.get(key) else {
+            // The slices are the Service's own, and go with it.
+            self.triggers.forget(key);
+            return Ok(Requeue::No);
+        };
+        let Some((service, backends)) = backends(&object, &self.pods)? else { return Ok(Requeue::No) };
+        let changed = self.triggers.changed(key, &object, &backends);
+        let existing: Vec<_> = self.slices.by_index(SERVICE_INDEX, &key.to_string());
+        let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
+        let mut missing = Vec::new();
+        let mut changes = Vec::new();
+        let families = families(&service);
+        for slice in &existing {
+            if !families.iter().any(|family| slice.to_value().str_at(&["addressType"]) == Some(family)) {
+                changes.push(Change::Delete(slice.clone()));
+            }
+        }
+        for family in families {
+            let desired = self.desired(&service, &backends, family, &mut missing);
+            changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &object, &service)));
+        }
+        for change in changes {
+            if let Err(error) = apply(ctx.client(), &object, change, changed.as_deref()).await {
+                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
+                self.events.warning(&object, "FailedToUpdateEndpointSlices", message);
+                return Err(error.into());
+            }
+        }
+        if !missing.is_empty() {
+            return Err(MissingNodes { service: key.clone(), nodes: missing }.into());
+        }
+        Ok(Requeue::No)
+    }
+
+    /// The endpoints of one family, by the ports they serve on.
+    fn desired(
+        &self,
+        service: &Service,
+        backends: &[Backend],
+        family: &'static str,
+        missing: &mut Vec<String>,
+    ) -> Vec<Desired> {
+        let mut desired: Vec<Desired> = Vec::new();
+        for backend in backends {
+            let node = backend.node();
+            let node_object = node.and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
+            if let Some(node) = node
+                && node_object.is_none()
+                && !publishes_not_ready(service)
+            {
+                missing.push(node.to_owned());
+                continue;
+            }
+            let addresses = backend.addresses(family == "IPv6");
+            if addresses.is_empty() {
+                continue;
+            }
+            let ports = ports(service, backend);
+            let endpoint = endpoint(service, backend, addresses, node_object.as_deref());
+            match desired.iter_mut().find(|desired| desired.ports == ports) {
+                Some(desired) => desired.endpoints.push(endpoint),
+                None => desired.push(Desired { ports, endpoints: vec![endpoint] }),
+            }
+        }
+        desired
+    }
+}
+
+/// The address types that the Service's endpoints have.
+fn families(service: &Service) -> Vec<&'static str> {
+    let spec = service.spec.as_ref();
+    let listed = spec.and_then(|spec| spec.ip_families.as_ref()).filter(|families| !families.is_empty());
+    match listed {
+        Some(families) => families.iter().map(|family| if family == "IPv6" { "IPv6" } else { "IPv4" }).collect(),
+        None => {
+            let address = spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
+            vec![if address.contains(':') { "IPv6" } else { "IPv4" }]
+        }
+    }
+}
+
+fn ports(service: &Service, backend: &Backend) -> Vec<Value> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.filter_map(|port| Some(endpoint_port(port, backend.port(port)?))).collect()
+}
+
+fn endpoint(service: &Service, backend: &Backend, addresses: Vec<String>, node: Option<&Object>) -> Value {
+    let serving = rules::is_ready(&backend.pod);
+    let terminating = backend.object.is_deleting();
+    let ready = publishes_not_ready(service) || serving && !terminating;
+    let mut endpoint = Value::object();
+    endpoint.set(&["addresses"], addresses);
+    endpoint.set(&["conditions", "ready"], ready);
+    endpoint.set(&["conditions", "serving"], serving);
+    endpoint.set(&["conditions", "terminating"], terminating);
+    endpoint.set(&["targetRef"], backend.target_reference());
+    if let Some(hostname) = backend.hostname(service) {
+        endpoint.set(&["hostname"], hostname);
+    }
+    if let Some(node) = backend.node() {
+        endpoint.set(&["nodeName"], node);
+    }
+    let zone = node.and_then(|node| node.label(ZONE)).filter(|zone| !zone.is_empty());
+    if let Some(zone) = zone {
+        endpoint.set(&["zone"], zone);
+    }
+    if ready {
+        hint(&mut endpoint, service, backend.node(), zone);
+    }
+    endpoint
+}
+
+/// Who should rather use this endpoint, as `trafficDistribution` wants.
+fn hint(endpoint: &mut Value, service: &Service, node: Option<&str>, zone: Option<&str>) {
+    let named = |name: &str| {
+        let mut value = Value::object();
+        value.set(&["name"], name);
+        vec![value]
+    };
+    let distribution = service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());
+    let (zones, nodes) = match distribution {
+        Some("PreferClose" | "PreferSameZone") => (true, false),
+        Some("PreferSameNode") => (true, true),
+        _ => return,
+    };
+    if let Some(zone) = zone.filter(|_| zones) {
+        endpoint.set(&["hints", "forZones"], named(zone));
+    }
+    if let Some(node) = node.filter(|_| nodes) {
+        endpoint.set(&["hints", "forNodes"], named(node));
+    }
+}
+
+/// Gives a slice the labels that follow from its Service.
+fn dress(slice: &mut Value, object: &Object, service: &Service) {
+    let mut labels: Value =
+        object.labels().iter().map(|(k, v)| (k.clone(), v.clone())).collect::<apimachinery::Map>().into();
+    for reserved in [SERVICE_NAME, MANAGED_BY, HEADLESS] {
+        labels.remove(&[reserved]);
+    }
+    labels.set(&[SERVICE_NAME], object.name());
+    labels.set(&[MANAGED_BY], OURSELVES);
+    if is_headless(service) {
+        labels.set(&[HEADLESS], "");
+    }
+    slice.set(&["metadata", "labels"], labels);
+}
+
+async fn apply(client: &Client, service: &Object, change: Change, changed: Option<&str>) -> Result<(), client::Error> {
+    let annotate = |slice: &mut Value| match changed {
+        Some(changed) => slice.set(&["metadata", "annotations", LAST_CHANGE], changed),
+        None => drop(slice.remove(&["metadata", "annotations", LAST_CHANGE])),
+    };
+    match change {
+        Change::Create(mut slice) => {
+            slice.set(&["apiVersion"], "discovery.k8s.io/v1");
+            slice.set(&["kind"], "EndpointSlice");
+            slice.set(&["metadata", "generateName"], format!("{}-", service.name()));
+            slice.set(&["metadata", "namespace"], service.namespace());
+            slice.set(&["metadata", "ownerReferences"], vec![controller_reference(service)]);
+            annotate(&mut slice);
+            match client.create(&resources::ENDPOINT_SLICES, &slice).await {
+                Err(error) if error.is_namespace_terminating() => Ok(()),
+                result => result.map(drop),
+            }
+        }
+        Change::Update(mut slice) => {
+            annotate(&mut slice);
+            client.update(&resources::ENDPOINT_SLICES, &slice).await.map(drop)
+        }
+        Change::Delete(slice) => {
+            let options = DeleteOptions::uid(slice.uid());
+            match client.delete(&resources::ENDPOINT_SLICES, slice.key(), &options).await {
+                Err(error) if error.is_not_found() => Ok(()),
+                result => result.map(drop),
+            }
+        }
+    }
+}
+
+/// The key of the Service that a slice is of.
+fn service_of_slice(slice: &Arc<Object>) -> Option<ObjectKey> {
+    slice.label(SERVICE_NAME).map(|name| ObjectKey::new(slice.namespace(), name))
+}
+
+impl Controller for EndpointSlices {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let services = self.services.clone();
+        let of_slice = |event: &Event| {
+            let states = [Some(event.object()), event.old()];
+            states.into_iter().flatten().filter_map(service_of_slice).collect()
+        };
+        let (of_node, services_of_node) = (self.pods.clone(), self.services.clone());
+        // A node that appears completes endpoints that waited for it.
+        let appeared = move |event: &Event| {
+            let Event::Added(node) = event else { return Vec::new() };
+            let here = |pod: &Arc<Object>| pod.to_value().str_at(&["spec", "nodeName"]) == Some(node.name());
+            let pods = of_node.list("").into_iter().filter(here);
+            pods.flat_map(|pod| services_of(&Event::Added(pod), &services_of_node)).collect()
+        };
+        vec![
+            Watch::objects(self.services.clone()),
+            Watch::new(self.pods.clone(), move |event| services_of(event, &services)),
+            Watch::new(self.slices.clone(), of_slice),
+            Watch::new(self.nodes.clone(), appeared),
+        ]
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}

@@ -1,0 +1,155 @@
+//! What controllers share about objects: owner references, conditions, times, status writes.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, OwnerReference, Value};
+use client::{Client, Error, PatchKind, Resource};
+use env::Env;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The index of objects by the uid of their controller; those without one are under [`orphans_of`] their namespace.
+pub(crate) const CONTROLLER_INDEX: &str = "controller";
+
+/// For [`CONTROLLER_INDEX`].
+pub(crate) fn by_controller(object: &Object) -> Vec<String> {
+    vec![object.controller().map_or_else(|| orphans_of(object.namespace()), |owner| owner.uid.clone())]
+}
+
+pub(crate) fn orphans_of(namespace: &str) -> String {
+    format!("orphans/{namespace}")
+}
+
+/// The owner reference that makes `owner` the controller.
+pub(crate) fn controller_reference(owner: &Object) -> Value {
+    let mut reference = Value::object();
+    reference.set(&["apiVersion"], owner.gvk().api_version());
+    reference.set(&["kind"], owner.kind());
+    reference.set(&["name"], owner.name());
+    reference.set(&["uid"], owner.uid());
+    reference.set(&["controller"], true);
+    reference.set(&["blockOwnerDeletion"], true);
+    reference
+}
+
+/// Whether `reference` makes `owner` the controller.
+pub(crate) fn is_controller(reference: Option<&OwnerReference>, owner: &Object) -> bool {
+    reference.is_some_and(|reference| reference.uid == owner.uid())
+}
+
+/// Now, as objects carry times.
+pub(crate) fn now(env: &Env) -> String {
+    seconds(env.now())
+}
+
+pub(crate) fn seconds(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+/// The time that an object carries; absent and unreadable ones are the beginning of time.
+pub(crate) fn time(text: Option<&str>) -> Timestamp {
+    text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The object's `metadata.creationTimestamp`.
+pub(crate) fn created(object: &Object) -> Timestamp {
+    time(metadata(object).str_at(&["creationTimestamp"]))
+}
+
+/// The object's metadata, to look into.
+pub(crate) fn metadata(object: &Object) -> Value {
+    Value::parse(object.metadata_json()).unwrap_or_default()
+}
+
+/// A condition of a status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Condition {
+    pub r#type: String,
+    pub status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_update_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<String>,
+}
+
+impl Condition {
+    pub(crate) fn new(r#type: &str, status: &str, reason: &str, message: impl Into<String>) -> Condition {
+        Condition {
+            r#type: r#type.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.into(),
+            ..Condition::default()
+        }
+    }
+
+    pub(crate) fn find<'a>(conditions: &'a [Condition], r#type: &str) -> Option<&'a Condition> {
+        conditions.iter().find(|condition| condition.r#type == r#type)
+    }
+}
+
+/// Writes the members of `fields` (null: not there) over the object's status, unless they are there already.
+pub(crate) async fn write_status(
+    client: &Client,
+    resource: &Resource,
+    object: &Arc<Object>,
+    fields: Value,
+) -> Result<Arc<Object>, Error> {
+    let current = object.to_value();
+    let absent = Value::Null;
+    let same = fields
+        .as_object()
+        .is_none_or(|fields| fields.iter().all(|(name, new)| current.at(&["status", name]).unwrap_or(&absent) == new));
+    if same {
+        return Ok(object.clone());
+    }
+    let mut patch = Value::object();
+    // Never another incarnation's status.
+    patch.set(&["metadata", "uid"], object.uid());
+    patch.set(&["status"], fields);
+    client.patch_status(resource, object.key(), PatchKind::Merge, &patch).await
+}
+
+/// A number that is left out when it is 0, as upstream's status counters are.
+pub(crate) fn count(n: i64) -> Value {
+    if n == 0 { Value::Null } else { n.into() }
+}
+
+/// A list that is left out when it is empty.
+pub(crate) fn list<T: Serialize>(items: &[T]) -> Value {
+    if items.is_empty() {
+        return Value::Null;
+    }
+    Value::from_serialize(&items).expect("views are plain data")
+}
+
+/// The index of pods by the node they are bound to.
+pub(crate) const NODE_INDEX: &str = "node";
+
+/// For [`NODE_INDEX`].
+pub(crate) fn by_node(pod: &Object) -> Vec<String> {
+    node_of(pod).into_iter().collect()
+}
+
+/// The node that the pod is bound to.
+pub(crate) fn node_of(pod: &Object) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Wire {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        node_name: Option<String>,
+    }
+    let node = match pod.field("spec.nodeName") {
+        Some(node) => Some(node.to_owned()),
+        None => serde_json::from_slice::<Wire>(pod.body()).ok().and_then(|pod| pod.spec.node_name),
+    };
+    node.filter(|node| !node.is_empty())
+}

@@ -1,0 +1,183 @@
+//! Nodes that no longer report are marked and tainted, so that nothing new comes and what runs there is replaced.
+//! Upstream: pkg/controller/nodelifecycle.
+
+mod health;
+mod taints;
+mod zones;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Object, ObjectKey, Value};
+use client::{
+    Client, Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
+    Selection, Watch, resources,
+};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::Setup;
+use crate::meta::{Condition, NODE_INDEX, by_node, now};
+use health::Health;
+use zones::Zones;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+pub(crate) struct NodeLifecycle {
+    nodes: Informer,
+    leases: Informer,
+    pods: Informer,
+    events: EventRecorder,
+    /// What was seen of each node, by name.
+    health: Mutex<BTreeMap<String, Health>>,
+    zones: Mutex<Zones>,
+}
+
+impl NodeLifecycle {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let pods = setup.informers.of(&resources::PODS);
+        pods.index(NODE_INDEX, by_node);
+        let leases = Selection::all().namespace(LEASE_NAMESPACE);
+        NodeLifecycle {
+            nodes: setup.informers.of(&resources::NODES),
+            leases: setup.informers.selected(&resources::LEASES, leases),
+            pods,
+            events: setup.recorder("node-controller"),
+            health: Mutex::default(),
+            zones: Mutex::default(),
+        }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(mut node) = self.nodes.get(key) else {
+            self.health.lock().remove(&key.name);
+            return Ok(Requeue::No);
+        };
+        let client = ctx.client();
+        let lease = self.leases.get(&ObjectKey::new(LEASE_NAMESPACE, &*key.name));
+        let (was_ready, expires) = {
+            let mut health = self.health.lock();
+            let health = health.entry(key.name.clone()).or_insert_with(|| Health::new(&node, ctx.env().monotonic()));
+            health.observe(&node, lease.as_deref(), ctx.env().monotonic());
+            (health.was_ready, health.expires())
+        };
+        let left = expires.saturating_duration_since(ctx.env().monotonic());
+        if left.is_zero() {
+            node = health::mark_unknown(client, &node).await?;
+        }
+        let ready = health::ready(&node);
+        if was_ready && ready != "True" {
+            self.tell_not_ready(client, &node).await?;
+        }
+        if let Some(health) = self.health.lock().get_mut(&key.name) {
+            health.was_ready = ready == "True";
+        }
+        let pause = self.taint(client, &node, &ready).await?;
+        let next = [Some(left).filter(|left| !left.is_zero()), pause].into_iter().flatten().min();
+        Ok(next.map_or(Requeue::No, |pause| Requeue::After(pause + Duration::from_millis(10))))
+    }
+
+    /// Sets the taints that follow from the conditions. Returns when an eviction may be tried again that must wait now.
+    async fn taint(
+        &self,
+        client: &Client,
+        node: &Arc<Object>,
+        ready: &str,
+    ) -> Result<Option<Duration>, ReconcileError> {
+        let mut wanted = taints::no_schedule(node);
+        let mut pause = None;
+        let evict = match ready {
+            "True" => None,
+            "False" => Some(taints::NOT_READY),
+            _ => Some(taints::UNREACHABLE),
+        };
+        if let Some(taint) = evict {
+            let already = taints::has_no_execute(node);
+            let allowed = self.zones.lock().may_evict(&self.nodes, node, client.env().monotonic(), already);
+            match allowed {
+                zones::Verdict::Evict => wanted.push((taint.to_owned(), "NoExecute")),
+                zones::Verdict::Never => {}
+                zones::Verdict::Later(wait) => pause = Some(wait),
+            }
+        }
+        taints::apply(client, node, &wanted).await?;
+        Ok(pause)
+    }
+
+    /// The pods of a node that nobody hears of do not serve.
+    async fn tell_not_ready(&self, client: &Client, node: &Object) -> Result<(), ReconcileError> {
+        let message = format!("Node {} status is now: NodeNotReady", node.name());
+        self.events.normal(node, "NodeNotReady", message);
+        for pod in self.pods.by_index(NODE_INDEX, node.name()) {
+            let value = pod.to_value();
+            let conditions = value.at(&["status", "conditions"]).map(Value::view::<Vec<Value>>).transpose()?;
+            let mut conditions = conditions.unwrap_or_default();
+            let is_ready = |condition: &&mut Value| {
+                condition.str_at(&["type"]) == Some("Ready") && condition.str_at(&["status"]) == Some("True")
+            };
+            let Some(ready) = conditions.iter_mut().find(is_ready) else { continue };
+            ready.set(&["status"], "False");
+            ready.set(&["lastTransitionTime"], now(client.env()));
+            self.events.warning(&pod, "NodeNotReady", "Node is not ready");
+            let mut patch = Value::object();
+            patch.set(&["metadata", "uid"], pod.uid());
+            patch.set(&["metadata", "resourceVersion"], pod.revision().to_string());
+            patch.set(&["status", "conditions"], Value::Array(conditions));
+            match client.patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node's conditions.
+fn conditions(node: &Object) -> Vec<Condition> {
+    let value = node.to_value();
+    value.at(&["status", "conditions"]).and_then(|conditions| conditions.view().ok()).unwrap_or_default()
+}
+
+impl Controller for NodeLifecycle {
+    fn name(&self) -> &'static str {
+        "node-lifecycle-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let nodes = self.nodes.clone();
+        // When one node's readiness changes, the verdict about others may.
+        let of_node = move |event: &Event| {
+            let changed = match event {
+                Event::Modified { old, new } => health::ready(old) != health::ready(new),
+                Event::Added(_) => false,
+                Event::Deleted(_) => true,
+            };
+            let mut keys = vec![event.object().key().clone()];
+            if changed {
+                let unready = nodes.list("").into_iter().filter(|node| health::ready(node) != "True");
+                keys.extend(unready.map(|node| node.key().clone()));
+            }
+            keys
+        };
+        let of_lease = |event: &Event| vec![ObjectKey::cluster(event.object().name())];
+        vec![
+            Watch::new(self.nodes.clone(), of_node),
+            Watch::new(self.leases.clone(), of_lease),
+            Watch::only(self.pods.clone()),
+        ]
+    }
+
+    fn workers(&self) -> usize {
+        8
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}

@@ -1,0 +1,134 @@
+//! Pods that nobody else will take away: on nodes that are gone, being deleted without ever having had a node, or ended and
+//! too many. Upstream: pkg/controller/podgc.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use apimachinery::{Object, ObjectKey};
+use client::{Controller, DeleteOptions, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::Setup;
+use crate::meta::{NODE_INDEX, by_node, created, node_of};
+use crate::taint_eviction::mark_disrupted;
+
+/// How long a node may be missing: it may only be registering anew.
+const QUARANTINE: Duration = Duration::from_secs(40);
+/// How many ended pods are kept.
+const MAX_ENDED: usize = 12_500;
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+const ENDED_INDEX: &str = "ended";
+
+pub(crate) struct PodGarbage {
+    nodes: Informer,
+    pods: Informer,
+    /// Since when a node that pods name is missing.
+    missing: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl PodGarbage {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let pods = setup.informers.of(&resources::PODS);
+        pods.index(NODE_INDEX, by_node);
+        pods.index(ENDED_INDEX, |pod| if is_ended(pod) { vec![String::new()] } else { Vec::new() });
+        PodGarbage { nodes: setup.informers.of(&resources::NODES), pods, missing: Mutex::default() }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::No) };
+        let Some(node) = node_of(&pod) else {
+            if pod.is_deleting() {
+                let why = ("DeletionByPodGC", "PodGC: unscheduled and terminating");
+                self.force_delete(ctx, &pod, why.1).await?;
+            }
+            return Ok(Requeue::No);
+        };
+        let node_key = ObjectKey::cluster(&*node);
+        if let Some(node) = self.nodes.get(&node_key) {
+            self.missing.lock().remove(node.name());
+            if pod.is_deleting() && is_out_of_service(&node) {
+                self.force_delete(ctx, &pod, "PodGC: node is out of service").await?;
+            } else if is_ended(&pod) {
+                self.delete_surplus(ctx).await?;
+            }
+            return Ok(Requeue::No);
+        }
+        let now = ctx.env().monotonic();
+        let due = *self.missing.lock().entry(node.clone()).or_insert(now) + QUARANTINE;
+        if now < due {
+            return Ok(Requeue::After(due - now));
+        }
+        if ctx.client().find(&resources::NODES, &node_key).await?.is_none() {
+            self.force_delete(ctx, &pod, "PodGC: node no longer exists").await?;
+        }
+        Ok(Requeue::No)
+    }
+
+    async fn force_delete(&self, ctx: &ReconcileContext, pod: &Object, message: &str) -> Result<(), ReconcileError> {
+        if !is_ended(pod) {
+            mark_disrupted(ctx, pod, ("DeletionByPodGC", message), Some("Failed")).await?;
+        }
+        let options = DeleteOptions::uid(pod.uid()).grace(0);
+        match ctx.client().delete(&resources::PODS, pod.key(), &options).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes the oldest ended pods beyond what is kept.
+    async fn delete_surplus(&self, ctx: &ReconcileContext) -> Result<(), ReconcileError> {
+        let mut ended = self.pods.by_index(ENDED_INDEX, "");
+        let Some(surplus) = ended.len().checked_sub(MAX_ENDED).filter(|n| *n > 0) else { return Ok(()) };
+        ended.sort_by_cached_key(|pod| created(pod));
+        for pod in ended.iter().take(surplus) {
+            self.force_delete(ctx, pod, "").await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_ended(pod: &Object) -> bool {
+    matches!(pod.to_value().str_at(&["status", "phase"]), Some("Succeeded" | "Failed"))
+}
+
+fn is_out_of_service(node: &Object) -> bool {
+    let value = node.to_value();
+    value.items_at(&["spec", "taints"]).iter().any(|taint| taint.str_at(&["key"]) == Some(OUT_OF_SERVICE))
+}
+
+impl Controller for PodGarbage {
+    fn name(&self) -> &'static str {
+        "pod-garbage-collector-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let of_pod = |event: &Event| match event {
+            Event::Added(pod) => vec![pod.key().clone()],
+            Event::Modified { old, new } => {
+                let news = !old.is_deleting() && new.is_deleting()
+                    || node_of(old) != node_of(new)
+                    || !is_ended(old) && is_ended(new);
+                if news { vec![new.key().clone()] } else { Vec::new() }
+            }
+            Event::Deleted(_) => Vec::new(),
+        };
+        let pods = self.pods.clone();
+        let of_node = move |event: &Event| {
+            let look = matches!(event, Event::Deleted(_)) || is_out_of_service(event.object());
+            let here = if look { pods.by_index(NODE_INDEX, event.object().name()) } else { Vec::new() };
+            here.iter().map(|pod| pod.key().clone()).collect()
+        };
+        vec![Watch::new(self.pods.clone(), of_pod), Watch::new(self.nodes.clone(), of_node)]
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}

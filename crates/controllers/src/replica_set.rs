@@ -1,0 +1,186 @@
+//! A ReplicaSet keeps as many pods as it asks for. Upstream: pkg/controller/replicaset.
+
+mod rank;
+mod scale;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Object, ObjectKey, Selector, Value};
+use client::{
+    Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, owner_key,
+    resources,
+};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+
+use crate::Setup;
+use crate::claim::Claim;
+use crate::meta::{CONTROLLER_INDEX, Condition, by_controller};
+
+pub(crate) struct ReplicaSets {
+    replica_sets: Informer,
+    pods: Informer,
+    events: EventRecorder,
+}
+
+/// What is read of a ReplicaSet.
+#[derive(Deserialize)]
+struct View {
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default = "one")]
+    replicas: i64,
+    #[serde(default)]
+    min_ready_seconds: u64,
+    selector: Value,
+    #[serde(default)]
+    template: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    conditions: Vec<Condition>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+/// A pod of the set.
+struct Member {
+    object: Arc<Object>,
+    pod: Pod,
+}
+
+impl ReplicaSets {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let pods = setup.informers.of(&resources::PODS);
+        pods.index(CONTROLLER_INDEX, by_controller);
+        let replica_sets = setup.informers.of(&resources::REPLICA_SETS);
+        replica_sets.index(CONTROLLER_INDEX, by_controller);
+        ReplicaSets { replica_sets, pods, events: setup.recorder("replicaset-controller") }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.replica_sets.get(key) else { return Ok(Requeue::No) };
+        let view: View = serde_json::from_slice(object.body())?;
+        let selector = Selector::from_label_selector(Some(&view.spec.selector))?;
+        let claim = Claim {
+            client: ctx.client(),
+            owner: &object,
+            owner_resource: &resources::REPLICA_SETS,
+            selector: &selector,
+            dependents: &self.pods,
+            wanted: is_active,
+        };
+        let mut members = Vec::new();
+        for pod in claim.claim().await? {
+            members.push(Member { pod: pod.view()?, object: pod });
+        }
+        let managed = if object.is_deleting() {
+            Ok(())
+        } else {
+            scale::manage(self, ctx.client(), &object, &view, &members).await
+        };
+        let counts = status::count(&view, &members, ctx.env().now());
+        status::write(ctx.client(), &object, &view, &counts, members.len(), managed.as_ref().err()).await?;
+        managed?;
+        Ok(match counts.next_available_in {
+            Some(pause) => Requeue::After(pause + Duration::from_millis(1)),
+            None => Requeue::No,
+        })
+    }
+
+    /// The other ReplicaSets of the same controller: their pods count when nodes are compared.
+    fn siblings(&self, object: &Object) -> Vec<Arc<Object>> {
+        match object.controller() {
+            Some(owner) => self.replica_sets.by_index(CONTROLLER_INDEX, &owner.uid),
+            None => {
+                self.replica_sets.list(object.namespace()).into_iter().filter(|o| o.uid() == object.uid()).collect()
+            }
+        }
+    }
+}
+
+/// Neither ended nor being deleted.
+fn is_active(pod: &Object) -> bool {
+    if pod.is_deleting() {
+        return false;
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Phase {
+        status: PhaseStatus,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct PhaseStatus {
+        phase: Option<String>,
+    }
+    let phase: Phase = serde_json::from_slice(pod.body()).unwrap_or_default();
+    !matches!(phase.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// The keys of the owners that an orphan's labels match.
+pub(crate) fn matching_owners(owners: &Informer, orphan: &Object) -> Vec<ObjectKey> {
+    if orphan.controller().is_some() || orphan.is_deleting() {
+        return Vec::new();
+    }
+    let matches = |owner: &Arc<Object>| {
+        let value = owner.to_value();
+        let selector = Selector::from_label_selector(value.at(&["spec", "selector"]));
+        selector.is_ok_and(|selector| !selector.is_everything() && selector.matches(orphan))
+    };
+    owners.list(orphan.namespace()).into_iter().filter(matches).map(|owner| owner.key().clone()).collect()
+}
+
+/// The owners that a change of a dependent concerns: its controller before and after, or those that might adopt it.
+pub(crate) fn owners_of(
+    event: &Event,
+    owners: &Informer,
+    owner_resource: &Resource,
+    kind: &'static str,
+) -> Vec<ObjectKey> {
+    let states = [Some(event.object()), event.old()];
+    let mut keys: Vec<_> =
+        states.into_iter().flatten().filter_map(|o| owner_key(o, &owner_resource.group, kind)).collect();
+    keys.dedup();
+    let relabelled = event
+        .old()
+        .is_none_or(|old| old.labels() != event.object().labels() || old.controller() != event.object().controller());
+    if relabelled {
+        keys.extend(matching_owners(owners, event.object()));
+    }
+    keys
+}
+
+impl Controller for ReplicaSets {
+    fn name(&self) -> &'static str {
+        "replicaset-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let owners = self.replica_sets.clone();
+        let of_pod = move |event: &Event| owners_of(event, &owners, &resources::REPLICA_SETS, "ReplicaSet");
+        vec![Watch::objects(self.replica_sets.clone()), Watch::new(self.pods.clone(), of_pod)]
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}

@@ -1,0 +1,156 @@
+//! Which pods go first when there are too many. Upstream: pkg/controller ActivePodsWithRanks.
+
+use std::cmp::Ordering;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Member;
+
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// What decides, in order of weight; the least goes first.
+struct Candidate<'a> {
+    member: &'a Member,
+    assigned: bool,
+    phase: u8,
+    ready: Option<Timestamp>,
+    cost: i32,
+    /// How many pods of the same owner run on the same node.
+    crowd: usize,
+    restarts: i32,
+    created: Option<Timestamp>,
+}
+
+/// The `n` of `members` to delete; `crowd` says how many related pods run on a node.
+pub(super) fn to_delete(
+    members: &[Member],
+    n: usize,
+    crowd: impl Fn(&str) -> usize,
+    now: Timestamp,
+) -> Vec<&Member> {
+    let mut candidates: Vec<_> = members.iter().map(|member| Candidate::new(member, &crowd)).collect();
+    if n < candidates.len() {
+        candidates.sort_by(|a, b| a.compare(b, now));
+    }
+    candidates.into_iter().take(n).map(|candidate| candidate.member).collect()
+}
+
+impl<'a> Candidate<'a> {
+    fn new(member: &'a Member, crowd: impl Fn(&str) -> usize) -> Candidate<'a> {
+        let pod = &member.pod;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let annotations = pod.metadata.annotations.as_ref();
+        Candidate {
+            member,
+            assigned: !node.is_empty(),
+            phase: match phase {
+                "Unknown" => 1,
+                "Running" => 2,
+                _ => 0,
+            },
+            ready: rules::ready_since(pod),
+            cost: annotations.and_then(|a| a.get(DELETION_COST)?.parse().ok()).unwrap_or_default(),
+            crowd: crowd(node),
+            restarts: restarts(pod),
+            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        }
+    }
+
+    fn compare(&self, other: &Candidate<'_>, now: Timestamp) -> Ordering {
+        self.assigned
+            .cmp(&other.assigned)
+            .then(self.phase.cmp(&other.phase))
+            .then(self.ready.is_some().cmp(&other.ready.is_some()))
+            .then(self.cost.cmp(&other.cost))
+            .then(other.crowd.cmp(&self.crowd))
+            .then_with(|| self.compare_ages(self.ready, other, other.ready, now))
+            .then(other.restarts.cmp(&self.restarts))
+            .then_with(|| self.compare_ages(self.created, other, other.created, now))
+    }
+
+    /// The younger goes first; of about the same age (by powers of two), chance decides, by uid.
+    fn compare_ages(
+        &self,
+        a: Option<Timestamp>,
+        other: &Candidate<'_>,
+        b: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Ordering {
+        match (a, b) {
+            (Some(a), Some(b)) if a != b => {
+                age_class(a, now).cmp(&age_class(b, now)).then_with(|| self.uid().cmp(other.uid()))
+            }
+            (None, Some(_)) => Ordering::Less,
+            (Some(_), None) => Ordering::Greater,
+            _ => Ordering::Equal,
+        }
+    }
+
+    fn uid(&self) -> &str {
+        self.member.object.uid()
+    }
+}
+
+/// The logarithm of the age in nanoseconds.
+fn age_class(since: Timestamp, now: Timestamp) -> i64 {
+    let age = now.duration_since(since).as_nanos();
+    if age > 0 { i64::from(age.ilog2()) } else { -1 }
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let Some(status) = &pod.status else { return 0 };
+    let containers = status.container_statuses.iter().flatten();
+    let inits = status.init_container_statuses.iter().flatten();
+    containers.chain(inits).map(|status| status.restart_count).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use apimachinery::Object;
+
+    use super::*;
+
+    fn member(json: &str) -> Member {
+        let object = Arc::new(Object::parse(json.as_bytes()).unwrap());
+        Member { pod: object.view().unwrap(), object }
+    }
+
+    /// A pod called `name`: on `node`, ready since, restarts, deletion cost.
+    fn pod(name: &str, node: &str, phase: &str, ready: &str, restarts: i32, cost: &str) -> Member {
+        let condition = match ready {
+            "" => String::new(),
+            since => format!(r#"{{"type":"Ready","status":"True","lastTransitionTime":"{since}"}}"#),
+        };
+        member(&format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","uid":"{name}","creationTimestamp":"2025-12-01T00:00:00Z",
+                "annotations":{{"{DELETION_COST}":"{cost}"}}}},"spec":{{"nodeName":"{node}","containers":[]}},
+                "status":{{"phase":"{phase}","conditions":[{condition}],"containerStatuses":
+                [{{"name":"c","image":"i","imageID":"","ready":true,"restartCount":{restarts}}}]}}}}"#
+        ))
+    }
+
+    #[test]
+    fn the_least_useful_goes_first() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let (old, young) = ("2025-12-01T00:00:00Z", "2025-12-31T23:59:00Z");
+        let check = |first: Member, second: Member| {
+            let first_uid = first.object.uid().to_owned();
+            let crowd = |node: &str| if node == "crowded" { 2 } else { 1 };
+            let members = vec![first, second];
+            assert_eq!(to_delete(&members, 1, crowd, now)[0].object.uid(), first_uid);
+            let swapped: Vec<Member> = members.into_iter().rev().collect();
+            assert_eq!(to_delete(&swapped, 1, crowd, now)[0].object.uid(), first_uid);
+        };
+        check(pod("a", "", "Pending", "", 0, "9"), pod("b", "n", "Pending", "", 0, "0"));
+        check(pod("a", "n", "Pending", "", 0, "0"), pod("b", "n", "Running", "", 0, "0"));
+        check(pod("a", "n", "Running", "", 0, "9"), pod("b", "n", "Running", old, 9, "0"));
+        check(pod("a", "n", "Running", old, 0, "-1"), pod("b", "crowded", "Running", old, 9, "0"));
+        check(pod("a", "crowded", "Running", old, 0, ""), pod("b", "n", "Running", young, 0, ""));
+        check(pod("a", "n", "Running", young, 0, ""), pod("b", "n", "Running", old, 9, ""));
+        check(pod("a", "n", "Running", old, 5, ""), pod("b", "n", "Running", old, 1, ""));
+    }
+}

@@ -1,0 +1,121 @@
+//! Creating and deleting pods until their number is right.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, Value};
+use client::{Client, DeleteOptions, Error, resources};
+use futures_util::future::join_all;
+
+use super::{Member, ReplicaSets, View, is_active, rank};
+use crate::meta::{CONTROLLER_INDEX, controller_reference};
+
+/// No more pods than this at a time.
+const BURST: usize = 500;
+/// The first batch of creations; each later one is twice as large, as long as all succeed.
+const FIRST_BATCH: usize = 1;
+
+/// The first error of several requests, after all were made.
+pub(super) async fn manage(
+    sets: &ReplicaSets,
+    client: &Client,
+    set: &Arc<Object>,
+    view: &View,
+    members: &[Member],
+) -> Result<(), Error> {
+    let wanted = view.spec.replicas.max(0) as usize;
+    if members.len() < wanted {
+        let missing = (wanted - members.len()).min(BURST);
+        tracing::debug!(replica_set = %set.key(), missing, "too few pods");
+        return create(sets, client, set, &view.spec.template, missing).await;
+    }
+    let surplus = (members.len() - wanted).min(BURST);
+    if surplus == 0 {
+        return Ok(());
+    }
+    tracing::debug!(replica_set = %set.key(), surplus, "too many pods");
+    let nodes: Vec<String> = related_pods(sets, set).iter().map(|pod| node_of(pod)).collect();
+    let crowd = |node: &str| nodes.iter().filter(|other| *other == node).count();
+    let chosen = rank::to_delete(members, surplus, crowd, client.env().now());
+    first_error(join_all(chosen.into_iter().map(|member| delete(sets, client, set, member))).await)
+}
+
+async fn create(
+    sets: &ReplicaSets,
+    client: &Client,
+    set: &Arc<Object>,
+    template: &Value,
+    missing: usize,
+) -> Result<(), Error> {
+    let pod = pod_from(template, set);
+    let (mut left, mut batch) = (missing, FIRST_BATCH.min(missing));
+    while batch > 0 {
+        first_error(join_all((0..batch).map(|_| create_one(sets, client, set, &pod))).await)?;
+        left -= batch;
+        batch = (2 * batch).min(left);
+    }
+    Ok(())
+}
+
+async fn create_one(sets: &ReplicaSets, client: &Client, set: &Object, pod: &Value) -> Result<(), Error> {
+    match client.create(&resources::PODS, pod).await {
+        Ok(pod) => {
+            sets.events.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+            Ok(())
+        }
+        // Nothing can be created there any more, and nothing need be.
+        Err(error) if error.is_namespace_terminating() => Ok(()),
+        Err(error) => {
+            sets.events.warning(set, "FailedCreate", format!("Error creating: {error}"));
+            Err(error)
+        }
+    }
+}
+
+async fn delete(sets: &ReplicaSets, client: &Client, set: &Object, member: &Member) -> Result<(), Error> {
+    let pod = &member.object;
+    match client.delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await {
+        Ok(_) => {
+            sets.events.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+            Ok(())
+        }
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => {
+            sets.events.warning(set, "FailedDelete", format!("Error deleting: {error}"));
+            Err(error)
+        }
+    }
+}
+
+fn first_error(results: Vec<Result<(), Error>>) -> Result<(), Error> {
+    results.into_iter().collect()
+}
+
+/// The pod that the template describes, as the set's own.
+pub(super) fn pod_from(template: &Value, set: &Object) -> Value {
+    let mut pod = Value::object();
+    pod.set(&["apiVersion"], "v1");
+    pod.set(&["kind"], "Pod");
+    for field in ["annotations", "finalizers", "labels"] {
+        if let Some(value) = template.at(&["metadata", field]) {
+            pod.set(&["metadata", field], value);
+        }
+    }
+    pod.set(&["metadata", "generateName"], format!("{}-", set.name()));
+    pod.set(&["metadata", "namespace"], set.namespace());
+    pod.set(&["metadata", "ownerReferences"], vec![controller_reference(set)]);
+    if let Some(spec) = template.get("spec") {
+        pod.set(&["spec"], spec);
+    }
+    pod
+}
+
+/// The active pods of this set and of its siblings.
+fn related_pods(sets: &ReplicaSets, set: &Object) -> Vec<Arc<Object>> {
+    let siblings = sets.siblings(set);
+    let pods = siblings.iter().flat_map(|sibling| sets.pods.by_index(CONTROLLER_INDEX, sibling.uid()));
+    pods.filter(|pod| is_active(pod)).collect()
+}
+
+fn node_of(pod: &Object) -> String {
+    pod.to_value().str_at(&["spec", "nodeName"]).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,80 @@
+//! What a ReplicaSet's status says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Object, Selector, Value};
+use client::{Client, Error, resources};
+use jiff::Timestamp;
+
+use super::{Member, View};
+use crate::meta::{Condition, count as number, list, now, write_status};
+
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+/// How many pods are how far.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Counts {
+    replicas: i64,
+    fully_labeled: i64,
+    ready: i64,
+    available: i64,
+    /// When the next ready pod has been ready long enough.
+    pub next_available_in: Option<Duration>,
+}
+
+pub(super) fn count(view: &View, members: &[Member], now: Timestamp) -> Counts {
+    let labels = view.spec.template.at(&["metadata", "labels"]).and_then(Value::as_object);
+    let labels = labels.into_iter().flat_map(|labels| labels.iter());
+    let template = Selector::from_labels(labels.filter_map(|(key, value)| Some((key, value.as_str()?))));
+    let min_ready = Duration::from_secs(view.spec.min_ready_seconds);
+    let mut counts = Counts { replicas: members.len() as i64, ..Counts::default() };
+    for member in members {
+        counts.fully_labeled += i64::from(template.matches(&member.object));
+        let Some(since) = rules::ready_since(&member.pod) else { continue };
+        counts.ready += 1;
+        if rules::is_available(&member.pod, min_ready, now) {
+            counts.available += 1;
+            continue;
+        }
+        let left = (since + min_ready).duration_since(now);
+        let left = Duration::try_from(left).unwrap_or_default();
+        counts.next_available_in = Some(counts.next_available_in.map_or(left, |next| next.min(left)));
+    }
+    counts
+}
+
+/// Writes the status unless it says all this already. `failure` is what creating or deleting pods ran into.
+pub(super) async fn write(
+    client: &Client,
+    set: &Arc<Object>,
+    view: &View,
+    counts: &Counts,
+    members: usize,
+    failure: Option<&Error>,
+) -> Result<(), Error> {
+    let mut conditions = view.status.conditions.clone();
+    let known = Condition::find(&conditions, REPLICA_FAILURE).is_some();
+    match failure {
+        Some(error) if !known => {
+            let too_few = (members as i64) < view.spec.replicas;
+            let reason = if too_few { "FailedCreate" } else { "FailedDelete" };
+            let mut condition = Condition::new(REPLICA_FAILURE, "True", reason, error.to_string());
+            condition.last_transition_time = Some(now(client.env()));
+            conditions.push(condition);
+        }
+        None if known => conditions.retain(|condition| condition.r#type != REPLICA_FAILURE),
+        _ => {}
+    }
+    let mut fields = Value::object();
+    fields.set(&["replicas"], counts.replicas);
+    fields.set(&["fullyLabeledReplicas"], number(counts.fully_labeled));
+    fields.set(&["readyReplicas"], number(counts.ready));
+    fields.set(&["availableReplicas"], number(counts.available));
+    fields.set(&["observedGeneration"], number(set.generation()));
+    fields.set(&["conditions"], list(&conditions));
+    match write_status(client, &resources::REPLICA_SETS, set, fields).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(drop),
+    }
+}

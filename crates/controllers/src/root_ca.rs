@@ -1,0 +1,91 @@
+//! Every namespace has the ConfigMap `kube-root-ca.crt`, by which pods believe the API server. Upstream:
+//! pkg/controller/certificates/rootcacertpublisher.
+
+use std::sync::Arc;
+
+use apimachinery::{ObjectKey, Value};
+use client::{Controller, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::Setup;
+
+const NAME: &str = "kube-root-ca.crt";
+const DESCRIPTION: &str = "kubernetes.io/description";
+/// Upstream's text, which tools compare.
+const DESCRIPTION_TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of \
+Kubernetes clusters.";
+
+pub(crate) struct RootCa {
+    namespaces: Informer,
+    config_maps: Informer,
+    bundle: Arc<str>,
+}
+
+impl RootCa {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let ours = Selection::all().fields(format!("metadata.name={NAME}"));
+        RootCa {
+            namespaces: setup.informers.of(&resources::NAMESPACES),
+            config_maps: setup.informers.selected(&resources::CONFIG_MAPS, ours),
+            bundle: setup.root_ca.clone(),
+        }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, namespace: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        if self.namespaces.get(namespace).is_none_or(|namespace| namespace.is_deleting()) {
+            return Ok(Requeue::No);
+        }
+        let key = ObjectKey::new(&*namespace.name, NAME);
+        let mut wanted = Value::object();
+        wanted.set(&["metadata", "annotations", DESCRIPTION], DESCRIPTION_TEXT);
+        wanted.set(&["data", "ca.crt"], &*self.bundle);
+        let Some(current) = self.config_maps.get(&key) else {
+            wanted.set(&["apiVersion"], "v1");
+            wanted.set(&["kind"], "ConfigMap");
+            wanted.set(&["metadata", "name"], key.name);
+            wanted.set(&["metadata", "namespace"], key.namespace);
+            return match ctx.client().create(&resources::CONFIG_MAPS, &wanted).await {
+                Err(error) if error.is_namespace_terminating() || error.is_already_exists() => Ok(Requeue::No),
+                Err(error) => Err(error.into()),
+                Ok(_) => Ok(Requeue::No),
+            };
+        };
+        let value = current.to_value();
+        let described = value.str_at(&["metadata", "annotations", DESCRIPTION]).is_some_and(|text| !text.is_empty());
+        let only = value.at(&["data"]).and_then(Value::as_object).is_some_and(|data| data.len() == 1);
+        if described && only && value.str_at(&["data", "ca.crt"]) == Some(&*self.bundle) {
+            return Ok(Requeue::No);
+        }
+        let others = value.at(&["data"]).and_then(Value::as_object).into_iter().flat_map(|data| data.keys());
+        for other in others.filter(|name| *name != "ca.crt") {
+            wanted.set(&["data", other], Value::Null);
+        }
+        ctx.client().patch(&resources::CONFIG_MAPS, &key, PatchKind::Merge, &wanted).await?;
+        Ok(Requeue::No)
+    }
+}
+
+impl Controller for RootCa {
+    fn name(&self) -> &'static str {
+        "root-ca-certificate-publisher-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let of_namespace = |event: &client::Event| vec![ObjectKey::cluster(event.object().namespace())];
+        vec![Watch::objects(self.namespaces.clone()), Watch::new(self.config_maps.clone(), of_namespace)]
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}

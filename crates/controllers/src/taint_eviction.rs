@@ -1,0 +1,215 @@
+//! Pods leave nodes whose `NoExecute` taints they do not tolerate, or no longer. Upstream: pkg/controller/tainteviction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Object, ObjectKey, Value};
+use client::{
+    Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
+    Watch, resources,
+};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use parking_lot::Mutex;
+
+use crate::Setup;
+use crate::meta::{NODE_INDEX, by_node, node_of, now};
+
+pub(crate) struct TaintEviction {
+    nodes: Informer,
+    pods: Informer,
+    events: EventRecorder,
+    /// Since when each pod (by uid) is to leave later.
+    waiting: Mutex<BTreeMap<String, Timestamp>>,
+}
+
+impl TaintEviction {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let pods = setup.informers.of(&resources::PODS);
+        pods.index(NODE_INDEX, by_node);
+        TaintEviction {
+            nodes: setup.informers.of(&resources::NODES),
+            pods,
+            events: setup.recorder("taint-eviction-controller"),
+            waiting: Mutex::default(),
+        }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else { return Ok(Requeue::No) };
+        let node = node_of(&object).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
+        let taints = node.map(|node| no_execute(&node)).unwrap_or_default();
+        let stay = if taints.is_empty() { Stay::Forever } else { stay(&taints, &object.view::<Pod>()?) };
+        let now = ctx.env().now();
+        let due = match stay {
+            Stay::Forever => {
+                if self.waiting.lock().remove(object.uid()).is_some() {
+                    let message = format!("Cancelling deletion of Pod {key}");
+                    self.events.normal(&object, "TaintManagerEviction", message);
+                }
+                return Ok(Requeue::No);
+            }
+            Stay::Not => now,
+            Stay::For(duration) => {
+                let since = *self.waiting.lock().entry(object.uid().to_owned()).or_insert(now);
+                since.checked_add(duration).unwrap_or(Timestamp::MAX)
+            }
+        };
+        if due > now {
+            let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+            return Ok(Requeue::After(left));
+        }
+        self.evict(ctx, &object).await?;
+        self.waiting.lock().remove(object.uid());
+        Ok(Requeue::No)
+    }
+
+    async fn evict(&self, ctx: &ReconcileContext, pod: &Arc<Object>) -> Result<(), ReconcileError> {
+        self.events.normal(pod, "TaintManagerEviction", format!("Marking for deletion Pod {}", pod.key()));
+        let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        mark_disrupted(ctx, pod, why, None).await?;
+        match ctx.client().delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Says in the pod's status why it is taken away, and its phase if that changes.
+pub(crate) async fn mark_disrupted(
+    ctx: &ReconcileContext,
+    pod: &Object,
+    (reason, message): (&str, &str),
+    phase: Option<&str>,
+) -> Result<(), ReconcileError> {
+    let value = pod.to_value();
+    let mut conditions = value.items_at(&["status", "conditions"]).to_vec();
+    conditions.retain(|condition| condition.str_at(&["type"]) != Some("DisruptionTarget"));
+    let mut condition = Value::object();
+    condition.set(&["type"], "DisruptionTarget");
+    condition.set(&["status"], "True");
+    condition.set(&["reason"], reason);
+    condition.set(&["message"], message);
+    condition.set(&["lastTransitionTime"], now(ctx.env()));
+    conditions.push(condition);
+    let mut patch = Value::object();
+    patch.set(&["metadata", "uid"], pod.uid());
+    patch.set(&["metadata", "resourceVersion"], pod.revision().to_string());
+    patch.set(&["status", "conditions"], Value::Array(conditions));
+    if let Some(phase) = phase {
+        patch.set(&["status", "phase"], phase);
+    }
+    match ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// How long a pod may stay.
+#[derive(Debug, PartialEq)]
+enum Stay {
+    Forever,
+    For(SignedDuration),
+    Not,
+}
+
+fn stay(taints: &[Taint], pod: &Pod) -> Stay {
+    let tolerations: Vec<Toleration> = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
+    let mut shortest: Option<i64> = None;
+    for taint in taints {
+        let tolerating: Vec<_> = tolerations.iter().filter(|toleration| rules::tolerates(toleration, taint)).collect();
+        if tolerating.is_empty() {
+            return Stay::Not;
+        }
+        for seconds in tolerating.iter().filter_map(|toleration| toleration.toleration_seconds) {
+            shortest = Some(shortest.map_or(seconds, |known| known.min(seconds)));
+        }
+    }
+    match shortest {
+        None => Stay::Forever,
+        Some(seconds) if seconds <= 0 => Stay::Not,
+        Some(seconds) => Stay::For(SignedDuration::from_secs(seconds)),
+    }
+}
+
+fn no_execute(node: &Object) -> Vec<Taint> {
+    let taints = node.view::<Node>().ok().and_then(|node| node.spec?.taints).unwrap_or_default();
+    taints.into_iter().filter(|taint| taint.effect == "NoExecute").collect()
+}
+
+impl Controller for TaintEviction {
+    fn name(&self) -> &'static str {
+        "taint-eviction-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let tolerations = |pod: &Object| pod.to_value().at(&["spec", "tolerations"]).cloned();
+        let of_pod = move |event: &Event| match event {
+            Event::Modified { old, new } if node_of(old) == node_of(new) && tolerations(old) == tolerations(new) => {
+                Vec::new()
+            }
+            Event::Deleted(_) => Vec::new(),
+            event => vec![event.object().key().clone()],
+        };
+        let pods = self.pods.clone();
+        let of_node = move |event: &Event| {
+            let changed = match event {
+                Event::Added(node) => !no_execute(node).is_empty(),
+                Event::Modified { old, new } => no_execute(old) != no_execute(new),
+                Event::Deleted(_) => true,
+            };
+            let here = if changed { pods.by_index(NODE_INDEX, event.object().name()) } else { Vec::new() };
+            here.iter().map(|pod| pod.key().clone()).collect()
+        };
+        vec![Watch::new(self.pods.clone(), of_pod), Watch::new(self.nodes.clone(), of_node)]
+    }
+
+    fn workers(&self) -> usize {
+        8
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_toleration_counts() {
+        let check = |tolerations: &str, expect: Stay| {
+            let json = format!(r#"{{"spec":{{"containers":[],"tolerations":{tolerations}}}}}"#);
+            let pod: Pod = Value::parse(json.as_bytes())
+                .map(|mut pod| {
+                    pod.set(&["apiVersion"], "v1");
+                    pod.set(&["kind"], "Pod");
+                    pod.view().unwrap()
+                })
+                .unwrap();
+            let taint = |key: &str| Taint { key: key.into(), effect: "NoExecute".into(), ..Taint::default() };
+            assert_eq!(stay(&[taint("a"), taint("b")], &pod), expect);
+        };
+        let seconds = |n| Stay::For(SignedDuration::from_secs(n));
+        check("[]", Stay::Not);
+        check(r#"[{"key":"a","operator":"Exists"}]"#, Stay::Not);
+        check(r#"[{"operator":"Exists"}]"#, Stay::Forever);
+        check(r#"[{"operator":"Exists","tolerationSeconds":0}]"#, Stay::Not);
+        check(
+            r#"[{"operator":"Exists","tolerationSeconds":300},{"key":"b","operator":"Exists","tolerationSeconds":9}]"#,
+            seconds(9),
+        );
+        check(
+            r#"[{"key":"a","operator":"Exists","effect":"NoExecute"},{"key":"b","operator":"Exists","tolerationSeconds":5}]"#,
+            seconds(5),
+        );
+    }
+}

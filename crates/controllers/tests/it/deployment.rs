@@ -1,0 +1,215 @@
+use parking_lot::Mutex;
+
+use super::*;
+
+fn deployment(replicas: i64, strategy: &str, image: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"web","namespace":"ns","generation":1,"annotations":{{"note":"x"}}}},
+        "spec":{{"replicas":{replicas},"revisionHistoryLimit":2,"progressDeadlineSeconds":600,"selector":{{"matchLabels":{{"app":"web"}}}},
+        "strategy":{strategy},"template":{{"metadata":{{"labels":{{"app":"web"}}}},"spec":{{"containers":[{{"name":"c","image":"{image}"}}]}}}}}}}}"#
+    )
+}
+
+const ROLLING: &str = r#"{"type":"RollingUpdate","rollingUpdate":{"maxSurge":"25%","maxUnavailable":"25%"}}"#;
+const RECREATE: &str = r#"{"type":"Recreate"}"#;
+
+impl Cluster {
+    fn edit_deployment(&self, edit: impl FnOnce(&mut Value)) {
+        self.server.edit(&resources::DEPLOYMENTS, &key("web"), |value| {
+            edit(value);
+            let generation = value.i64_at(&["metadata", "generation"]).unwrap();
+            value.set(&["metadata", "generation"], generation + 1);
+        });
+    }
+
+    fn set_image(&self, image: &str) {
+        self.edit_deployment(|value| {
+            let containers = format!(r#"[{{"name":"c","image":"{image}"}}]"#);
+            value.set(&["spec", "template", "spec", "containers"], Value::parse(containers.as_bytes()).unwrap());
+        });
+    }
+
+    fn complete(&self) -> bool {
+        let web = self.value(&resources::DEPLOYMENTS, "web");
+        let wanted = web.i64_at(&["spec", "replicas"]);
+        let counts = ["replicas", "updatedReplicas", "availableReplicas", "readyReplicas"];
+        web.i64_at(&["status", "observedGeneration"]) == web.i64_at(&["metadata", "generation"])
+            && counts.iter().all(|name| web.i64_at(&["status", name]) == wanted)
+    }
+
+    fn condition(&self, r#type: &str) -> (String, String) {
+        let web = self.value(&resources::DEPLOYMENTS, "web");
+        let conditions = web.items_at(&["status", "conditions"]);
+        let found = conditions.iter().find(|condition| condition.str_at(&["type"]) == Some(r#type));
+        let text = |name| found.and_then(|condition| condition.str_at(&[name])).unwrap_or_default().to_owned();
+        (text("status"), text("reason"))
+    }
+
+    /// The sizes of the Deployment's sets by revision.
+    fn sizes(&self) -> Vec<(String, i64)> {
+        let mut sizes: Vec<_> = self
+            .owned(&resources::REPLICA_SETS, "web")
+            .iter()
+            .map(|set| {
+                let set = set.to_value();
+                let revision = set.str_at(&["metadata", "annotations", "deployment.kubernetes.io/revision"]);
+                (revision.unwrap_or_default().to_owned(), set.i64_at(&["spec", "replicas"]).unwrap())
+            })
+            .collect();
+        sizes.sort();
+        sizes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_moves_within_its_limits_and_back() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(4, ROLLING, "v1"));
+    eventually("the first rollout is complete", || cluster.complete()).await;
+    cluster.settles().await;
+    assert_eq!(cluster.condition("Available"), ("True".into(), "MinimumReplicasAvailable".into()));
+    assert_eq!(cluster.condition("Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));
+    let pods = cluster.server.list(&resources::PODS);
+    let set = &cluster.owned(&resources::REPLICA_SETS, "web")[0];
+    let hash = set.label("pod-template-hash").unwrap();
+    assert_eq!(set.name(), format!("web-{hash}"));
+    assert!(pods.iter().all(|pod| pod.label("pod-template-hash") == Some(hash) && pod.label("app") == Some("web")));
+    assert_eq!(set.to_value().str_at(&["metadata", "annotations", "note"]), Some("x"));
+
+    // Never more than five pods, never fewer than three of them ready.
+    let limits = Arc::new(Mutex::new((0, usize::MAX)));
+    let watcher = Informer::start(&cluster.server.client(), resources::PODS, Selection::all());
+    watcher.synced().await;
+    let _subscription = watcher.on_event({
+        let (limits, server) = (limits.clone(), cluster.server.clone());
+        move |_| {
+            let pods = server.list(&resources::PODS);
+            let live = pods.iter().filter(|pod| !pod.is_deleting());
+            let ready = live.clone().filter(|pod| pod.to_value().str_at(&["status", "podIP"]).is_some()).count();
+            let mut limits = limits.lock();
+            *limits = (limits.0.max(live.count()), limits.1.min(ready));
+        }
+    });
+    cluster.set_image("v2");
+    eventually("the second rollout is complete", || cluster.complete() && cluster.sizes().len() == 2).await;
+    let (most, fewest) = *limits.lock();
+    assert!(most <= 5 && fewest >= 3, "{most} {fewest}");
+    assert_eq!(cluster.sizes(), [("1".into(), 0), ("2".into(), 4)]);
+    let revision = &["metadata", "annotations", "deployment.kubernetes.io/revision"];
+    eventually("the revision is told", || cluster.value(&resources::DEPLOYMENTS, "web").str_at(revision) == Some("2"))
+        .await;
+
+    cluster.set_image("v1");
+    eventually("the third rollout is complete", || cluster.complete() && cluster.sizes()[1].0 == "3").await;
+    assert_eq!(cluster.sizes(), [("2".into(), 0), ("3".into(), 4)]);
+    let set = cluster
+        .owned(&resources::REPLICA_SETS, "web")
+        .into_iter()
+        .find(|set| set.label("pod-template-hash") == Some(hash));
+    let history = &["metadata", "annotations", "deployment.kubernetes.io/revision-history"];
+    assert_eq!(set.unwrap().to_value().str_at(history), Some("1"));
+
+    // Old sets beyond the limit go.
+    for image in ["v4", "v5", "v6"] {
+        cluster.set_image(image);
+        eventually("the rollout is complete", || cluster.complete()).await;
+        cluster.settles().await;
+    }
+    assert_eq!(cluster.sizes(), [("4".into(), 0), ("5".into(), 0), ("6".into(), 4)]);
+    assert!(!cluster.events("ScalingReplicaSet").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn size_and_pause() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(2, ROLLING, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    for size in [10, 0, 3] {
+        cluster.edit_deployment(|value| value.set(&["spec", "replicas"], size));
+        eventually("it has its size", || {
+            cluster.sizes() == [("1".to_owned(), size)] && cluster.server.list(&resources::PODS).len() == size as usize
+        })
+        .await;
+        cluster.settles().await;
+    }
+    cluster.edit_deployment(|value| value.set(&["spec", "paused"], true));
+    eventually("it is paused", || cluster.condition("Progressing").1 == "DeploymentPaused").await;
+    cluster.set_image("v2");
+    cluster.settles().await;
+    assert_eq!(cluster.sizes(), [("1".to_owned(), 3)]);
+    cluster.edit_deployment(|value| value.set(&["spec", "replicas"], 4));
+    eventually("a paused one is scaled", || cluster.sizes() == [("1".to_owned(), 4)]).await;
+    cluster.edit_deployment(|value| drop(value.remove(&["spec", "paused"])));
+    eventually("it rolls on", || cluster.complete() && cluster.sizes().len() == 2).await;
+    cluster.settles().await;
+    assert_eq!(cluster.condition("Progressing").1, "NewReplicaSetAvailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_gets_stuck_says_so_and_recovers() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(4, ROLLING, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    cluster.set_image("bad");
+    sleep(590).await;
+    assert_eq!(cluster.condition("Progressing").1, "ReplicaSetUpdated");
+    sleep(20).await;
+    assert_eq!(cluster.condition("Progressing"), ("False".into(), "ProgressDeadlineExceeded".into()));
+    assert_eq!(cluster.sizes(), [("1".to_owned(), 3), ("2".to_owned(), 2)]);
+    assert_eq!(cluster.condition("Available").0, "True");
+    cluster.set_image("v3");
+    eventually("it recovers", || cluster.complete()).await;
+    cluster.settles().await;
+    assert_eq!(cluster.condition("Progressing").1, "NewReplicaSetAvailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn recreate_never_runs_two_versions() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(3, RECREATE, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    let mixed = Arc::new(Mutex::new(false));
+    let watcher = Informer::start(&cluster.server.client(), resources::PODS, Selection::all());
+    let _subscription = watcher.on_event({
+        let (mixed, server) = (mixed.clone(), cluster.server.clone());
+        move |_| {
+            let pods = server.list(&resources::PODS);
+            let mut hashes: Vec<_> = pods.iter().map(|pod| pod.label("pod-template-hash")).collect();
+            hashes.dedup();
+            *mixed.lock() |= hashes.len() > 1;
+        }
+    });
+    cluster.set_image("v2");
+    eventually("it is complete", || cluster.complete() && cluster.sizes().len() == 2).await;
+    assert!(!*mixed.lock());
+    assert_eq!(cluster.sizes(), [("1".to_owned(), 0), ("2".to_owned(), 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_is_got_round() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(1, ROLLING, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    let name = cluster.owned(&resources::REPLICA_SETS, "web")[0].name().to_owned();
+    cluster.server.remove(&resources::DEPLOYMENTS, &key("web"));
+    eventually("all is collected", || cluster.server.list(&resources::REPLICA_SETS).is_empty()).await;
+    let foreign = format!(
+        r#"{{"apiVersion":"apps/v1","kind":"ReplicaSet","metadata":{{"name":"{name}","namespace":"ns"}},"spec":{{"replicas":0,
+            "selector":{{"matchLabels":{{"app":"x"}}}},"template":{{"metadata":{{"labels":{{"app":"x"}}}}}}}}}}"#
+    );
+    cluster.put(&resources::REPLICA_SETS, &foreign);
+    cluster.put(&resources::DEPLOYMENTS, &deployment(1, ROLLING, "v1"));
+    eventually("it runs under another name", || cluster.complete()).await;
+    assert_eq!(cluster.value(&resources::DEPLOYMENTS, "web").i64_at(&["status", "collisionCount"]), Some(1));
+    assert_eq!(cluster.owned(&resources::REPLICA_SETS, "web").len(), 1);
+}
