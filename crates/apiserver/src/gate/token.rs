@@ -122,12 +122,15 @@ impl TokenIssuer {
     }
 }
 
+/// Looks up resource, namespace and name in the core group.
+type Find<'a> = dyn Fn(&str, &str, &str) -> Result<Arc<Object>, Status> + 'a;
+
 /// Enters the object that `wanted` names into the claims, if the account's tokens may be bound to it.
 fn bind(
     bound: &mut KubernetesClaims,
     wanted: &Value,
     account: &str,
-    find: &dyn Fn(&str, &str, &str) -> Result<Arc<Object>, Status>,
+    find: &Find<'_>,
 ) -> Result<(), Status> {
     let text = |key: &str| wanted.str_at(&[key]).unwrap_or_default();
     let (name, kind) = (text("name"), text("kind"));

@@ -28,7 +28,7 @@ async fn ensure_one(client: &Client, wanted: &Wanted) -> Result<(), Error> {
     } else {
         Resource::cluster(wanted.group, "v1", wanted.resource)
     };
-    let object = Object::new(&wanted.value, 0).map_err(|error| apimachinery::Status::internal(error))?;
+    let object = Object::new(&wanted.value, 0).map_err(apimachinery::Status::internal)?;
     let mut attempt = 1;
     loop {
         let existing = client.find(&resource, object.key()).await?.map(|object| object.to_value());
