@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod ask;
 mod publish;
 mod server;
 mod view;
@@ -37,6 +38,7 @@ use hickory_server::server::Server;
 use parking_lot::RwLock;
 use tokio::net::{TcpListener, UdpSocket};
 
+pub use ask::ask;
 use server::Handler;
 use zone::Zone;
 

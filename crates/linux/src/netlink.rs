@@ -189,6 +189,13 @@ impl Netlink {
         result.map_err(|error| refused(format!("add link {}", veth.name), error))
     }
 
+    /// Makes a link that leads nowhere: a place for addresses. It is up at once.
+    pub async fn add_dummy(&self, name: &str) -> Result<(), Error> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Dummy).name(name).up().build();
+        let result = self.0.link().add(message).execute().await;
+        result.map_err(|error| refused(format!("add link {name}"), error))
+    }
+
     /// Brings the link up.
     pub async fn set_up(&self, link: u32) -> Result<(), Error> {
         let result = self.0.link().set(LinkUnspec::new_with_index(link).up().build()).execute().await;

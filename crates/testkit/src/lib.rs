@@ -4,4 +4,5 @@
 
 pub mod example;
 pub mod image;
+pub mod machine;
 pub mod registry;
