@@ -1,6 +1,10 @@
 //! Kernel settings below `/proc/sys`, and a record of what they were before.
 //!
+//! Settings that several scopes of one network namespace need go back to what they were when the last of these gives them up.
+//!
 //! Keys are paths (`net/ipv4/ip_forward`). Settings below `net` belong to the calling thread's network namespace.
+
+mod shared;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -8,7 +12,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::Scope;
+use self::shared::{Released, Shared};
+use crate::{Scope, nft};
 
 /// A setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +28,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The note of who needs it.
+    #[error("note who needs a setting")]
+    Shared(#[from] nft::Error),
     /// The record of former values.
     #[error("record of settings {}", path.display())]
     Record {
@@ -51,6 +59,7 @@ pub fn write(key: &str, value: &str) -> Result<(), Error> {
 #[derive(Clone, Debug)]
 pub struct Record {
     path: PathBuf,
+    holder: u32,
 }
 
 const HEADER: &str = "oxikube-sysctls 1\n";
@@ -58,15 +67,19 @@ const HEADER: &str = "oxikube-sysctls 1\n";
 impl Record {
     /// The scope's record; nothing is read yet.
     pub fn new(scope: &Scope) -> Record {
-        Record { path: scope.run("network/sysctls") }
+        Record { path: scope.run("network/sysctls"), holder: scope.mark() }
     }
 
-    /// Sets `key` to `value`, after noting what it was. A setting that has the value already is left out of the record.
+    /// Sets `key` (below `net`) to `value`, after noting what it was. A setting that has the value already, and not because of
+    /// another scope, is left out of the record.
     pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
-        let before = read(key)?;
-        if before == value {
-            return Ok(());
-        }
+        let now = read(key)?;
+        let shared = Shared::open()?;
+        let before = match shared.before(key)? {
+            None if now == value => return Ok(()),
+            None => now,
+            Some(before) => before,
+        };
         let failed = |source| Error::Record { path: self.path.clone(), source };
         let mut file = self.lock(true).map_err(failed)?.expect("a file was asked for");
         let mut text = String::new();
@@ -77,16 +90,22 @@ impl Record {
         if !entries(&text).any(|(recorded, _)| recorded == key) {
             file.write_all(format!("{key}={before}\n").as_bytes()).map_err(failed)?;
         }
+        shared.hold(key, &before, self.holder)?;
         write(key, value)
     }
 
-    /// Puts back every recorded value, newest first, and forgets the record. Settings that exist no longer are passed over.
+    /// Puts back every recorded value that no other scope needs, newest first, and forgets the record. Settings that exist no
+    /// longer are passed over.
     pub fn restore(&self) -> Result<(), Error> {
         let failed = |source| Error::Record { path: self.path.clone(), source };
         let Some(mut file) = self.lock(false).map_err(failed)? else { return Ok(()) };
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed)?;
+        let shared = Shared::open()?;
         for (key, value) in entries(&text).collect::<Vec<_>>().into_iter().rev() {
+            if shared.release(key, self.holder)? == Released::NeededByOthers {
+                continue;
+            }
             match write(key, value) {
                 Err(Error::Setting { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
@@ -140,8 +159,37 @@ mod tests {
                 record.restore().unwrap();
                 assert_eq!(read(key).unwrap(), "2");
                 record.restore().unwrap();
+                assert_eq!(nft::Socket::open().unwrap().tables(nft::Family::Ip).unwrap(), Vec::<String>::new());
             })
             .unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_last_scope_puts_it_back() {
+        let folder = std::env::temp_dir().join(format!("oxikube-sysctls-{}", std::process::id()));
+        let record = |name: &str| Record::new(&Scope::new(name, folder.join(name), folder.join(name)));
+        let (a, b, key) = (record("a"), record("b"), "net/ipv4/ip_forward");
+        let check = || {
+            write(key, "0").unwrap();
+            a.set(key, "1").unwrap();
+            b.set(key, "1").unwrap();
+            a.restore().unwrap();
+            assert_eq!(read(key).unwrap(), "1");
+            // A firewall that flushed all rules: what a file says still holds.
+            a.set(key, "1").unwrap();
+            nft::Socket::open().unwrap().delete_table(nft::Family::Ip, shared::TABLE).unwrap();
+            b.restore().unwrap();
+            assert_eq!(read(key).unwrap(), "0");
+            a.restore().unwrap();
+            assert_eq!(read(key).unwrap(), "0");
+            // On before anybody came: on afterwards.
+            write(key, "1").unwrap();
+            a.set(key, "1").unwrap();
+            a.restore().unwrap();
+            assert_eq!(read(key).unwrap(), "1");
+        };
+        NetNs::unpinned().unwrap().run(check).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

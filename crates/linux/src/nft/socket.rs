@@ -150,6 +150,16 @@ impl Socket {
         }
     }
 
+    /// The names of the table's sets and maps; none, if there is no such table.
+    pub fn sets(&self, family: Family, table: &str) -> Result<Vec<String>, Error> {
+        let each = |bytes: &[u8], out: &mut Vec<String>| {
+            if find_string(bytes, 1).as_deref() == Some(table) {
+                out.extend(find_string(bytes, 2));
+            }
+        };
+        self.list(family, GETSET, NEWSET, |_| {}, each)
+    }
+
     /// Everything in the table; nothing, if there is none. What is left of timed elements' lives is left out.
     pub fn contents(&self, family: Family, table: &str) -> Result<Contents, Error> {
         let ours = |bytes: &[u8]| find_string(bytes, 1).as_deref() == Some(table);
@@ -182,18 +192,7 @@ impl Socket {
         for (chain, rule) in rules {
             contents.chains.entry(chain).or_default().push(rule);
         }
-        let sets = self.list(
-            family,
-            GETSET,
-            NEWSET,
-            |_| {},
-            |bytes, out| {
-                if ours(bytes) {
-                    out.extend(find_string(bytes, 2));
-                }
-            },
-        )?;
-        for set in sets {
+        for set in self.sets(family, table)? {
             let elements = self.elements(family, table, &set)?.into_iter();
             let elements = elements.map(|element| Element { expiry: None, ..element }).collect();
             contents.sets.insert(set, elements);
