@@ -19,8 +19,10 @@ pub const OUTSIDER: &str = "192.168.50.2";
 pub const GATEWAY: &str = "10.244.1.1";
 pub const NODE6: &str = "fd00:50::11";
 pub const OUTSIDER6: &str = "fd00:50::2";
-/// Longer than anything here takes, shorter than TCP's patience.
-pub const PATIENCE: Duration = Duration::from_millis(1500);
+/// Longer than anything takes here that is answered at all.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to listen for an answer that must not come.
+const SILENCE: Duration = Duration::from_millis(400);
 
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -224,6 +226,13 @@ pub async fn get(ns: &NetNs, address: &str, port: u16) -> String {
     get_many(ns, address, port, 1).await.into_keys().next().unwrap()
 }
 
+/// Whether nothing at all answers a TCP connection from `ns`.
+pub async fn is_silent(ns: &NetNs, address: &str, port: u16) -> bool {
+    let to = SocketAddr::new(ip(address), port);
+    let tried = ns.run_async(move || TcpStream::connect_timeout(&to, SILENCE)).await.unwrap();
+    tried.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
+}
+
 /// What so many TCP connections, one after the other, are answered, and how often.
 pub async fn get_many(ns: &NetNs, address: &str, port: u16, count: usize) -> BTreeMap<String, usize> {
     let to = SocketAddr::new(ip(address), port);
@@ -251,18 +260,24 @@ pub fn names(answers: &BTreeMap<String, usize>) -> Vec<&str> {
     names
 }
 
-/// What a UDP packet from this source port is answered.
+/// What a UDP packet from this source port is answered. A packet, or its answer, may get lost while flows are forgotten.
 pub async fn ask(ns: &NetNs, from: u16, address: &str, port: u16) -> String {
     let to = SocketAddr::new(ip(address), port);
     let asked = ns.run_async(move || -> std::io::Result<String> {
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
         let socket = UdpSocket::bind((any, from))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(SILENCE))?;
         socket.connect(to)?;
-        socket.send(b"?")?;
         let mut answer = [0; 64];
-        let length = socket.recv(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+        for _ in 0..5 {
+            socket.send(b"?")?;
+            match socket.recv(&mut answer) {
+                Ok(length) => return Ok(String::from_utf8_lossy(&answer[..length]).into_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(std::io::ErrorKind::TimedOut.into())
     });
     asked.await.unwrap().unwrap_or_else(|error| format!("{:?}", error.kind()))
 }
