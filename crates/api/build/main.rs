@@ -1,9 +1,15 @@
-//! Turns `tables/types.txt` into static arrays: the nodes and fields of one `Schema`, and the protobuf numbers.
+//! Turns `tables/types.txt` into static arrays: the nodes and fields of one `Schema`, and the protobuf numbers. And collects
+//! the descriptions of those types, compressed, as they are needed seldom.
 
 mod arena;
+mod descriptions;
 mod table;
 
+use std::io::Write;
 use std::path::PathBuf;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 fn main() {
     println!("cargo::rerun-if-changed=tables/types.txt");
@@ -13,4 +19,14 @@ fn main() {
     let table = table::parse(&text);
     let source = arena::build(&table).emit();
     std::fs::write(folder.join("tables.rs"), source).expect("OUT_DIR is writable");
+
+    let names = table.declarations.keys().map(|name| table.full_name(name)).collect();
+    let descriptions = descriptions::collect(&names).unwrap_or_else(|error| {
+        println!("cargo::warning=explain will have no descriptions: {error}");
+        String::new()
+    });
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(descriptions.as_bytes()).expect("writing to memory");
+    let compressed = encoder.finish().expect("writing to memory");
+    std::fs::write(folder.join("descriptions.deflate"), compressed).expect("OUT_DIR is writable");
 }

@@ -3,6 +3,7 @@
 //! They say what kubectl needs for `explain`, validation and patches: schemas with list types, merge keys and defaults, and
 //! for each path the operations, their kinds, parameters and the content types of a PATCH. Upstream: /openapi/v3.
 
+mod descriptions;
 mod paths;
 mod schemas;
 
@@ -26,7 +27,8 @@ pub fn v3(group: &str, version: &str, server_version: &str) -> Option<Vec<u8>> {
         out.member(&path, &item);
     }
     out.next_section(r#"},"components":{"schemas":{"#);
-    schemas.each(|name, schema| out.member(name, &schema));
+    let descriptions = descriptions::Descriptions::unpack();
+    schemas.each(&descriptions, |name, schema| out.member(name, &schema));
     Some(out.finish())
 }
 

@@ -1,10 +1,11 @@
 //! Types as OpenAPI schemas.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use apimachinery::schema::{Field, ListType, PatchStrategy, Presence, Shape, Type};
 use serde_json::{Map, Value as Json, json};
 
+use super::descriptions::Descriptions;
 use super::{REFERENCE, reference};
 use crate::kinds::{self, Version};
 use crate::tables;
@@ -58,17 +59,18 @@ impl<'d> Collector<'d> {
     }
 
     /// Every collected schema by name.
-    pub(super) fn each(self, mut take: impl FnMut(&str, Json)) {
+    pub(super) fn each(self, descriptions: &Descriptions, mut take: impl FnMut(&str, Json)) {
         for name in &self.wanted {
             if let Some((_, ty)) = known(name) {
-                take(name, self.component(name, ty));
+                take(name, self.component(name, ty, descriptions));
             }
         }
     }
 
-    fn component(&self, name: &str, ty: Type<'static>) -> Json {
+    fn component(&self, name: &str, ty: Type<'static>, descriptions: &Descriptions) -> Json {
+        let described = descriptions.of(name);
         let mut schema = match ty.shape() {
-            Shape::Object { .. } => object(ty),
+            Shape::Object { .. } => object(ty, &described),
             Shape::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
             Shape::IntOrString => {
                 json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
@@ -76,6 +78,9 @@ impl<'d> Collector<'d> {
             Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
             _ => json!({"type": "object"}),
         };
+        if let Some(text) = described.get("") {
+            schema["description"] = json!(text);
+        }
         let kind = name.rsplit('.').next().unwrap_or_default();
         let is_kind = ty.field("apiVersion").is_some() && ty.field("kind").is_some();
         let served = kinds::type_of(self.group, self.version.name, kind).is_some_and(|served| served.id() == ty.id());
@@ -107,10 +112,11 @@ fn is_component(ty: Type<'static>) -> bool {
     has_schema && !ty.name().is_empty()
 }
 
-fn object(ty: Type<'static>) -> Json {
+fn object(ty: Type<'static>, described: &HashMap<&str, String>) -> Json {
     let mut properties = Map::new();
     for field in ty.fields() {
-        properties.insert(field.name.to_string(), property(ty, field));
+        let description = described.get(&*field.name).map(String::as_str);
+        properties.insert(field.name.to_string(), property(ty, field, description));
     }
     let mut schema = Map::new();
     schema.insert("type".to_owned(), json!("object"));
@@ -127,9 +133,10 @@ fn object(ty: Type<'static>) -> Json {
     Json::Object(schema)
 }
 
-fn property(owner: Type<'static>, field: &Field) -> Json {
+fn property(owner: Type<'static>, field: &Field, description: Option<&str>) -> Json {
     let ty = owner.of(field);
     let mut extra = Map::new();
+    extra.extend(description.map(|text| ("description".to_owned(), json!(text))));
     match &field.default {
         Some(default) => {
             let default = serde_json::from_str(default).unwrap_or(Json::Null);

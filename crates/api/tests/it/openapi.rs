@@ -6,6 +6,13 @@ fn document(group: &str, version: &str) -> Json {
     serde_json::from_slice(&api::openapi::v3(group, version, "v1.35.0").unwrap()).unwrap()
 }
 
+/// Every group version's document.
+fn documents() -> Vec<(&'static str, &'static str, Json)> {
+    let versions =
+        api::groups().iter().flat_map(|group| group.versions.iter().map(|version| (group.name, version.name)));
+    versions.map(|(group, version)| (group, version, document(group, version))).collect()
+}
+
 fn references<'j>(json: &'j Json, found: &mut HashSet<&'j str>) {
     match json {
         Json::Object(map) => {
@@ -19,15 +26,12 @@ fn references<'j>(json: &'j Json, found: &mut HashSet<&'j str>) {
 
 #[test]
 fn every_reference_resolves() {
-    for group in api::groups() {
-        for version in group.versions {
-            let document = document(group.name, version.name);
-            let mut found = HashSet::new();
-            references(&document, &mut found);
-            for reference in found {
-                let pointer = reference.strip_prefix('#').unwrap();
-                assert!(document.pointer(pointer).is_some(), "{}: {reference}", group.name);
-            }
+    for (group, _, document) in documents() {
+        let mut found = HashSet::new();
+        references(&document, &mut found);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{group}: {reference}");
         }
     }
     assert!(api::openapi::v3("nothing.io", "v1", "v1.35.0").is_none());
@@ -35,8 +39,10 @@ fn every_reference_resolves() {
 
 #[test]
 fn every_kind_can_be_found_and_patched() {
+    let documents = documents();
     for row in api::kinds() {
-        let document = document(row.group, row.version);
+        let (_, _, document) =
+            documents.iter().find(|(group, version, _)| (*group, *version) == (row.group, row.version)).unwrap();
         let schema = &document["components"]["schemas"][row.type_name];
         let gvk = json!({"group": row.group, "kind": row.kind, "version": row.version});
         assert_eq!(schema["x-kubernetes-group-version-kind"], json!([gvk]), "{}", row.type_name);
@@ -61,9 +67,11 @@ fn schemas_say_how_patches_merge() {
     let schemas = &apps["components"]["schemas"];
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     let item = json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.Container"}], "default": {}});
+    let mut containers = containers.clone();
+    assert!(containers.as_object_mut().unwrap().remove("description").is_some());
     assert_eq!(
         containers,
-        &json!({
+        json!({
             "type": "array", "items": item, "x-kubernetes-list-map-keys": ["name"], "x-kubernetes-list-type": "map",
             "x-kubernetes-patch-merge-key": "name", "x-kubernetes-patch-strategy": "merge",
         })
@@ -71,9 +79,34 @@ fn schemas_say_how_patches_merge() {
     let strategy = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
     assert_eq!(strategy["x-kubernetes-patch-strategy"], "retainKeys");
     assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"], json!(["selector", "template"]));
-    let port = &schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"];
-    assert_eq!(port, &json!({"type": "string", "enum": ["TCP", "UDP", "SCTP"], "default": "TCP"}));
+    let protocol = &schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"];
+    assert_eq!(protocol["enum"], json!(["TCP", "UDP", "SCTP"]));
+    assert_eq!((&protocol["type"], &protocol["default"]), (&json!("string"), &json!("TCP")));
     let selector = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector"];
     assert_eq!(selector["x-kubernetes-map-type"], "atomic");
     assert!(schemas["io.k8s.api.core.v1.ObjectReference"].get("x-kubernetes-group-version-kind").is_none());
+}
+
+#[test]
+fn kinds_and_fields_are_described() {
+    let mut silent = Vec::new();
+    for (_, _, document) in documents() {
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            // Nobody asks what a list is.
+            if name.ends_with("List") {
+                continue;
+            }
+            if schema.get("description").is_none() {
+                silent.push(name.clone());
+            }
+            for (field, property) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {
+                if property.get("description").is_none() {
+                    silent.push(format!("{name}.{field}"));
+                }
+            }
+        }
+    }
+    silent.sort();
+    silent.dedup();
+    assert!(silent.len() < 10, "{silent:?}");
 }

@@ -22,13 +22,17 @@ impl Type<'_> {
 
     /// What the canonical form says for a field that was given `value`.
     fn present(self, field: &Field, value: Option<Value>) -> Option<Value> {
-        let ty = self.of(field);
-        let value = value.filter(|value| !value.is_null() || ty.node().nullable);
+        // Most fields of most objects are absent: they must cost nothing but this.
+        let value = match value {
+            None if matches!(field.presence, Presence::Given | Presence::NonEmpty | Presence::NonZero) => return None,
+            Some(Value::Null) if !self.of(field).node().nullable => None,
+            value => value,
+        };
         match (field.presence, value) {
             (Presence::Given, value) => value,
             (Presence::NonEmpty, value) => value.filter(|value| !is_empty(value)),
-            (Presence::NonZero, value) => value.filter(|value| *value != ty.zero()),
-            (Presence::Always, value) => Some(value.unwrap_or_else(|| ty.zero())),
+            (Presence::NonZero, value) => value.filter(|value| *value != self.of(field).zero()),
+            (Presence::Always, value) => Some(value.unwrap_or_else(|| self.of(field).zero())),
             (Presence::AlwaysNull, value) => Some(value.unwrap_or(Value::Null)),
         }
     }
