@@ -189,11 +189,20 @@ impl Netlink {
         result.map_err(|error| refused(format!("add link {}", veth.name), error))
     }
 
-    /// Makes a link that leads nowhere: a place for addresses. It is up at once.
+    /// Makes a link that leads nowhere: a place for addresses and routes. It is up at once. Its other end is called `name` with a
+    /// `p` behind and goes with it; a kernel that has pods has these, but not always dummy links.
     pub async fn add_dummy(&self, name: &str) -> Result<(), Error> {
-        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Dummy).name(name).up().build();
+        let peer_name = format!("{name}p");
+        let mut peer = LinkMessage::default();
+        peer.attributes.push(LinkAttribute::IfName(peer_name.clone()));
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .up()
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
         let result = self.0.link().add(message).execute().await;
-        result.map_err(|error| refused(format!("add link {name}"), error))
+        result.map_err(|error| refused(format!("add link {name}"), error))?;
+        self.set_up(self.link(&peer_name).await?.index).await
     }
 
     /// Brings the link up.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use env::Env;
 use ipnet::IpNet;
 use linux::conntrack::{self, Conntrack, Flow};
-use linux::netlink::{self, Netlink, Route, Veth};
+use linux::netlink::{self, Netlink, Route};
 use linux::netns::{self, NetNs};
 use linux::nft::{self, Family};
 use linux::{Scope, sysctl};
@@ -155,30 +155,11 @@ impl Driver {
 
     /// The link that leads nowhere; made if it is missing.
     async fn nowhere(&self, netlink: &Netlink) -> Result<u32, Error> {
-        let (name, peer_name) = nowhere_names(&self.scope);
-        if let Some(link) = netlink.find_link(&name).await? {
-            return Ok(link.index);
+        let name = nowhere_name(&self.scope);
+        if netlink.find_link(&name).await?.is_none() {
+            netlink.add_dummy(&name).await?;
         }
-        let veth = Veth {
-            name: &name,
-            mac: [0x0a, 0x58, 0, 0, 0, 1],
-            peer_name: &peer_name,
-            peer_mac: [0x0a, 0x58, 0, 0, 0, 2],
-            peer_ns: &self.host,
-            mtu: 1500,
-        };
-        netlink.add_veth(&veth).await?;
-        let (link, peer) = (netlink.link(&name).await?.index, netlink.link(&peer_name).await?.index);
-        if !self.families().contains(&Family::Ip6) {
-            // They would only tell each other that they are there.
-            let quiet = |link: &str| sysctl::write(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1");
-            let quieted = self.host.run(|| quiet(&name).and_then(|()| quiet(&peer_name)))?;
-            if let Err(error) = quieted {
-                tracing::debug!(%error, "this kernel has no IPv6");
-            }
-        }
-        netlink.set_up(peer).await?;
-        Ok(link)
+        Ok(netlink.link(&name).await?.index)
     }
 
     /// Forgets UDP flows to these virtual addresses that lead to nobody's endpoint; returns their number.
@@ -256,15 +237,14 @@ pub async fn cleanup(env: &Env, scope: &Scope, host: &NetNs) -> Result<(), Error
     let (netlink, driver) = Netlink::open_in(host).await?;
     let driver = linked(env, driver);
     // The routes go with their link.
-    netlink.delete_link(&nowhere_names(scope).0).await?;
+    netlink.delete_link(&nowhere_name(scope)).await?;
     drop(netlink);
     driver.await;
     Ok(host.run(|| sysctl::Record::new(scope).restore())??)
 }
 
-/// The two ends of the link that leads nowhere.
-fn nowhere_names(scope: &Scope) -> (String, String) {
-    (scope.link("svc0"), scope.link("svc1"))
+fn nowhere_name(scope: &Scope) -> String {
+    scope.link("services")
 }
 
 /// Runs a connection's driver; the future ends with it.

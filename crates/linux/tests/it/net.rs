@@ -73,6 +73,10 @@ async fn two_namespaces_talk_over_a_veth_pair() {
 
     assert!(far.delete_route(&default).await.unwrap());
     assert!(!far.delete_route(&default).await.unwrap());
+    near.add_dummy("nowhere0").await.unwrap();
+    assert!(near.link("nowhere0").await.unwrap().up && near.link("nowhere0p").await.unwrap().up);
+    assert!(near.delete_link("nowhere0").await.unwrap());
+    assert_eq!(near.find_link("nowhere0p").await.unwrap(), None);
     assert!(near.delete_link("near0").await.unwrap());
     assert!(!near.delete_link("near0").await.unwrap());
     assert_eq!(far.find_link("far0").await.unwrap(), None);
