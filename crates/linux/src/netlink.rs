@@ -118,6 +118,8 @@ pub struct Route {
     pub metric: Option<u32>,
     /// Who made it: rtnetlink's protocol number.
     pub protocol: u8,
+    /// Of an IPv4 route without a router: packets to it get a source address that is valid beyond the link.
+    pub universal: bool,
 }
 
 /// The protocol number of our routes (unassigned in iproute2's list).
@@ -126,7 +128,15 @@ pub const PROTOCOL: u8 = 0x6f;
 impl Route {
     /// A route of ours to `destination` out of `link`.
     pub fn on_link(destination: IpNet, link: u32) -> Route {
-        Route { destination, gateway: None, link: Some(link), source: None, metric: None, protocol: PROTOCOL }
+        Route {
+            destination,
+            gateway: None,
+            link: Some(link),
+            source: None,
+            metric: None,
+            protocol: PROTOCOL,
+            universal: false,
+        }
     }
 }
 
@@ -248,7 +258,17 @@ impl Netlink {
 
     /// Gives the link an address: no route comes with it, and no duplicate detection. It may be there already.
     pub async fn add_address(&self, link: u32, net: IpNet) -> Result<(), Error> {
+        self.add_scoped_address(link, net, AddressScope::Universe).await
+    }
+
+    /// Like [`Netlink::add_address`], for an address that is only used on this link: nothing gets it as its source by itself.
+    pub async fn add_link_address(&self, link: u32, net: IpNet) -> Result<(), Error> {
+        self.add_scoped_address(link, net, AddressScope::Link).await
+    }
+
+    async fn add_scoped_address(&self, link: u32, net: IpNet, scope: AddressScope) -> Result<(), Error> {
         let mut request = self.0.address().add(link, net.addr(), net.prefix_len()).replace();
+        request.message_mut().header.scope = scope;
         let flags = match net {
             IpNet::V4(_) => AddressFlags::Noprefixroute,
             IpNet::V6(_) => AddressFlags::Noprefixroute | AddressFlags::Nodad,
@@ -322,7 +342,7 @@ fn link_from(message: LinkMessage) -> Link {
 }
 
 fn route_message(route: &Route) -> RouteMessage {
-    let scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    let scope = if route.gateway.is_some() || route.universal { RouteScope::Universe } else { RouteScope::Link };
     let protocol = RouteProtocol::from(route.protocol);
     match route.destination {
         IpNet::V4(net) => {
@@ -383,6 +403,7 @@ fn route_from(message: RouteMessage) -> Option<Route> {
         source: None,
         metric: None,
         protocol: message.header.protocol.into(),
+        universal: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -396,5 +417,7 @@ fn route_from(message: RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
+    let universe = message.header.scope == RouteScope::Universe;
+    route.universal = universe && unspecified.is_ipv4() && route.gateway.is_none();
     Some(route)
 }

@@ -48,7 +48,7 @@ fn main() {
     let folder = std::env::temp_dir().join(format!("oxikube-proxy-bench-{}", std::process::id()));
     let scope = Scope::new("bench", folder.clone(), folder.clone());
     let ranges = |text: &str| vec![text.parse().expect("a range")];
-    let network = Network::new(&scope, ranges("10.128.0.0/9"), ranges("10.96.0.0/12"), vec![]);
+    let network = Network::new(&scope, ranges("10.128.0.0/9"), ranges("10.96.0.0/12"));
     let host = NetNs::unpinned().expect("root");
     let driver = Driver::open(scope, host, network).expect("nftables");
     let here = Locality { node: "here".into(), zone: String::new() };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use apimachinery::ObjectKey;
 use env::Env;
 use ipnet::IpNet;
 use linux::conntrack::{self, Conntrack, Flow};
@@ -12,7 +13,7 @@ use linux::nft::{self, Family};
 use linux::{Scope, sysctl};
 
 use crate::layout;
-use crate::plan::Vip;
+use crate::plan::{Balance, Empty, Vip};
 use crate::table::{Changes, Table};
 
 /// The kernel refused something.
@@ -42,8 +43,6 @@ pub struct Network {
     pub pod_cidrs: Vec<IpNet>,
     /// All cluster addresses. Those of a family that has no range here are not served.
     pub service_cidrs: Vec<IpNet>,
-    /// The node's addresses by which it is known, for packets to Services that have no source yet.
-    pub node_ips: Vec<IpAddr>,
     /// The packet mark of what is to be masqueraded.
     pub mark: u32,
     /// The bits of packet marks that are ours.
@@ -58,8 +57,8 @@ const UDP: u8 = 17;
 
 impl Network {
     /// A network whose marks are the scope's.
-    pub fn new(scope: &Scope, pod_cidrs: Vec<IpNet>, service_cidrs: Vec<IpNet>, node_ips: Vec<IpAddr>) -> Network {
-        Network { pod_cidrs, service_cidrs, node_ips, mark: scope.mark(), mark_mask: MARK_MASK }
+    pub fn new(scope: &Scope, pod_cidrs: Vec<IpNet>, service_cidrs: Vec<IpNet>) -> Network {
+        Network { pod_cidrs, service_cidrs, mark: scope.mark(), mark_mask: MARK_MASK }
     }
 
     /// The families that have Services.
@@ -141,12 +140,10 @@ impl Driver {
         let (netlink, driver) = Netlink::open_in(&self.host).await?;
         let driver = linked(env, driver);
         let link = self.nowhere(&netlink).await?;
-        let addresses = netlink.addresses().await?;
         for range in &self.network.service_cidrs {
-            let family = Family::of(range.addr());
-            let own = |ip: &&IpAddr| Family::of(**ip) == family && addresses.iter().any(|own| own.net.addr() == **ip);
-            let source = self.network.node_ips.iter().find(own).copied();
-            netlink.add_route(&Route { source, ..Route::on_link(range.trunc(), link) }).await?;
+            // No source address of its own: the kernel would drop the route with that address.
+            let universal = range.addr().is_ipv4();
+            netlink.add_route(&Route { universal, ..Route::on_link(range.trunc(), link) }).await?;
         }
         drop(netlink);
         driver.await;
@@ -225,6 +222,30 @@ impl StaleFlows {
             !servers.contains(&flow.server) && (flow.server != flow.destination || !servers.is_empty())
         })
     }
+}
+
+/// Finds out whether this kernel can do all that Services need, in a network namespace of its own that is gone afterwards.
+pub fn probe(scope: &Scope) -> Result<(), Error> {
+    let ranges = |text: &str| text.parse().map(|range| vec![range]).unwrap_or_default();
+    let network = Network::new(scope, ranges("10.244.0.0/16"), ranges("10.96.0.0/12"));
+    let driver = Driver::open(scope.clone(), NetNs::unpinned()?, network)?;
+    let mut table = Table::new();
+    // One Service that uses everything.
+    let vip = Vip { family: Family::Ip, address: Some([10, 96, 0, 1].into()), protocol: UDP, port: 53 };
+    let balance = Balance {
+        endpoints: vec![([10, 244, 0, 2].into(), 53)],
+        internal: Some(vec![([10, 244, 0, 2].into(), 53)]),
+        local: vec![([10, 244, 0, 2].into(), 53)],
+        masquerade: true,
+        affinity: Some(std::time::Duration::from_secs(1)),
+        empty: Empty::Reject,
+        sources: ranges("10.0.0.0/8"),
+        cluster_ip: true,
+    };
+    table.set(&ObjectKey::default(), vec![(vip, balance)], &mut Changes::default());
+    driver.socket.commit(table.batch(Family::Ip, &scope.table(TABLE), &driver.network, Vec::new()))?;
+    driver.conntrack.flows(UDP)?;
+    Ok(())
 }
 
 /// Removes the tables, the link and the routes of the scope's Services from `host`, and puts its settings back. Needs no running proxy; again

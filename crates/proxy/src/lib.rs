@@ -25,7 +25,7 @@ mod proxy;
 mod service;
 mod table;
 
-pub use driver::{Driver, Error, Network, cleanup};
+pub use driver::{Driver, Error, Network, cleanup, probe};
 pub use endpoint::{Endpoint, Endpoints, Locality};
 pub use plan::{Balance, Empty, Vip, plan};
 pub use proxy::{Config, Proxy, build};

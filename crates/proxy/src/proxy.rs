@@ -1,7 +1,6 @@
 //! The running proxy: informers in, tables out.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +30,6 @@ pub struct Config {
     pub client: Client,
     /// The node's name: endpoints on it are local.
     pub node_name: String,
-    /// The node's addresses by which it is known; may be empty.
-    pub node_ips: Vec<IpAddr>,
     /// All pods of the cluster.
     pub pod_cidrs: Vec<IpNet>,
     /// All cluster addresses of Services, one range per family.
@@ -49,7 +46,6 @@ impl Config {
             scope,
             client,
             node_name: node_name.to_owned(),
-            node_ips: Vec::new(),
             pod_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             host: NetNs::current()?,
@@ -68,7 +64,7 @@ pub struct Proxy {
 
 /// Connects to the kernel and makes the service range routable. Tables of an earlier process go on working meanwhile.
 pub async fn build(config: Config) -> Result<Proxy, Error> {
-    let network = Network::new(&config.scope, config.pod_cidrs, config.service_cidrs, config.node_ips);
+    let network = Network::new(&config.scope, config.pod_cidrs, config.service_cidrs);
     let driver = Driver::open(config.scope, config.host, network)?;
     driver.add_routes(&config.env).await?;
     Ok(Proxy {

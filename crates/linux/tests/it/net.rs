@@ -71,6 +71,18 @@ async fn two_namespaces_talk_over_a_veth_pair() {
     let (length, from) = server.recv_from(&mut [0; 16]).unwrap();
     assert_eq!((length, from.ip()), (5, near_ip));
 
+    // An address of the link alone is nobody's source beyond it.
+    near.add_link_address(near_link.index, "10.9.1.1/32".parse().unwrap()).await.unwrap();
+    let far_away = Route { universal: true, ..Route::on_link("10.9.2.0/24".parse().unwrap(), near_link.index) };
+    near.add_route(&far_away).await.unwrap();
+    assert!(near.routes().await.unwrap().contains(&far_away));
+    let source = here.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("10.9.2.1:9").unwrap();
+        socket.local_addr().unwrap().ip()
+    });
+    assert_eq!(source.unwrap(), near_ip);
+
     assert!(far.delete_route(&default).await.unwrap());
     assert!(!far.delete_route(&default).await.unwrap());
     near.add_dummy("nowhere0").await.unwrap();

@@ -11,7 +11,6 @@ fn network() -> Network {
     Network {
         pod_cidrs: ranges(&["10.244.0.0/16", "fd00:244::/64"]),
         service_cidrs: ranges(&["10.96.0.0/12", "fd00:96::/112"]),
-        node_ips: vec![],
         mark: 0x0012_4000,
         mark_mask: 0x3fff_4000,
     }

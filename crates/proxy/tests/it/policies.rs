@@ -30,8 +30,8 @@ async fn without_endpoints_connections_are_refused() {
     assert!(is_silent(&world.host, "10.96.0.11", 80).await);
     // The next try succeeds.
     node.set(&web, world.here(&[1]));
-    assert_eq!(get(&world.outside, NODE, 30080).await, "p1 to 10.244.1.1");
-    assert_eq!(ask(pod, 5000, "10.96.0.10", 80).await, "p1 to 10.244.1.1");
+    assert_eq!(get(&world.outside, NODE, 30080).await, "p1 to 192.168.50.11");
+    assert_eq!(ask(pod, 5000, "10.96.0.10", 80).await, "p1 to 192.168.50.11");
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn external_policy_local_keeps_clients_addresses() {
         let pod = get_many(&world.pods[2].ns, address, port, 40).await;
         assert_eq!(pod.keys().collect::<Vec<_>>(), ["p1 to 10.244.1.4", "p2 to 10.244.1.4"], "{address}");
         let own = get_many(&world.host, address, port, 40).await;
-        assert_eq!(own.keys().collect::<Vec<_>>(), ["p1 to 10.244.1.1", "p2 to 10.244.1.1"], "{address}");
+        assert_eq!(own.keys().collect::<Vec<_>>(), ["p1 to 192.168.50.11", "p2 to 192.168.50.11"], "{address}");
     }
     assert_eq!(names(&get_many(&world.host, "127.0.0.1", 30080, 40).await), ["p1", "p2"]);
     // Nobody here: outsiders shall try another node.
@@ -56,7 +56,7 @@ async fn external_policy_local_keeps_clients_addresses() {
     assert!(is_silent(&world.outside, NODE, 30080).await);
     assert!(is_silent(&world.outside, "192.0.2.7", 80).await);
     assert_eq!(get(&world.pods[2].ns, NODE, 30080).await, "p2 to 10.244.1.4");
-    assert_eq!(get(&world.host, "127.0.0.1", 30080).await, "p2 to 10.244.1.1");
+    assert_eq!(get(&world.host, "127.0.0.1", 30080).await, "p2 to 192.168.50.11");
     // Nobody anywhere.
     node.set(&web, vec![]);
     assert_eq!(get(&world.outside, NODE, 30080).await, "ConnectionRefused");
@@ -74,7 +74,7 @@ async fn internal_policy_local_stays_on_the_node() {
     assert_eq!(names(&get_many(&world.outside, NODE, 30080, 40).await), ["p1", "p2"]);
     node.set(&web, world.there(&[2]));
     assert!(is_silent(&world.pods[2].ns, "10.96.0.10", 80).await);
-    assert_eq!(get(&world.outside, NODE, 30080).await, "p2 to 10.244.1.1");
+    assert_eq!(get(&world.outside, NODE, 30080).await, "p2 to 192.168.50.11");
 }
 
 #[tokio::test]
@@ -90,10 +90,10 @@ async fn a_load_balancers_address_lets_in_whom_it_shall() {
         web.load_balancer_sources = ranges(sources);
         node.set(&web, world.here(&[1]));
         match let_in {
-            true => assert_eq!(get(&world.outside, "192.0.2.9", 80).await, "p1 to 10.244.1.1", "{sources:?}"),
+            true => assert_eq!(get(&world.outside, "192.0.2.9", 80).await, "p1 to 192.168.50.11", "{sources:?}"),
             false => assert!(is_silent(&world.outside, "192.0.2.9", 80).await, "{sources:?}"),
         }
-        assert_eq!(get(&world.outside, "10.96.0.10", 80).await, "p1 to 10.244.1.1");
+        assert_eq!(get(&world.outside, "10.96.0.10", 80).await, "p1 to 192.168.50.11");
     }
 }
 

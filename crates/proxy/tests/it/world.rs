@@ -56,7 +56,7 @@ impl World {
         let mut world = World { env, scope, folder, host, outside, pods: Vec::new(), netlink };
         world.host.run(|| sysctl::write("net/ipv6/conf/all/forwarding", "1").unwrap()).unwrap();
         let outside = world.outside.clone();
-        let far = world.join(&outside, "up0", [&[NODE, NODE6], &[OUTSIDER, OUTSIDER6]]).await;
+        let far = world.join(&outside, "up0", [&[NODE, NODE6], &[OUTSIDER, OUTSIDER6]], false).await;
         let link = world.netlink.link("up0").await.unwrap().index;
         for (range, gateway) in [("0.0.0.0/0", OUTSIDER), ("::/0", OUTSIDER6)] {
             let route = Route { gateway: Some(ip(gateway)), ..Route::on_link(range.parse().unwrap(), link) };
@@ -74,10 +74,10 @@ impl World {
                 ip6: ip(&format!("fd00:244::{:x}", number + 1)),
             };
             let (name, own, own6) = (format!("p{number}"), pod.ip.to_string(), pod.ip6.to_string());
-            let inside = world.join(&pod.ns, &name, [&[GATEWAY, "fd00:244::1"], &[&own, &own6]]).await;
+            let inside = world.join(&pod.ns, &name, [&[GATEWAY, "fe80::1"], &[&own, &own6]], true).await;
             inside.set_up(1).await.unwrap();
             let link = inside.link("eth0").await.unwrap().index;
-            for (range, gateway) in [("0.0.0.0/0", GATEWAY), ("::/0", "fd00:244::1")] {
+            for (range, gateway) in [("0.0.0.0/0", GATEWAY), ("::/0", "fe80::1")] {
                 let route = Route { gateway: Some(ip(gateway)), ..Route::on_link(range.parse().unwrap(), link) };
                 inside.add_route(&route).await.unwrap();
             }
@@ -87,8 +87,8 @@ impl World {
         world
     }
 
-    /// Connects `ns` to the node: addresses of the node's end, and of the other.
-    async fn join(&self, ns: &NetNs, name: &str, addresses: [&[&str]; 2]) -> Netlink {
+    /// Connects `ns` to the node: addresses of the node's end, and of the other. Towards pods the node's are only the link's.
+    async fn join(&self, ns: &NetNs, name: &str, addresses: [&[&str]; 2], pod: bool) -> Netlink {
         let far = connect(&self.env, ns).await;
         let (near_mac, far_mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let veth = Veth { name, mac: near_mac, peer_name: "eth0", peer_mac: far_mac, peer_ns: ns, mtu: 1500 };
@@ -100,9 +100,16 @@ impl World {
             let link = netlink.link(link).await.unwrap().index;
             netlink.set_up(link).await.unwrap();
             for (own, other) in own.iter().zip(others) {
-                netlink.add_address(link, ip(own).into()).await.unwrap();
+                let to_pod = pod && std::ptr::eq(netlink, &self.netlink);
+                match to_pod {
+                    true => netlink.add_link_address(link, ip(own).into()).await.unwrap(),
+                    false => netlink.add_address(link, ip(own).into()).await.unwrap(),
+                }
                 netlink.add_neighbour(link, ip(other), mac).await.unwrap();
-                netlink.add_route(&Route::on_link(ip(other).into(), link)).await.unwrap();
+                if *other != "fe80::1" {
+                    let universal = to_pod && ip(other).is_ipv4();
+                    netlink.add_route(&Route { universal, ..Route::on_link(ip(other).into(), link) }).await.unwrap();
+                }
             }
         }
         far
@@ -141,12 +148,7 @@ impl Drop for World {
 
 pub fn network(scope: &Scope) -> Network {
     let ranges = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
-    Network::new(
-        scope,
-        ranges(&["10.244.0.0/16", "fd00:244::/64"]),
-        ranges(&["10.96.0.0/12", "fd00:96::/112"]),
-        vec![ip(NODE), ip(NODE6)],
-    )
+    Network::new(scope, ranges(&["10.244.0.0/16", "fd00:244::/64"]), ranges(&["10.96.0.0/12", "fd00:96::/112"]))
 }
 
 pub async fn connect(env: &Env, ns: &NetNs) -> Netlink {

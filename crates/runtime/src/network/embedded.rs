@@ -1,7 +1,7 @@
 //! Our own pod network: a veth per pod, one route to it, no bridge.
 //!
-//! The node's end of every link carries the range's first address, which is each pod's gateway; both ends know each other's
-//! hardware address, so nobody asks for it.
+//! The node's end of every link carries the pods' gateway, an address that counts on its link only: so the node's own packets to
+//! pods come from the node's own address. Both ends know each other's hardware address, and nobody asks for it.
 
 use std::net::IpAddr;
 
@@ -130,16 +130,19 @@ impl EmbeddedNetwork {
             let everywhere = IpNet::new(if address.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() }, 0)
                 .map_err(|_| NetworkError::InvalidPodCidr(range.to_string()))?;
             let failed = step("give the pod's link its addresses");
-            host.add_address(outside, gateway.into()).await.map_err(failed)?;
+            host.add_link_address(outside, gateway.into()).await.map_err(failed)?;
             pod.add_address(inside, (*address).into()).await.map_err(failed)?;
             let failed = step("tell the pod's neighbours");
             host.add_neighbour(outside, *address, mac).await.map_err(failed)?;
             pod.add_neighbour(inside, gateway, HOST_MAC).await.map_err(failed)?;
             let failed = step("make the pod's routes");
-            pod.add_route(&Route::on_link(gateway.into(), inside)).await.map_err(failed)?;
+            if gateway.is_ipv4() {
+                pod.add_route(&Route::on_link(gateway.into(), inside)).await.map_err(failed)?;
+            }
             let default = Route { gateway: Some(gateway), ..Route::on_link(everywhere, inside) };
             pod.add_route(&default).await.map_err(failed)?;
-            host.add_route(&Route::on_link((*address).into(), outside)).await.map_err(failed)?;
+            let to_pod = Route { universal: address.is_ipv4(), ..Route::on_link((*address).into(), outside) };
+            host.add_route(&to_pod).await.map_err(failed)?;
         }
         Ok(())
     }

@@ -152,9 +152,13 @@ impl Ipam {
     }
 }
 
-/// The gateway of a range, which is on the node's end of every link: its first address.
+/// The gateway of a range's pods, which is on the node's end of every link. IPv6 knows addresses that are only a link's; for
+/// IPv4 it is the range's first one.
 pub(crate) fn gateway(range: &IpNet) -> IpAddr {
-    address(range, 1)
+    match range {
+        IpNet::V4(_) => address(range, 1),
+        IpNet::V6(_) => IpAddr::V6(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+    }
 }
 
 /// The address `offset` after the range's first.

@@ -52,6 +52,8 @@ impl Node {
             let link = netlink.link("up0").await.unwrap().index;
             netlink.set_up(link).await.unwrap();
             netlink.add_address(link, ip(own).into()).await.unwrap();
+            let own6 = if own == NODE { "fd00:50::11" } else { "fd00:50::2" };
+            netlink.add_address(link, ip(own6).into()).await.unwrap();
             netlink.add_route(&Route::on_link(ip(other).into(), link)).await.unwrap();
         }
         let config = EmbeddedConfig { host: host.clone(), ..EmbeddedConfig::new(env.clone(), scope.clone()).unwrap() };
@@ -146,7 +148,8 @@ async fn ask(ns: &NetNs, from: u16, address: IpAddr, port: u16) -> String {
     let asked = ns.run_async(move || -> std::io::Result<String> {
         let socket = UdpSocket::bind(("0.0.0.0", from))?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send_to(b"?", (address, port))?;
+        socket.connect((address, port))?;
+        socket.send(b"?")?;
         let mut answer = [0; 64];
         let length = socket.recv(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
@@ -171,9 +174,12 @@ async fn pods_reach_each_other_their_node_and_the_outside() {
     assert_eq!(get(&b.ns, a.addresses[1], 8080).await, "a to fd00:244::3");
     assert_eq!(get(&a.ns, a.address, 8080).await, "a to 10.244.1.2");
     assert_eq!(get(&a.ns, [127, 0, 0, 1], 8080).await, "a to 127.0.0.1");
-    // The node comes from the gateway's address, the outside sees the node's.
-    assert_eq!(get(&node.host, a.address, 8080).await, "a to 10.244.1.1");
+    // The node comes from its own address, and so do pods when they go outside.
+    assert_eq!(get(&node.host, a.address, 8080).await, format!("a to {NODE}"));
+    assert_eq!(get(&node.host, a.addresses[1], 8080).await, "a to fd00:50::11");
     assert_eq!(get(&b.ns, ip(NODE), 8080).await, "node to 10.244.1.3");
+    assert_eq!(ask(&b.ns, 0, ip(NODE), 8080).await, "node to 10.244.1.3");
+    assert_eq!(get(&b.ns, ip("10.244.1.1"), 8080).await, "node to 10.244.1.3");
     let outside = connect(&node.env, &node.host).await;
     outside
         .add_route(&Route::on_link("192.168.50.0/24".parse().unwrap(), outside.link("up0").await.unwrap().index))
@@ -201,10 +207,10 @@ async fn host_ports_lead_to_their_pod() {
     assert_eq!(ask(&node.outside, 5000, node_ip, 53).await, format!("a to {OUTSIDER}"));
     assert_eq!(get(&b.ns, node_ip, 80).await, format!("a to {}", b.address));
     // From itself, and from the node: by another source address, for the answers to come back.
-    assert_eq!(get(&a.ns, node_ip, 80).await, "a to 10.244.1.1");
-    assert_eq!(get(&node.host, [127, 0, 0, 1], 80).await, "a to 10.244.1.1");
+    assert_eq!(get(&a.ns, node_ip, 80).await, format!("a to {NODE}"));
+    assert_eq!(get(&node.host, [127, 0, 0, 1], 80).await, format!("a to {NODE}"));
     assert_eq!(get(&node.host, [127, 0, 0, 1], 81).await, "ConnectionRefused");
-    assert_eq!(get(&node.host, [127, 0, 0, 1], 82).await, "a to 10.244.1.1");
+    assert_eq!(get(&node.host, [127, 0, 0, 1], 82).await, format!("a to {NODE}"));
     assert_eq!(get(&node.host, node_ip, 80).await, format!("a to {NODE}"));
 
     // The same flow reaches the next holder of the port.
