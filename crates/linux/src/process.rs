@@ -97,17 +97,22 @@ pub fn set_name(name: &str) {
 
 /// Every signal's default action, nothing blocked: what a program expects when it starts.
 pub fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-            // SAFETY: SIG_DFL is a valid disposition; signals 32 and 33 are libc's own and refused, which is fine.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // As the kernel lays an action out: the default one is all zero.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP) {
+        // SAFETY: a whole action that outlives the call. By system call, as libc refuses two signals that it uses itself but
+        // whose disposition is inherited like any other's.
+        let result =
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: an empty set is valid, the old one is not asked for.
+    // SAFETY: an empty set that outlives the call; the old one is not asked for.
     let result = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut())
+        let none = 0u64;
+        let old = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &none, old, 8)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

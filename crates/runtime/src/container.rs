@@ -237,7 +237,7 @@ pub(crate) async fn start(daemon: &Arc<Daemon>, id: &str) -> Result<(), Error> {
         })?;
         return started;
     }
-    events::announce(daemon, &container.id, &container.sandbox, ContainerEventType::ContainerStartedEvent);
+    events::started(daemon, &container);
     Ok(())
 }
 

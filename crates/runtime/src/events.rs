@@ -61,7 +61,14 @@ pub(crate) fn exited(daemon: &Arc<Daemon>, container: &Arc<Container>, exit: &Ex
     if let Err(error) = changed {
         tracing::error!(container = %container.id, error = error.report(), "the end of a container was not recorded");
     }
-    announce(daemon, &container.id, &container.sandbox, ContainerEventType::ContainerStoppedEvent);
+    let announced = {
+        let mut state = container.state.lock();
+        state.end_to_announce = !state.start_announced;
+        state.start_announced
+    };
+    if announced {
+        announce(daemon, &container.id, &container.sandbox, ContainerEventType::ContainerStoppedEvent);
+    }
     // Its group has done its work; whatever is left in it goes with it.
     let (daemon, id) = (daemon.clone(), container.id.clone());
     let path = container.sandbox.state.lock().record.cgroup.join(&container.id);
@@ -75,6 +82,19 @@ pub(crate) fn exited(daemon: &Arc<Daemon>, container: &Arc<Container>, exit: &Ex
             tracing::warn!(container = %id, error = error.report(), "the control group of an ended container is left");
         }
     });
+}
+
+/// A container started: tells everybody, and that it ended, if it did so meanwhile.
+pub(crate) fn started(daemon: &Arc<Daemon>, container: &Arc<Container>) {
+    announce(daemon, &container.id, &container.sandbox, ContainerEventType::ContainerStartedEvent);
+    let ended = {
+        let mut state = container.state.lock();
+        state.start_announced = true;
+        std::mem::take(&mut state.end_to_announce)
+    };
+    if ended {
+        announce(daemon, &container.id, &container.sandbox, ContainerEventType::ContainerStoppedEvent);
+    }
 }
 
 /// The shim died and with it all knowledge of its containers: what still runs is killed, as nobody would notice its end.

@@ -127,7 +127,8 @@ impl Runtime {
 
     /// Serves until `shutdown`; containers go on. Dropping the future is a crash.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let (daemon, streaming) = (self.daemon.clone(), &self.streaming);
+        let daemon = self.daemon.clone();
+        let streaming = duplicate_tcp(&self.streaming)?;
         let service = service::Service(daemon.clone());
         let server = tonic::transport::Server::builder()
             .add_service(
@@ -140,7 +141,7 @@ impl Runtime {
         let serve = server.serve_with_incoming(incoming);
         tokio::select! {
             served = serve => served.map_err(std::io::Error::other).context(|| "serve the CRI".to_owned()),
-            () = streaming::serve(daemon, streaming) => Ok(()),
+            served = streaming::serve(daemon, streaming) => served,
             () = shutdown => Ok(()),
         }
     }
@@ -183,4 +184,11 @@ fn duplicate(listener: &UnixListener) -> Result<UnixListener, Error> {
     let failed = || "serve the CRI socket".to_owned();
     let copy = listener.as_fd().try_clone_to_owned().context(failed)?;
     UnixListener::from_std(copy.into()).context(failed)
+}
+
+fn duplicate_tcp(listener: &tokio::net::TcpListener) -> Result<tokio::net::TcpListener, Error> {
+    use std::os::fd::AsFd;
+    let failed = || "serve streams".to_owned();
+    let copy = listener.as_fd().try_clone_to_owned().context(failed)?;
+    tokio::net::TcpListener::from_std(copy.into()).context(failed)
 }

@@ -81,6 +81,10 @@ pub(crate) struct ContainerState {
     pub(crate) pid: i32,
     /// Where the image's files are mounted.
     pub(crate) rootfs: PathBuf,
+    /// Whether clients were told that it started, and whether they still have to be told that it ended: it may have done so
+    /// before.
+    pub(crate) start_announced: bool,
+    pub(crate) end_to_announce: bool,
 }
 
 impl Daemon {
@@ -284,7 +288,15 @@ impl Container {
     ) -> Container {
         let phase = watch::Sender::new(record.phase);
         let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
-        let state = Mutex::new(ContainerState { record, resources, pid: 0, rootfs: PathBuf::new() });
+        let start_announced = record.phase != Phase::Created;
+        let state = Mutex::new(ContainerState {
+            record,
+            resources,
+            pid: 0,
+            rootfs: PathBuf::new(),
+            start_announced,
+            end_to_announce: false,
+        });
         Container { id, sandbox, config, lock: tokio::sync::Mutex::new(()), state, phase }
     }
 

@@ -94,11 +94,11 @@ impl Attached {
 }
 
 impl Container {
-    pub(crate) fn new(start: Start, pid: i32, group: Option<Group>, log: Option<Log>) -> Container {
+    pub(crate) fn new(start: Start, pid: i32, started_at: i64, group: Option<Group>, log: Option<Log>) -> Container {
         Container {
             id: start.container,
             pid,
-            started_at: now(),
+            started_at,
             exit: None,
             state_root: start.state_root,
             exit_file: start.exit_file,

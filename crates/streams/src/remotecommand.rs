@@ -149,6 +149,20 @@ pub enum End {
     Disconnected,
 }
 
+/// See [`Channels::receive`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A message.
+    Data {
+        /// Its channel.
+        channel: u8,
+        /// What it carries.
+        data: Bytes,
+    },
+    /// The client is gone.
+    End,
+}
+
 type Sink<S> = SplitSink<WebSocketStream<S>, Message>;
 type Source<S> = SplitStream<WebSocketStream<S>>;
 
@@ -157,6 +171,26 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Channels<S> {
     pub async fn new(stream: S, protocol: &'static str) -> Channels<S> {
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         Channels { socket: WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await, protocol }
+    }
+
+    /// Sends `data` on a channel of the caller's own meaning.
+    pub async fn send(&mut self, channel: u8, data: &[u8]) -> io::Result<()> {
+        self.socket.send(message(channel, data)).await.map_err(io::Error::other)
+    }
+
+    /// What the client sends next.
+    pub async fn receive(&mut self) -> Incoming {
+        loop {
+            let data = match self.socket.next().await {
+                Some(Ok(Message::Binary(data))) => data,
+                Some(Ok(Message::Text(text))) => Bytes::from(text),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Incoming::End,
+                Some(Ok(_)) => continue,
+            };
+            if let Some((channel, _)) = data.split_first() {
+                return Incoming::Data { channel: *channel, data: data.slice(1..) };
+            }
+        }
     }
 
     /// Carries the session's streams until all output is sent, then what `status` resolves to.

@@ -11,11 +11,11 @@ use serde_json::Value;
 use shim::protocol::{Exec, Request, Signal};
 use shim::wire;
 use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::{Context, Error};
 use crate::state::{Container, Daemon};
-use crate::streaming::descriptor::Descriptor;
+use crate::streaming::descriptor::{Descriptor, UntilOver};
 
 /// How much of each output is kept (upstream: the kubelet's and containerd's limit).
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
@@ -119,18 +119,18 @@ pub(crate) async fn run(
 ) -> Result<Output, Error> {
     let mut process = start(daemon, container, command, false, false).await?;
     let failed = || "failed to exec in container".to_owned();
+    let (over, watch) = watch::channel(None);
     let open = |descriptor: Option<OwnedFd>| {
         let descriptor = descriptor.ok_or_else(|| io::Error::other("no stream")).context(failed)?;
-        Descriptor::new(descriptor).context(failed)
+        Ok::<_, Error>(UntilOver::new(Descriptor::new(descriptor).context(failed)?, watch.clone()))
     };
     let (stdout, stderr) = (open(process.stdout.take())?, open(process.stderr.take())?);
-    let (over, watch) = tokio::sync::watch::channel(false);
     let ended = async {
         let code = process.ended().await;
-        over.send_replace(true);
+        over.send_replace(Some(*code.as_ref().unwrap_or(&0)));
         code
     };
-    let work = async { tokio::join!(ended, collect(stdout, watch.clone()), collect(stderr, watch)) };
+    let work = async { tokio::join!(ended, collect(stdout), collect(stderr)) };
     let result = if timeout.is_zero() { Some(work.await) } else { daemon.env.timeout(timeout, work).await };
     match result {
         Some((code, stdout, stderr)) => Ok(Output { stdout, stderr, code: code? }),
@@ -143,32 +143,19 @@ pub(crate) async fn run(
     }
 }
 
-/// Reads until the stream's end, or until the process is over and nothing more is there: what it left running in the
-/// background may hold the stream open for ever.
-async fn collect(mut stream: Descriptor, mut over: tokio::sync::watch::Receiver<bool>) -> Vec<u8> {
+/// All that is read, as far as it is kept.
+async fn collect(mut stream: UntilOver) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut chunk = vec![0; 32 * 1024];
-    let mut is_over = false;
     loop {
-        let read = tokio::select! {
-            biased;
-            read = stream.read(&mut chunk) => read,
-            // Everything it wrote is in the pipe by now, so one more look finds it, or nothing.
-            () = async { if is_over { tokio::task::yield_now().await } else { std::future::pending().await } } => break,
-            _ = over.wait_for(|over| *over), if !is_over => {
-                is_over = true;
-                continue;
-            }
-        };
-        match read {
-            Ok(0) | Err(_) => break,
+        match stream.read(&mut chunk).await {
+            Ok(0) | Err(_) => return kept,
             Ok(size) => {
                 let room = MAX_OUTPUT - kept.len();
                 kept.extend_from_slice(&chunk[..size.min(room)]);
             }
         }
     }
-    kept
 }
 
 /// OCI's `process` on disk, gone with this.

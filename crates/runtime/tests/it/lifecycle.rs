@@ -179,9 +179,12 @@ async fn lists_are_filtered() {
         let list = node.client.runtime.list_containers(request).await.unwrap().into_inner().containers;
         list.into_iter().map(|one| one.id).collect()
     };
-    assert_eq!(ids(ContainerFilter { pod_sandbox_id: a.clone(), ..Default::default() }).await, [in_a.clone()]);
+    assert_eq!(
+        ids(ContainerFilter { pod_sandbox_id: a.clone(), ..Default::default() }).await,
+        std::slice::from_ref(&in_a)
+    );
     let created = ContainerStateValue { state: ContainerState::ContainerCreated.into() };
-    assert_eq!(ids(ContainerFilter { state: Some(created), ..Default::default() }).await, [in_b.clone()]);
+    assert_eq!(ids(ContainerFilter { state: Some(created), ..Default::default() }).await, std::slice::from_ref(&in_b));
     assert_eq!(ids(ContainerFilter { id: in_a[..13].to_owned(), ..Default::default() }).await, [in_a]);
     let selector = [("pod".to_owned(), "b".to_owned())].into();
     let filter = PodSandboxFilter { label_selector: selector, ..Default::default() };

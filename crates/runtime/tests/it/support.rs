@@ -18,7 +18,6 @@ use runtime::network::{NetworkFuture, NetworkStatus, PodNetwork, SandboxNetwork}
 use runtime::{Config, Handle, Runtime};
 use tempfile::TempDir;
 use testkit::image::{Image, Layer, Packing, docker_save};
-use tokio::task::JoinHandle;
 
 /// What every wait of a test is bounded by.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,7 +27,8 @@ pub struct Node {
     pub scope: Scope,
     pub client: Client,
     images: ImageStore,
-    serving: Option<(JoinHandle<()>, Handle)>,
+    /// A runtime of its own: dropping it drops every task of the daemon, also those that serve a connection.
+    serving: Option<(tokio::runtime::Runtime, Handle)>,
     folder: Option<TempDir>,
 }
 
@@ -82,25 +82,20 @@ impl Node {
 
     /// Builds the runtime and lets it serve.
     pub async fn serve(&mut self) {
-        let runtime = self.build().await.unwrap();
-        let handle = runtime.handle();
-        let task = self.env.spawn(async move { runtime.run(std::future::pending()).await.unwrap() });
-        self.serving = Some((task, handle));
-    }
-
-    pub async fn build(&self) -> Result<Runtime, runtime::Error> {
-        let network = Arc::new(Loopback);
-        let mut config = Config::new(self.env.clone(), self.scope.clone(), self.images.clone(), network);
+        let mut config = Config::new(self.env.clone(), self.scope.clone(), self.images.clone(), Arc::new(Loopback));
         config.shim_command = Some(vec![env!("CARGO_BIN_EXE_oxikube-shim").into()]);
-        Runtime::build(config).await
+        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = threads.spawn(Runtime::build(config)).await.unwrap().unwrap();
+        let handle = runtime.handle();
+        threads.spawn(async move { runtime.run(std::future::pending()).await.unwrap() });
+        self.serving = Some((threads, handle));
     }
 
     /// The daemon dies, as far as a task can.
     pub async fn crash(&mut self) {
-        if let Some((task, handle)) = self.serving.take() {
-            task.abort();
-            let _ = task.await;
+        if let Some((threads, handle)) = self.serving.take() {
             drop(handle);
+            tokio::task::spawn_blocking(move || threads.shutdown_timeout(DEADLINE)).await.unwrap();
         }
     }
 
@@ -112,11 +107,10 @@ impl Node {
 
     /// Removes everything, and fails if something is left.
     pub async fn finish(mut self) {
-        let (task, handle) = self.serving.take().expect("the node serves at the end");
-        handle.remove_all().await.unwrap();
-        task.abort();
-        let _ = task.await;
-        drop(handle);
+        let (threads, handle) = self.serving.as_ref().expect("the node serves at the end");
+        let handle = handle.clone();
+        threads.spawn(async move { handle.remove_all().await.unwrap() }).await.unwrap();
+        self.crash().await;
         let folder = self.folder.take().unwrap();
         let left = self.leftovers(folder.path());
         assert!(left.is_empty(), "left behind: {left:#?}");
@@ -251,6 +245,13 @@ impl Node {
         Ok(self.client.runtime.exec_sync(request).await?.into_inner())
     }
 
+    /// The mounts in the node's folder.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let folder = self.folder.as_ref().unwrap().path();
+        let all = linux::mount::mounts().unwrap().into_iter().map(|mount| mount.path);
+        all.filter(|path| path.starts_with(folder)).collect()
+    }
+
     /// A folder of the test's own on this machine.
     pub fn host_folder(&self, name: &str) -> PathBuf {
         let path = self.folder.as_ref().unwrap().path().join("host").join(name);
@@ -262,6 +263,9 @@ impl Node {
 impl Drop for Node {
     /// After a failed test: as much as can be done without waiting.
     fn drop(&mut self) {
+        if let Some((threads, _)) = self.serving.take() {
+            threads.shutdown_background();
+        }
         let Some(folder) = self.folder.take() else { return };
         for entry in fs::read_dir(self.scope.run("sandboxes")).into_iter().flatten().flatten() {
             if let Ok(socket) = shim::wire::connect(&entry.path().join("shim.sock")) {

@@ -206,13 +206,13 @@ impl Server {
                 self.pause = Some(pid);
                 Ok(None)
             }
-            Work::Start(work) => self.started(*work, pid).map(|()| None),
+            Work::Start(work) => self.started(*work, &started).map(|()| None),
             Work::Exec { exec, console } => {
                 let terminal = console.map(|console| wire::receive_terminal(&console.listener)).transpose();
-                terminal.map(|terminal| {
+                if terminal.is_ok() {
                     self.execs.insert(exec.id, pid);
-                    terminal
-                })
+                }
+                terminal
             }
         };
         match result {
@@ -228,7 +228,7 @@ impl Server {
         }
     }
 
-    fn started(&mut self, work: StartWork, pid: i32) -> io::Result<()> {
+    fn started(&mut self, work: StartWork, started: &Started) -> io::Result<()> {
         let group = self.hierarchies.as_ref().and_then(|all| all.group(&work.start.cgroup).ok());
         let log = match work.start.log.as_deref().map(Log::open).transpose() {
             Ok(log) => log,
@@ -237,7 +237,7 @@ impl Server {
                 None
             }
         };
-        let mut container = Container::new(work.start, pid, group, log);
+        let mut container = Container::new(work.start, started.pid, started.started_at, group, log);
         if let Some(console) = &work.console {
             let terminal = wire::receive_terminal(&console.listener)?;
             wire::set_nonblocking(&terminal)?;
