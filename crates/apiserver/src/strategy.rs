@@ -5,7 +5,13 @@
 //! [`Value`]s in the kind's storage version; it never commits anything itself.
 
 mod config_map;
+mod field;
 mod namespace;
+mod persistent_volume_claim;
+mod pod;
+mod rbac;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -16,7 +22,16 @@ use futures_util::future::BoxFuture;
 
 /// Every strategy. A kind without one gets [`Plain`].
 pub fn all() -> Vec<Box<dyn Strategy>> {
-    vec![Box::new(config_map::ConfigMap), Box::new(namespace::Namespace)]
+    vec![
+        Box::new(config_map::ConfigMap),
+        Box::new(namespace::Namespace),
+        Box::new(persistent_volume_claim::PersistentVolumeClaim),
+        Box::new(pod::Pod),
+        Box::new(rbac::Rbac("clusterrolebindings")),
+        Box::new(rbac::Rbac("clusterroles")),
+        Box::new(rbac::Rbac("rolebindings")),
+        Box::new(rbac::Rbac("roles")),
+    ]
 }
 
 /// Behaviour of one kind beyond its schema. The defaults of the methods are what a plain kind does.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use apimachinery::validation::{Problems, dns1123_label, dns1123_subdomain, label_value, port_name, port_number, qualified_name};
+use apimachinery::validation::{
+    Problems, dns1123_label, dns1123_subdomain, label_value, port_name, port_number, qualified_name,
+};
 use apimachinery::{FieldError, Value};
 
 /// What validation collects.
