@@ -9,6 +9,7 @@ mod delete;
 mod feed;
 mod meta;
 mod options;
+mod plain;
 mod read;
 mod resource;
 mod token;
@@ -70,7 +71,7 @@ impl Registry {
             let index = by_prefix.get(&prefix).copied().unwrap_or_else(|| {
                 let hub = kind.hub();
                 let strategy =
-                    strategies.remove(&(hub.group, hub.resource)).unwrap_or_else(|| Box::new(strategy::Plain));
+                    strategies.remove(&(hub.group, hub.resource)).unwrap_or_else(|| Box::new(plain::Plain::new(hub)));
                 storages.extend(Storage::new(kind, strategy).map(Arc::new));
                 storages.len() - 1
             });

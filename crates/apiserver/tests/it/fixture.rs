@@ -46,6 +46,7 @@ impl Fixture {
 
     /// A server on a store that may hold something already.
     pub async fn on(store: Arc<dyn store::Store>) -> Fixture {
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).try_init();
         let env = Env::system();
         let folder = tempfile::tempdir().unwrap();
         let pki = Arc::new(ClusterPki::load_or_create(folder.path(), &env).unwrap());
@@ -64,7 +65,16 @@ impl Fixture {
         let task = env.spawn(async move { server.run(std::future::pending()).await.unwrap() });
         let waited = tokio::time::timeout(Duration::from_secs(20), ready.wait_for(|ready| *ready)).await;
         waited.expect("the server becomes ready").unwrap();
-        Fixture { env, admin, pki, store, address, task, _folder: folder }
+        let fixture = Fixture { env, admin, pki, store, address, task, _folder: folder };
+        fixture.account("default").await;
+        fixture
+    }
+
+    /// Makes a namespace's default service account, as a controller would.
+    pub async fn account(&self, namespace: &str) {
+        let target = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        let reply = self.send("POST", &target, r#"{"metadata":{"name":"default"}}"#).await;
+        assert!(matches!(reply.code, 201 | 409), "{}", reply.text);
     }
 
     /// Sends a request; `body` is JSON or empty.

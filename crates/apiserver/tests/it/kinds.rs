@@ -84,6 +84,7 @@ fn body(kind: &str) -> Value {
 async fn every_kind_lives_and_dies() {
     let fixture = Fixture::start().await;
     fixture.ok("POST", "/api/v1/namespaces", r#"{"metadata":{"name":"test"}}"#).await;
+    fixture.account("test").await;
     for kind in api::kinds().iter().filter(|kind| kind.storage.is_some()) {
         let root = api::openapi::root(kind.group, kind.version);
         let collection = match kind.namespaced {
@@ -131,7 +132,7 @@ async fn every_kind_lives_and_dies() {
         assert_eq!(patched["metadata"]["annotations"]["a"], "b");
         assert_eq!(next(&mut events).await, format!("MODIFIED {name}"));
 
-        fixture.ok("DELETE", &one, "").await;
+        fixture.ok("DELETE", &format!("{one}?propagationPolicy=Background"), "").await;
         if kind.kind == "Namespace" {
             assert_eq!(next(&mut events).await, "MODIFIED x");
             continue;
