@@ -55,7 +55,7 @@ fn slice(config: &Config, address: SocketAddr) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {
-            "kubernetes.io/service-name": NAME, "endpointslice.kubernetes.io/managed-by": "oxikube.io/dns"}},
+            "kubernetes.io/service-name": NAME, "endpointslice.kubernetes.io/managed-by": "dns.oxikube.io"}},
         "addressType": family,
         "endpoints": [{"addresses": [address.ip().to_string()], "nodeName": config.node_name,
             "conditions": {"ready": true, "serving": true, "terminating": false}}],

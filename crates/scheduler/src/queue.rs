@@ -66,6 +66,14 @@ impl Queue {
         Queue { env, state: Mutex::default(), changed: Notify::new() }
     }
 
+    /// Takes in a new state of a pod that waits already, when nothing changed that scheduling depends on. False: it is not known.
+    pub fn refresh(&self, pod: &Arc<PodInfo>) -> bool {
+        let mut state = self.state.lock();
+        let Some(waiting) = state.pods.get_mut(&pod.uid) else { return false };
+        waiting.pod = pod.clone();
+        true
+    }
+
     /// Takes in a pod that has no node, or its new state; `gated` pods are kept back.
     pub fn add(&self, pod: Arc<PodInfo>, gated: bool) {
         let mut state = self.state.lock();

@@ -72,11 +72,20 @@ fn on_pod(shared: &Shared, event: &Event) {
             shared.cache.lock().place(info, &node);
         }
         None if mine && !object.is_deleting() => {
+            if only_status_changed(event) && shared.queue.refresh(&info) {
+                return;
+            }
             let gated = shared.plugins.iter().any(|plugin| plugin.pre_enqueue(&info).is_err());
             shared.queue.add(info, gated);
         }
         None => shared.queue.remove(&info.uid),
     }
+}
+
+/// What scheduling writes into a pod's status must not bring it back into the queue.
+fn only_status_changed(event: &Event) -> bool {
+    let Event::Modified { old, new } = event else { return false };
+    new.generation() != 0 && old.generation() == new.generation() && old.labels() == new.labels()
 }
 
 /// The pod takes nothing from its node any more.
