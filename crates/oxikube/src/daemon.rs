@@ -1,0 +1,254 @@
+//! The cluster: every component, built in order and run until it is told to stop. Read [`run`] from top to bottom.
+
+mod control;
+mod dns_check;
+pub(crate) mod lonely;
+mod memory;
+mod steps;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use apiserver::{ApiServer, UserInfo};
+use client::{Client, TaskGuard};
+use cluster::Settings;
+use cluster::progress::{Progress, report};
+use env::Env;
+use ipnet::IpNet;
+use pki::{CertificateSpec, ClusterPki};
+use runtime::Runtime;
+use runtime::image::ImageStore;
+use runtime::network::{EmbeddedConfig, EmbeddedNetwork, PodNetwork};
+use tokio::sync::mpsc;
+
+use steps::Steps;
+
+/// The daemon's process: `oxikube daemon SETTINGS`, with progress lines on standard output and its log on standard error.
+pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("OXIKUBE_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    // No terminal's end is this process' end; fails only where it leads a session already.
+    let _ = rustix::process::setsid();
+    let outcome = settings.context("the daemon is started by oxikube start").and_then(|path| {
+        let settings = read_settings(path.into())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(run(settings, Env::system()))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            report(&Progress::Failed { message: format!("{error:#}") });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_settings(path: PathBuf) -> Result<Settings> {
+    let json = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&json).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Builds and runs everything; returns after an orderly stop.
+async fn run(settings: Settings, env: Env) -> Result<()> {
+    // Two crates bring a default; this is the one that is meant.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = Arc::new(settings);
+    let steps = Steps::new(&env);
+    let (stop_tx, mut stop_rx) = mpsc::channel(1);
+    let scope = settings.scope();
+    join_cgroup(&settings)?;
+    lonely::add(&env, &settings).await.context("giving the node an address of its own")?;
+
+    let (store, pki) = steps
+        .run("store", async {
+            let config = store::Config::new(scope.data("store"), env.clone());
+            let store = store::Embedded::open(config).context("opening the store")?;
+            let pki = ClusterPki::load_or_create(&scope.data("pki"), &env).context("opening keys and certificates")?;
+            pki.certificate("admin", &CertificateSpec::client("kubernetes-admin", "system:masters"))?;
+            Ok((store, Arc::new(pki)))
+        })
+        .await?;
+
+    let mut tasks = Vec::new();
+    let clients = steps.run("API server", start_api_server(&env, &settings, store, &pki, &mut tasks)).await?;
+    steps.run("control plane", async { start_control_plane(&env, &settings, &pki, &clients, &mut tasks) }).await?;
+
+    let node = steps.run("container runtime", node_runtime(&env, &settings)).await?;
+    let (containers, network, images) = (node.runtime.handle(), node.network, node.images);
+    tasks.push(guard(&env, async move {
+        if let Err(error) = node.runtime.run(std::future::pending()).await {
+            tracing::error!("the container runtime ended: {error}");
+        }
+    }));
+
+    steps.run("services and DNS", start_services(&env, &settings, &clients, &mut tasks)).await?;
+
+    let _ = (&network, &pki);
+    let daemon = control::Control::new(&env, settings.clone(), clients.admin.clone(), images, stop_tx);
+    let listener = cluster::control::bind(&settings.control_socket()).context("listening for commands")?;
+    tasks.push(guard(&env, cluster::control::serve(listener, Arc::new(daemon), env.clone())));
+    report(&Progress::Ready);
+    steps::detach()?;
+
+    // A signal ends the daemon alone: containers go on, and the next start adopts them.
+    let stop = tokio::select! {
+        stop = stop_rx.recv() => stop,
+        () = steps::terminated() => None,
+    };
+    if let Some(stop) = stop {
+        let outcome = async {
+            containers.stop_all(crate::cleanup::GRACE).await?;
+            containers.remove_all().await?;
+            // No component may put back what is removed now.
+            drop(std::mem::take(&mut tasks));
+            crate::cleanup::remove_network(&env, &settings).await
+        };
+        stop.answer(outcome.await).await;
+    }
+    Ok(())
+}
+
+/// Clients of the API server in this process, each as who it is.
+struct Clients {
+    /// For what the binary itself looks at.
+    admin: Client,
+    controllers: Client,
+    scheduler: Client,
+    proxy: Client,
+    dns: Client,
+    kubelet: Client,
+}
+
+impl Clients {
+    fn of(server: &ApiServer, env: &Env, node: &str) -> Clients {
+        let client = |user: &str, groups: &[&str], agent: &str| {
+            let transport = server.local(UserInfo::authenticated(user, groups));
+            Client::new(env.clone(), Arc::new(transport), &format!("{agent}/{}", env!("CARGO_PKG_VERSION")))
+        };
+        let masters = ["system:masters"];
+        Clients {
+            admin: client("system:oxikube", &masters, "oxikube"),
+            controllers: client("system:kube-controller-manager", &masters, "kube-controller-manager"),
+            scheduler: client("system:kube-scheduler", &[], "kube-scheduler"),
+            proxy: client("system:kube-proxy", &[], "kube-proxy"),
+            dns: client("system:oxikube:dns", &masters, "dns"),
+            kubelet: client(&format!("system:node:{node}"), &["system:nodes"], "kubelet"),
+        }
+    }
+}
+
+async fn start_api_server(
+    env: &Env,
+    settings: &Settings,
+    store: Arc<dyn store::Store>,
+    pki: &Arc<ClusterPki>,
+    tasks: &mut Vec<TaskGuard>,
+) -> Result<Clients> {
+    let mut served = apiserver::Settings::new(settings.node_ip);
+    served.service_cidrs = vec![settings.service_cidr.clone()];
+    let any: IpAddr = if settings.node_ip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let built: ApiServer = apiserver::build(apiserver::Config {
+        env: env.clone(),
+        store,
+        pki: pki.clone(),
+        bind: vec![SocketAddr::new(any, settings.api_port)],
+        names: vec![settings.node_name.clone()],
+        settings: served,
+    })
+    .await?;
+    let mut ready = built.ready();
+    let clients = Clients::of(&built, env, &settings.node_name);
+    tasks.push(guard(env, async move {
+        if let Err(error) = built.run(std::future::pending()).await {
+            tracing::error!("the API server ended: {error}");
+        }
+    }));
+    ready.wait_for(|ready| *ready).await.context("the API server ended before it was ready")?;
+    Ok(clients)
+}
+
+fn start_control_plane(
+    env: &Env,
+    settings: &Settings,
+    pki: &ClusterPki,
+    clients: &Clients,
+    tasks: &mut Vec<TaskGuard>,
+) -> Result<()> {
+    let mut config =
+        controllers::Config::new(clients.controllers.clone(), pki.ca().certificate_pem().as_bytes().to_vec());
+    config.cluster_cidrs = vec![range(&settings.pod_cidr)?];
+    let built = controllers::build(config)?;
+    tasks.push(guard(env, built.run(std::future::pending())));
+    let built = scheduler::build(scheduler::Config {
+        env: env.clone(),
+        client: clients.scheduler.clone(),
+        name: scheduler::DEFAULT_NAME.into(),
+    });
+    tasks.push(guard(env, built.run()));
+    Ok(())
+}
+
+/// What containers stand on.
+pub(crate) struct NodeRuntime {
+    pub runtime: Runtime,
+    network: Arc<dyn PodNetwork>,
+    images: ImageStore,
+}
+
+/// The container runtime on its network; adopts what still runs.
+pub(crate) async fn node_runtime(env: &Env, settings: &Settings) -> Result<NodeRuntime> {
+    let scope = settings.scope();
+    let images =
+        ImageStore::open(runtime::image::Config::new(env.clone(), &scope)).await.context("opening the image store")?;
+    let mut config = EmbeddedConfig::new(env.clone(), scope.clone())?;
+    config.cluster_cidrs = vec![range(&settings.pod_cidr)?];
+    let network = Arc::new(EmbeddedNetwork::open(config).await.context("setting up the pod network")?);
+    let config = runtime::Config::new(env.clone(), scope, images.clone(), network.clone());
+    let runtime = Runtime::build(config).await.context("starting the container runtime")?;
+    Ok(NodeRuntime { runtime, network, images })
+}
+
+async fn start_services(env: &Env, settings: &Settings, clients: &Clients, tasks: &mut Vec<TaskGuard>) -> Result<()> {
+    let mut config = proxy::Config::new(env.clone(), settings.scope(), clients.proxy.clone(), &settings.node_name)?;
+    config.pod_cidrs = vec![range(&settings.pod_cidr)?];
+    config.service_cidrs = vec![range(&settings.service_cidr)?];
+    tasks.push(guard(env, proxy::build(config).await?.run()));
+    let dns = dns::build(dns::Config {
+        env: env.clone(),
+        client: clients.dns.clone(),
+        domain: "cluster.local".into(),
+        service_ip: settings.dns_ip(),
+        listen: SocketAddr::new(settings.node_ip, 0),
+        node_name: settings.node_name.clone(),
+        resolv_conf: "/etc/resolv.conf".into(),
+    })
+    .await?;
+    tasks.push(guard(env, dns.run()));
+    Ok(())
+}
+
+/// Puts this process, and with it every shim that it starts, into a control group of its own.
+fn join_cgroup(settings: &Settings) -> Result<()> {
+    let group = linux::cgroup::Hierarchies::detect()?.group(settings.scope().cgroup("daemon"))?;
+    group.create().context("making the daemon's control group")?;
+    group.add(std::process::id() as i32).context("joining the daemon's control group")
+}
+
+fn guard(env: &Env, task: impl Future<Output = ()> + Send + 'static) -> TaskGuard {
+    TaskGuard::new(env.spawn(task))
+}
+
+fn range(cidr: &str) -> Result<IpNet> {
+    cidr.parse().with_context(|| format!("{cidr} is no range of addresses"))
+}
