@@ -126,12 +126,7 @@ impl TokenIssuer {
 type Find<'a> = dyn Fn(&str, &str, &str) -> Result<Arc<Object>, Status> + 'a;
 
 /// Enters the object that `wanted` names into the claims, if the account's tokens may be bound to it.
-fn bind(
-    bound: &mut KubernetesClaims,
-    wanted: &Value,
-    account: &str,
-    find: &Find<'_>,
-) -> Result<(), Status> {
+fn bind(bound: &mut KubernetesClaims, wanted: &Value, account: &str, find: &Find<'_>) -> Result<(), Status> {
     let text = |key: &str| wanted.str_at(&[key]).unwrap_or_default();
     let (name, kind) = (text("name"), text("kind"));
     let core = !text("apiVersion").contains('/');
