@@ -50,6 +50,7 @@ impl Event {
 pub struct Informer(Arc<Shared>);
 
 struct Shared {
+    client: Client,
     resource: Resource,
     selection: Selection,
     cache: RwLock<Cache>,
@@ -84,6 +85,7 @@ impl Informer {
     /// Begins to copy; needs a runtime. Prefer [`Informers`](crate::Informers), which shares one informer among its users.
     pub fn start(client: &Client, resource: Resource, selection: Selection) -> Informer {
         let informer = Informer(Arc::new(Shared {
+            client: client.clone(),
             resource,
             selection,
             cache: RwLock::default(),
@@ -94,6 +96,11 @@ impl Informer {
         let task = client.env().spawn(reflector::run(Arc::downgrade(&informer.0), client.clone()));
         drop(informer.0.reflector.set(TaskGuard::new(task)));
         informer
+    }
+
+    /// Who reads.
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
     }
 
     pub fn resource(&self) -> &Resource {

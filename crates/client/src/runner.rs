@@ -202,7 +202,7 @@ impl Held {
         let (client, queue, informers) = (worker.client.clone(), worker.queue.clone(), worker.informers.clone());
         let name = worker.controller.name();
         self.0.push(TaskGuard::new(worker.client.env().spawn(async move {
-            if client.env().timeout(HOLD_LIMIT, log.wait(&client, &informers)).await.is_none() {
+            if client.env().timeout(HOLD_LIMIT, log.wait(&informers)).await.is_none() {
                 tracing::warn!(controller = name, %key, "informers did not see a write in time");
             }
             queue.done(&key);

@@ -22,6 +22,7 @@ pub(super) async fn run(shared: Weak<Shared>, client: Client) {
     let mut position = Position::Anywhere;
     loop {
         let began = env.monotonic();
+        let was_watch = matches!(position, Position::After(_));
         let result = match position {
             Position::After(revision) => watch(&shared, &client, revision, &mut position).await,
             Position::Anywhere => list(&shared, &client, "0", &mut position).await,
@@ -34,7 +35,7 @@ pub(super) async fn run(shared: Weak<Shared>, client: Client) {
                     backoff.reset();
                 }
                 // Servers end watches at leisure; one that ends them at once must not be asked in a tight loop.
-                if matches!(position, Position::After(_)) && env.monotonic() - began < Duration::from_millis(50) {
+                if was_watch && env.monotonic() - began < Duration::from_millis(50) {
                     drop(informer);
                     env.sleep(backoff.next(&env)).await;
                 }

@@ -49,12 +49,13 @@ impl WriteLog {
     }
 
     /// Waits until `informers` have seen everything.
-    pub(crate) async fn wait(&self, client: &Client, informers: &[Informer]) {
+    pub(crate) async fn wait(&self, informers: &[Informer]) {
         let writes = self.0.lock().clone();
         for write in writes {
             for informer in informers.iter().filter(|informer| write.concerns(informer)) {
                 let write = match write.outcome {
-                    Outcome::Unknown => write.clarify(client).await,
+                    // Whoever writes need not be allowed to read.
+                    Outcome::Unknown => write.clarify(informer.client()).await,
                     _ => write.clone(),
                 };
                 informer.until(|informer| write.seen_by(informer)).await;

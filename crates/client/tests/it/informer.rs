@@ -44,6 +44,17 @@ async fn changes_are_told_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_follows_its_list_at_once() {
+    let server = server();
+    let informer = Informers::new(server.client()).of(&resources::CONFIG_MAPS);
+    informer.synced().await;
+    let before = server.client().env().monotonic();
+    server.put(&resources::CONFIG_MAPS, &config_map("a", "1"));
+    informer.wait_for(server.revision()).await;
+    assert!(server.client().env().monotonic() - before < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_history_is_made_up_by_a_list() {
     let server = server();
     for name in ["a", "b", "c"] {
