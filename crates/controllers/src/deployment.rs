@@ -54,7 +54,7 @@ impl Deployments {
             deployments: setup.informers.of(&resources::DEPLOYMENTS),
             replica_sets,
             pods,
-            events: setup.recorder("deployment-controller"),
+            events: setup.recorder("deployment-controller", "deployment-controller"),
         }
     }
 

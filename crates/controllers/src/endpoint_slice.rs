@@ -61,7 +61,7 @@ impl EndpointSlices {
             pods: setup.informers.of(&resources::PODS),
             slices,
             nodes: setup.informers.of(&resources::NODES),
-            events: setup.recorder("endpoint-slice-controller"),
+            events: setup.recorder("endpointslice-controller", "endpoint-slice-controller"),
             triggers: Triggers::default(),
         }
     }

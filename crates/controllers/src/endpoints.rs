@@ -37,7 +37,7 @@ impl Endpoints {
             services,
             pods: setup.informers.of(&resources::PODS),
             endpoints: setup.informers.of(&resources::ENDPOINTS),
-            events: setup.recorder("endpoint-controller"),
+            events: setup.recorder("endpoint-controller", "endpoint-controller"),
         }
     }
 

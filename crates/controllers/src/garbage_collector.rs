@@ -43,8 +43,8 @@ struct Collector {
 
 /// Runs until dropped.
 pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'static {
-    let (client, informers) = (setup.client.clone(), setup.informers.clone());
-    let events = setup.recorder("garbage-collector-controller");
+    let (client, informers) = (setup.account("generic-garbage-collector"), setup.informers.clone());
+    let events = setup.recorder("generic-garbage-collector", "garbage-collector-controller");
     async move {
         let collector = Arc::new(Collector {
             queue: Workqueue::new(client.env().clone()),

@@ -40,6 +40,9 @@ use ipnet::IpNet;
 #[derive(Clone)]
 pub struct Config {
     pub client: Client,
+    /// The clients of the service accounts in `kube-system` that write on behalf of each controller, by the account's name
+    /// (`deployment-controller`); reading goes through `client`. `None`: `client` writes too.
+    pub accounts: Option<Accounts>,
     /// The bundle that every namespace's `kube-root-ca.crt` carries, PEM.
     pub root_ca: Vec<u8>,
     /// Where nodes' pod ranges are taken from: none, or one for each address family.
@@ -50,10 +53,34 @@ pub struct Config {
     pub leader_election: Option<LeaderElection>,
 }
 
+/// The service accounts, in `kube-system`, that controllers act as.
+pub const ACCOUNTS: [&str; 10] = [
+    "deployment-controller",
+    "endpoint-controller",
+    "endpointslice-controller",
+    "generic-garbage-collector",
+    "namespace-controller",
+    "node-controller",
+    "pod-garbage-collector",
+    "replicaset-controller",
+    "root-ca-cert-publisher",
+    "service-account-controller",
+];
+
+/// From a service account's name, one of [`ACCOUNTS`], to its client.
+pub type Accounts = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
 impl Config {
     /// Upstream's defaults, without ranges for nodes and without leader election.
     pub fn new(client: Client, root_ca: Vec<u8>) -> Config {
-        Config { client, root_ca, cluster_cidrs: Vec::new(), node_prefixes: (24, 64), leader_election: None }
+        Config {
+            client,
+            accounts: None,
+            root_ca,
+            cluster_cidrs: Vec::new(),
+            node_prefixes: (24, 64),
+            leader_election: None,
+        }
     }
 }
 
@@ -125,30 +152,34 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Events are told in the name of `component`.
-    fn recorder(&self, component: &str) -> EventRecorder {
-        EventRecorder::start(self.client.clone(), component, "")
+    fn account(&self, name: &str) -> Client {
+        self.config.accounts.as_ref().map_or_else(|| self.client.clone(), |accounts| accounts(name))
+    }
+
+    /// Events are told in the name of `component`, by the service account `account`.
+    fn recorder(&self, account: &str, component: &str) -> EventRecorder {
+        EventRecorder::start(self.account(account), component, "")
+    }
+
+    fn run(&self, account: &str, controller: impl Controller) -> BoxFuture<'static, ()> {
+        client::run(self.account(account), Arc::new(controller)).boxed()
     }
 }
 
-/// Every controller.
+/// Every controller, with the service account that it acts as.
 fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
     vec![
-        run(setup, namespace::Namespaces::new(setup)),
-        run(setup, service_account::ServiceAccounts::new(setup)),
-        run(setup, root_ca::RootCa::new(setup)),
-        run(setup, deployment::Deployments::new(setup)),
-        run(setup, replica_set::ReplicaSets::new(setup)),
-        run(setup, endpoint_slice::EndpointSlices::new(setup)),
-        run(setup, endpoints::Endpoints::new(setup)),
-        run(setup, node_lifecycle::NodeLifecycle::new(setup)),
-        run(setup, taint_eviction::TaintEviction::new(setup)),
-        run(setup, pod_garbage::PodGarbage::new(setup)),
-        run(setup, node_ipam::NodeIpam::new(setup)),
+        setup.run("namespace-controller", namespace::Namespaces::new(setup)),
+        setup.run("service-account-controller", service_account::ServiceAccounts::new(setup)),
+        setup.run("root-ca-cert-publisher", root_ca::RootCa::new(setup)),
+        setup.run("deployment-controller", deployment::Deployments::new(setup)),
+        setup.run("replicaset-controller", replica_set::ReplicaSets::new(setup)),
+        setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
+        setup.run("endpoint-controller", endpoints::Endpoints::new(setup)),
+        setup.run("node-controller", node_lifecycle::NodeLifecycle::new(setup)),
+        setup.run("node-controller", taint_eviction::TaintEviction::new(setup)),
+        setup.run("pod-garbage-collector", pod_garbage::PodGarbage::new(setup)),
+        setup.run("node-controller", node_ipam::NodeIpam::new(setup)),
         garbage_collector::run(setup).boxed(),
     ]
-}
-
-fn run(setup: &Setup<'_>, controller: impl Controller) -> BoxFuture<'static, ()> {
-    client::run(setup.client.clone(), Arc::new(controller)).boxed()
 }

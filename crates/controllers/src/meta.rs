@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, OwnerReference, Value};
-use client::{Client, Error, PatchKind, Resource};
+use client::{Client, Error, Resource};
 use env::Env;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -93,27 +93,52 @@ impl Condition {
     }
 }
 
-/// Writes the members of `fields` (null: not there) over the object's status, unless they are there already.
+/// Writes the members of `fields` (null: not there) over the status that is this controller's alone to write, unless they are
+/// there already. Where the object is newer than `object`, they go over its newest state.
 pub(crate) async fn write_status(
     client: &Client,
     resource: &Resource,
     object: &Arc<Object>,
     fields: Value,
 ) -> Result<Arc<Object>, Error> {
-    let current = object.to_value();
-    let absent = Value::Null;
-    let same = fields
-        .as_object()
-        .is_none_or(|fields| fields.iter().all(|(name, new)| current.at(&["status", name]).unwrap_or(&absent) == new));
-    if same {
+    let mut current = object.clone();
+    for _ in 0..RETRIES {
+        match write_status_at(client, resource, &current, &fields).await {
+            Err(error) if error.is_conflict() => {
+                current = client.get(resource, object.key()).await?;
+                if current.uid() != object.uid() {
+                    return Err(error);
+                }
+            }
+            result => return result,
+        }
+    }
+    write_status_at(client, resource, &current, &fields).await
+}
+
+/// Like [`write_status`], only at the revision of `object`: for a status that others write too.
+pub(crate) async fn write_status_at(
+    client: &Client,
+    resource: &Resource,
+    object: &Arc<Object>,
+    fields: &Value,
+) -> Result<Arc<Object>, Error> {
+    let before = object.to_value();
+    let mut after = before.clone();
+    for (name, field) in fields.as_object().into_iter().flat_map(|fields| fields.iter()) {
+        match field {
+            Value::Null => drop(after.remove(&["status", name])),
+            field => after.set(&["status", name], field),
+        }
+    }
+    if after == before {
         return Ok(object.clone());
     }
-    let mut patch = Value::object();
-    // Never another incarnation's status.
-    patch.set(&["metadata", "uid"], object.uid());
-    patch.set(&["status"], fields);
-    client.patch_status(resource, object.key(), PatchKind::Merge, &patch).await
+    client.update_status(resource, &after).await
 }
+
+/// How often a write is made again that met a newer object.
+const RETRIES: usize = 3;
 
 /// A number that is left out when it is 0, as upstream's status counters are.
 pub(crate) fn count(n: i64) -> Value {

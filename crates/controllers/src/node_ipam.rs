@@ -52,7 +52,7 @@ impl NodeIpam {
         let with_prefix = |range: &IpNet| (range.trunc(), prefix_of(range, setup.config.node_prefixes));
         NodeIpam {
             nodes: setup.informers.of(&resources::NODES),
-            events: setup.recorder("cidrAllocator"),
+            events: setup.recorder("node-controller", "cidrAllocator"),
             ranges: setup.config.cluster_cidrs.iter().map(with_prefix).collect(),
             given: Mutex::default(),
         }

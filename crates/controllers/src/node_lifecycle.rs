@@ -44,7 +44,7 @@ impl NodeLifecycle {
             nodes: setup.informers.of(&resources::NODES),
             leases: setup.informers.selected(&resources::LEASES, leases),
             pods,
-            events: setup.recorder("node-controller"),
+            events: setup.recorder("node-controller", "node-controller"),
             health: Mutex::default(),
             zones: Mutex::default(),
         }

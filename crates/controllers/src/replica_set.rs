@@ -69,7 +69,7 @@ impl ReplicaSets {
         pods.index(CONTROLLER_INDEX, by_controller);
         let replica_sets = setup.informers.of(&resources::REPLICA_SETS);
         replica_sets.index(CONTROLLER_INDEX, by_controller);
-        ReplicaSets { replica_sets, pods, events: setup.recorder("replicaset-controller") }
+        ReplicaSets { replica_sets, pods, events: setup.recorder("replicaset-controller", "replicaset-controller") }
     }
 
     async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use apimachinery::{ObjectKey, Value};
-use client::{Controller, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources};
+use client::{Controller, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -38,31 +38,30 @@ impl RootCa {
             return Ok(Requeue::No);
         }
         let key = ObjectKey::new(&*namespace.name, NAME);
-        let mut wanted = Value::object();
-        wanted.set(&["metadata", "annotations", DESCRIPTION], DESCRIPTION_TEXT);
-        wanted.set(&["data", "ca.crt"], &*self.bundle);
+        let mut data = Value::object();
+        data.set(&["ca.crt"], &*self.bundle);
         let Some(current) = self.config_maps.get(&key) else {
-            wanted.set(&["apiVersion"], "v1");
-            wanted.set(&["kind"], "ConfigMap");
-            wanted.set(&["metadata", "name"], key.name);
-            wanted.set(&["metadata", "namespace"], key.namespace);
-            return match ctx.client().create(&resources::CONFIG_MAPS, &wanted).await {
+            let mut map = Value::object();
+            map.set(&["apiVersion"], "v1");
+            map.set(&["kind"], "ConfigMap");
+            map.set(&["metadata", "name"], key.name);
+            map.set(&["metadata", "namespace"], key.namespace);
+            map.set(&["metadata", "annotations", DESCRIPTION], DESCRIPTION_TEXT);
+            map.set(&["data"], data);
+            return match ctx.client().create(&resources::CONFIG_MAPS, &map).await {
                 Err(error) if error.is_namespace_terminating() || error.is_already_exists() => Ok(Requeue::No),
                 Err(error) => Err(error.into()),
                 Ok(_) => Ok(Requeue::No),
             };
         };
-        let value = current.to_value();
+        let mut value = current.to_value();
         let described = value.str_at(&["metadata", "annotations", DESCRIPTION]).is_some_and(|text| !text.is_empty());
-        let only = value.at(&["data"]).and_then(Value::as_object).is_some_and(|data| data.len() == 1);
-        if described && only && value.str_at(&["data", "ca.crt"]) == Some(&*self.bundle) {
+        if described && value.get("data") == Some(&data) {
             return Ok(Requeue::No);
         }
-        let others = value.at(&["data"]).and_then(Value::as_object).into_iter().flat_map(|data| data.keys());
-        for other in others.filter(|name| *name != "ca.crt") {
-            wanted.set(&["data", other], Value::Null);
-        }
-        ctx.client().patch(&resources::CONFIG_MAPS, &key, PatchKind::Merge, &wanted).await?;
+        value.set(&["data"], data);
+        value.set(&["metadata", "annotations", DESCRIPTION], DESCRIPTION_TEXT);
+        ctx.client().update(&resources::CONFIG_MAPS, &value).await?;
         Ok(Requeue::No)
     }
 }

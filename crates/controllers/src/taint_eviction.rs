@@ -33,7 +33,7 @@ impl TaintEviction {
         TaintEviction {
             nodes: setup.informers.of(&resources::NODES),
             pods,
-            events: setup.recorder("taint-eviction-controller"),
+            events: setup.recorder("node-controller", "taint-eviction-controller"),
             waiting: Mutex::default(),
         }
     }

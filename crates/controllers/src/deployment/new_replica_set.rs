@@ -137,12 +137,12 @@ impl Rollout<'_> {
         if revision.is_empty() || self.deployment.annotations.get(REVISION).is_some_and(|known| known == revision) {
             return Ok(());
         }
-        let mut patch = Value::object();
-        patch.set(&["metadata", "uid"], self.deployment.object.uid());
-        patch.set(&["metadata", "annotations", REVISION], revision);
-        let key = self.deployment.object.key();
-        self.client.patch(&resources::DEPLOYMENTS, key, PatchKind::Merge, &patch).await?;
+        let mut value = self.deployment.object.to_value();
+        value.set(&["metadata", "annotations", REVISION], revision);
+        // A newer Deployment is looked at anew.
+        let updated = self.client.update(&resources::DEPLOYMENTS, &value).await?;
         self.deployment.annotations.insert(REVISION.to_owned(), revision.to_owned());
+        self.deployment.object = updated;
         Ok(())
     }
 

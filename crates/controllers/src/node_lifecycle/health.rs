@@ -8,7 +8,7 @@ use client::{Client, Error, resources};
 use tokio::time::Instant;
 
 use super::conditions;
-use crate::meta::{metadata, now, write_status};
+use crate::meta::{metadata, now, write_status_at};
 
 /// How long a node may be silent; and one that has never reported.
 const GRACE: Duration = Duration::from_secs(50);
@@ -92,5 +92,5 @@ pub(super) async fn mark_unknown(client: &Client, node: &Arc<Object>) -> Result<
     }
     let mut fields = Value::object();
     fields.set(&["conditions"], Value::Array(conditions));
-    write_status(client, &resources::NODES, node, fields).await
+    write_status_at(client, &resources::NODES, node, &fields).await
 }

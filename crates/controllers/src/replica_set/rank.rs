@@ -23,12 +23,7 @@ struct Candidate<'a> {
 }
 
 /// The `n` of `members` to delete; `crowd` says how many related pods run on a node.
-pub(super) fn to_delete(
-    members: &[Member],
-    n: usize,
-    crowd: impl Fn(&str) -> usize,
-    now: Timestamp,
-) -> Vec<&Member> {
+pub(super) fn to_delete(members: &[Member], n: usize, crowd: impl Fn(&str) -> usize, now: Timestamp) -> Vec<&Member> {
     let mut candidates: Vec<_> = members.iter().map(|member| Candidate::new(member, &crowd)).collect();
     if n < candidates.len() {
         candidates.sort_by(|a, b| a.compare(b, now));
