@@ -1,5 +1,6 @@
 //! The project's own chores: `cargo xtask <command>`.
 
+mod bench;
 mod ci;
 mod images;
 mod prerequisites;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: cargo xtask <command>
   ci             all checks: formatting, clippy, tidy, tests, docs (installs what is missing)
+  bench NAME     start, idle, pod or api: the budgets, measured, as JSON
   tidy           the rules no compiler knows
   schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
   images         the example's images, from Debian packages, into target/images
@@ -25,6 +27,7 @@ fn main() -> Result<()> {
         ["ci"] => ci::run(),
         ["images"] => images::run(&root()),
         ["schema"] => schema::run(&root()),
+        ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
         ["clients"] => prerequisites::clients(&root()).map(|path| println!("{}", path.display())),
         _ => {

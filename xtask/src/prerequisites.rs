@@ -24,29 +24,36 @@ pub fn install() -> Result<()> {
     crate::call("apt-get", &args).with_context(|| format!("installing {}", missing.join(", ")))
 }
 
-/// Builds the real kubectl from its Go module, unless it stands already, and returns its path.
+/// Builds the real kubectl, and the oracle of upstream's types, from their Go module, unless they stand already; returns
+/// kubectl's path.
 pub fn clients(root: &Path) -> Result<PathBuf> {
-    let folder = std::env::var_os("OXIKUBE_CACHE").map_or_else(|| root.join("target/clients"), PathBuf::from);
-    let kubectl = folder.join(format!("kubectl-{KUBERNETES}"));
-    if kubectl.exists() {
-        return Ok(kubectl);
-    }
     let minor = KUBERNETES.split('.').nth(1).expect("a version has a minor part");
     let set = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
         .map(|package| {
             format!("-X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}")
         })
         .join(" ");
-    eprintln!("building kubectl {KUBERNETES} (some minutes, once)");
+    build(root, "parity", "")?;
+    build(root, "kubectl", &set)
+}
+
+/// Builds one main package of the module.
+fn build(root: &Path, name: &str, ldflags: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os("OXIKUBE_CACHE").map_or_else(|| root.join("target/clients"), PathBuf::from);
+    let path = folder.join(format!("{name}-{KUBERNETES}"));
+    if path.exists() {
+        return Ok(path);
+    }
+    eprintln!("building {name} {KUBERNETES} (some minutes, once)");
     let status = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags", &set, "-o"])
-        .arg(&kubectl)
-        .arg("./kubectl")
+        .args(["build", "-trimpath", "-ldflags", ldflags, "-o"])
+        .arg(&path)
+        .arg(format!("./{name}"))
         .current_dir(root.join("tests/clients"))
         .status()
-        .context("starting go, which builds the real kubectl for the tests")?;
+        .context("starting go, which builds what tests compare with")?;
     if !status.success() {
-        bail!("building kubectl failed: {status}");
+        bail!("building {name} failed: {status}");
     }
-    Ok(kubectl)
+    Ok(path)
 }
