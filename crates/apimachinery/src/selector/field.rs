@@ -52,6 +52,11 @@ impl FieldSelector {
         self
     }
 
+    /// Adds a requirement.
+    pub fn push(&mut self, requirement: FieldRequirement) {
+        self.requirements.push(requirement);
+    }
+
     pub fn requirements(&self) -> &[FieldRequirement] {
         &self.requirements
     }
