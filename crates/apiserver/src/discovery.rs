@@ -241,7 +241,7 @@ fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
         }
         entry
     };
-    kinds.map(|kind| resource(kind)).collect()
+    kinds.map(resource).collect()
 }
 
 /// Lower-case hexadecimal.

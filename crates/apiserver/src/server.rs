@@ -75,7 +75,6 @@ pub(crate) enum Credentials {
 
 /// One request while it is served.
 pub(crate) struct Request<'a> {
-    pub server: &'a Server,
     pub inner: &'a Arc<Inner>,
     pub method: &'a Method,
     pub target: &'a str,
@@ -143,7 +142,6 @@ impl Server {
         let limit = requested_timeout(&query).map_or(TIMEOUT, |asked| asked.min(TIMEOUT));
         let Inbound { method, target, headers, body, upgrade, .. } = inbound;
         let request = Request {
-            server: self,
             inner: &self.0,
             method: &method,
             target: &target,

@@ -110,10 +110,6 @@ impl Cache {
         self.state.read().objects.get(key).cloned()
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.state.read().objects.len()
-    }
-
     /// The objects of `range` from the key `start` on, in key order, each shown to `visit` until it returns false. The
     /// result is the revision they were read at: `through` (up to which the caller knows the cache to be complete) or later.
     pub(crate) fn scan(

@@ -29,6 +29,18 @@ pub(super) fn between(kind: &Kind, storage: &Kind) -> Option<Conversion> {
     }
 }
 
+/// The stored form's name of a field that selectors name in this version.
+pub(super) fn stored_field(kind: &Kind, field: &str) -> String {
+    if (kind.group, kind.kind) != ("events.k8s.io", "Event") {
+        return field.to_owned();
+    }
+    match field.strip_prefix("regarding.") {
+        Some(rest) => format!("involvedObject.{rest}"),
+        None if field == "reportingController" => "reportingComponent".to_owned(),
+        None => field.to_owned(),
+    }
+}
+
 /// Moves the member `from` to `to`, where it is there.
 fn rename(value: &mut Value, from: &str, to: &str) {
     if let Some(member) = value.remove(&[from]) {

@@ -32,7 +32,6 @@ pub(crate) enum Match {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteOptions {
     pub dry_run: bool,
-    pub field_manager: String,
     pub validation: FieldValidation,
 }
 
@@ -158,8 +157,7 @@ impl WriteOptions {
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
         let mut errors = Vec::new();
         let dry_run = dry_run(&query.all("dryRun"), &mut errors);
-        let field_manager = query.get("fieldManager").to_owned();
-        errors.extend(validate_field_manager(&field_manager, "fieldManager"));
+        errors.extend(validate_field_manager(query.get("fieldManager"), "fieldManager"));
         let validation = match query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
             "Ignore" => FieldValidation::Ignore,
@@ -170,7 +168,7 @@ impl WriteOptions {
             }
         };
         if errors.is_empty() {
-            return Ok(WriteOptions { dry_run, field_manager, validation });
+            return Ok(WriteOptions { dry_run, validation });
         }
         Err(Status::invalid(&GroupKind { group: "meta.k8s.io".into(), kind: kind.into() }, "", &errors))
     }

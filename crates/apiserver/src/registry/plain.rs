@@ -134,11 +134,11 @@ impl Strategy for Plain {
 /// Refuses strings that are not among the values the schema declares.
 fn check_enums(schema: Type<'_>, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     match (schema.shape(), value) {
-        (Shape::String { values }, Value::String(text)) if !values.is_empty() && !text.is_empty() => {
-            if !values.iter().any(|known| known.as_ref() == text) {
-                let known: Vec<&str> = values.iter().map(|known| known.as_ref()).collect();
-                errors.push(FieldError::not_supported(path, text, &known));
-            }
+        (Shape::String { values }, Value::String(text))
+            if !values.is_empty() && !text.is_empty() && !values.iter().any(|known| known.as_ref() == text) =>
+        {
+            let known: Vec<&str> = values.iter().map(|known| known.as_ref()).collect();
+            errors.push(FieldError::not_supported(path, text, &known));
         }
         (_, Value::Object(map)) => {
             let is_map = matches!(schema.shape(), Shape::Map { .. });

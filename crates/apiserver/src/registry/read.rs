@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{FieldSelector, Object, Selector, Status};
+use apimachinery::{FieldRequirement, FieldSelector, Object, Selector, Status};
 use client::ObjectList;
 use serde_json::json;
 use store::RangeQuery;
@@ -11,7 +11,7 @@ use store::RangeQuery;
 use super::cache::{NODE_FIELD, Range, TooOld};
 use super::options::{ListOptions, Match};
 use super::token::ContinueToken;
-use super::{Registry, Resource, store_failure};
+use super::{Registry, Resource, convert, store_failure};
 
 /// How long a read waits for a resourceVersion that has not happened yet.
 const FRESH_WAIT: Duration = Duration::from_secs(3);
@@ -41,10 +41,13 @@ impl From<Status> for ListError {
 impl Filter {
     /// Checks that the kind has the fields selected by.
     pub(crate) fn new(resource: &Resource, namespace: &str, options: &ListOptions) -> Result<Filter, Status> {
+        let mut fields = FieldSelector::default();
         for requirement in options.field_selector.requirements() {
             let field = requirement.field.as_str();
-            if !resource.storage.is_selectable(field) {
-                let why = match !resource.storage.kind.selectable.is_empty() {
+            if resource.is_selectable(field) {
+                fields.push(FieldRequirement { field: convert::stored_field(resource.kind, field), ..requirement.clone() });
+            } else {
+                let why = match !resource.kind.selectable.is_empty() {
                     true => format!("field label not supported: {field}"),
                     false => format!(
                         "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
@@ -56,7 +59,7 @@ impl Filter {
         Ok(Filter {
             namespace: namespace.to_owned(),
             labels: options.label_selector.clone(),
-            fields: options.field_selector.clone(),
+            fields,
         })
     }
 

@@ -54,10 +54,6 @@ impl Storage {
         })
     }
 
-    pub(crate) fn group_resource(&self) -> GroupResource {
-        self.kind.group_resource()
-    }
-
     pub(crate) fn group_kind(&self) -> GroupKind {
         self.kind.gvk().group_kind()
     }
@@ -74,12 +70,6 @@ impl Storage {
 
     pub(crate) fn store_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
-    }
-
-    pub(crate) fn is_selectable(&self, field: &str) -> bool {
-        field == "metadata.name"
-            || field == "metadata.namespace" && self.kind.namespaced
-            || self.kind.selectable.iter().any(|known| known.label == field)
     }
 
     /// Fills in what an author may leave out.
@@ -112,6 +102,12 @@ impl Resource {
         self.kind.namespaced
     }
 
+    pub(crate) fn is_selectable(&self, field: &str) -> bool {
+        field == "metadata.name"
+            || field == "metadata.namespace" && self.kind.namespaced
+            || self.kind.selectable.iter().any(|known| known.label == field)
+    }
+
     pub(crate) fn api_version(&self) -> &str {
         &self.api_version
     }
@@ -135,7 +131,7 @@ impl Resource {
             return object.clone();
         }
         let mut value = object.to_value();
-        self.from_storage(&mut value);
+        self.to_served(&mut value);
         match Object::new(&value, object.revision()) {
             Ok(presented) => Arc::new(presented),
             Err(_) => object.clone(),
@@ -143,7 +139,7 @@ impl Resource {
     }
 
     /// From the stored version's shape to this one's.
-    pub(crate) fn from_storage(&self, value: &mut Value) {
+    pub(crate) fn to_served(&self, value: &mut Value) {
         if self.is_stored_form() {
             return;
         }

@@ -134,7 +134,7 @@ impl Call<'_> {
             }
             Change::Patch { kind, patch, validation } => {
                 let mut shown = old.clone();
-                self.resource.from_storage(&mut shown);
+                self.resource.to_served(&mut shown);
                 let patched = apply_patch(shown, *kind, patch, self.resource.schema)?;
                 self.decode_patched(patched, *validation)
             }

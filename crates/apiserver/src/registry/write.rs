@@ -24,7 +24,6 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
-    Connect,
 }
 
 /// Admission, as the registry calls it. Values are in the storage version.

@@ -7,7 +7,6 @@ use apimachinery::Status;
 use bytes::Bytes;
 use client::ObjectList;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 
 use super::Request;
 use crate::answer::{Answer, Content};
@@ -147,6 +146,3 @@ pub(super) fn list_answer(resource: &Resource, list: ObjectList) -> Answer {
     let (api_version, kind) = (resource.api_version().to_owned(), resource.kind.list_kind.to_owned());
     Answer::ok(Content::List { list, api_version, kind })
 }
-
-/// Warnings on their way to the answer.
-pub(super) type Warnings = Mutex<Vec<String>>;
