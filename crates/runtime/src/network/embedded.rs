@@ -82,9 +82,11 @@ impl EmbeddedNetwork {
         let sandbox = self.ipam.lock().allocate(&request.sandbox_id, &request.ports)?;
         let result = async {
             self.connect(request, &sandbox).await?;
-            self.change_rules(&sandbox, |batch, sandbox| {
-                rules::add(batch, sandbox);
-            })
+            match self.change_rules(&sandbox, rules::add) {
+                // Somebody removed the table: with the whole one, which knows the sandbox, the others' rules come back too.
+                Err(NetworkError::Rules(error)) if error.errno() == Some(ENOENT) => self.install_rules(),
+                result => result,
+            }
         };
         match result.await {
             Ok(()) => {

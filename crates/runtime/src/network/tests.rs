@@ -213,6 +213,12 @@ async fn host_ports_lead_to_their_pod() {
     assert_eq!(get(&node.host, [127, 0, 0, 1], 82).await, format!("a to {NODE}"));
     assert_eq!(get(&node.host, node_ip, 80).await, format!("a to {NODE}"));
 
+    // A firewall that flushed all rules is made good with the next pod.
+    assert!(Socket::open_in(&node.host).unwrap().delete_table(Family::Ip, &node.scope.table("pods")).unwrap());
+    assert_eq!(get(&node.outside, node_ip, 80).await, "ConnectionRefused");
+    let _another = node.pod("another", &[]).await;
+    assert_eq!(get(&node.outside, node_ip, 80).await, format!("a to {OUTSIDER}"));
+
     // The same flow reaches the next holder of the port.
     node.network.teardown("a").await.unwrap();
     assert_eq!(get(&node.outside, node_ip, 80).await, "ConnectionRefused");
