@@ -6,6 +6,7 @@ pub(crate) mod lonely;
 mod memory;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -124,6 +125,8 @@ struct Clients {
     /// For what the binary itself looks at.
     admin: Client,
     controllers: Client,
+    /// The service accounts that controllers write as.
+    accounts: controllers::Accounts,
     scheduler: Client,
     proxy: Client,
     dns: Client,
@@ -139,7 +142,16 @@ impl Clients {
         let masters = ["system:masters"];
         Clients {
             admin: client("system:oxikube", &masters, "oxikube"),
-            controllers: client("system:kube-controller-manager", &masters, "kube-controller-manager"),
+            controllers: client("system:kube-controller-manager", &[], "kube-controller-manager"),
+            accounts: {
+                let accounts = controllers::ACCOUNTS.map(|account| {
+                    let user = format!("system:serviceaccount:kube-system:{account}");
+                    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+                    (account, client(&user, &groups, "kube-controller-manager"))
+                });
+                let accounts: BTreeMap<_, _> = accounts.into_iter().collect();
+                Arc::new(move |account| accounts[account].clone())
+            },
             scheduler: client("system:kube-scheduler", &[], "kube-scheduler"),
             proxy: client("system:kube-proxy", &[], "kube-proxy"),
             dns: client("system:oxikube:dns", &masters, "dns"),
@@ -187,6 +199,7 @@ fn start_control_plane(
 ) -> Result<()> {
     let mut config =
         controllers::Config::new(clients.controllers.clone(), pki.ca().certificate_pem().as_bytes().to_vec());
+    config.accounts = Some(clients.accounts.clone());
     config.cluster_cidrs = vec![range(&settings.pod_cidr)?];
     let built = controllers::build(config)?;
     tasks.push(guard(env, built.run(std::future::pending())));
