@@ -23,9 +23,9 @@ pub(crate) struct Overlay<'a> {
 impl Overlay<'_> {
     /// Mounts at the folder `target`.
     pub(crate) fn mount(&self, target: &Path) -> io::Result<()> {
-        match self.configure() {
+        let created = self.configure().and_then(|context| fsconfig_create(context.as_fd()).map(|()| context));
+        match created {
             Ok(context) => {
-                fsconfig_create(context.as_fd())?;
                 let attributes = match self.writable {
                     Some(_) => MountAttrFlags::empty(),
                     None => MountAttrFlags::MOUNT_ATTR_RDONLY,
@@ -34,7 +34,7 @@ impl Overlay<'_> {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 Ok(move_mount(mount.as_fd(), "", rustix::fs::CWD, target, flags)?)
             }
-            // Linux before 6.5 takes no layers one by one.
+            // Linux before 6.5 takes no layers one by one, and says so only when all is put together.
             Err(Errno::INVAL | Errno::NOSYS) => self.mount_by_options(target),
             Err(error) => Err(error.into()),
         }
