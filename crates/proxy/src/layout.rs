@@ -1,8 +1,9 @@
 //! The table's static part, and how virtual addresses are written as elements.
 //!
 //! A packet's `address . protocol . port` is looked up in `services` (or, for addresses of the node, `protocol . port` in
-//! `node-ports`), which leads to a chain for that number of endpoints. It draws a number and finds the endpoint in
-//! `endpoints` under `address . protocol . port . number`. So no Service has a rule of its own.
+//! `node-ports`), which says by what code `chains` leads to a chain for that number of endpoints. It draws a number and finds the
+//! endpoint in `endpoints` under `address . protocol . port . number`. So no Service has a rule of its own, and none is a
+//! verdict: the kernel walks over all verdicts of a table with each change of one, looking for loops.
 
 mod chain;
 mod elements;
@@ -21,6 +22,9 @@ use crate::driver::Network;
 const READY_MADE: u32 = 64;
 /// Remembers which endpoint a client was led to; rules write it.
 pub(crate) const AFFINITY: &str = "affinity";
+
+/// From the code of a chain to the chain.
+pub(crate) const CHAINS: &str = "chains";
 
 const DISPATCH: &str = "dispatch";
 const REJECT: &str = "reject";
@@ -71,10 +75,12 @@ fn sets(batch: &mut Batch) {
     let vip = [address, Field::Protocol, Field::Port];
     let with = |more: &[Field]| [&vip[..], more].concat();
     let endpoint = [address, Field::Port];
-    batch.set(&Set::verdicts(SetName::Services.name(), &vip));
-    batch.set(&Set::verdicts(SetName::NodePorts.name(), &[Field::Protocol, Field::Port]));
-    batch.set(&Set::verdicts(SetName::NoEndpoints.name(), &vip));
-    batch.set(&Set::verdicts(SetName::Guarded.name(), &vip));
+    batch.set(&Set::verdicts(CHAINS, &Chain::CODE));
+    batch.set(&Set::map(SetName::Services.name(), &vip, &Chain::CODE));
+    batch.set(&Set::map(SetName::NodePorts.name(), &[Field::Protocol, Field::Port], &Chain::CODE));
+    batch.set(&Set::new(SetName::Rejected.name(), &vip));
+    batch.set(&Set::new(SetName::Dropped.name(), &vip));
+    batch.set(&Set::new(SetName::Guarded.name(), &vip));
     batch.set(&Set::map(SetName::Endpoints.name(), &with(&[Field::Number]), &endpoint));
     batch.set(&Set::new(SetName::Sticky.name(), &with(&endpoint)));
     batch.set(&Set::new(SetName::StickyInternal.name(), &with(&endpoint)));
@@ -99,14 +105,15 @@ fn dispatch_rules(batch: &mut Batch, network: &Network) {
         });
     }
     batch.rule(DISPATCH, |rule| {
-        rule.destination(reg(0), false).verdict_map(SetName::Guarded.name(), reg(0));
+        rule.destination(reg(0), false).lookup(SetName::Guarded.name(), reg(0)).jump(CHECK_SOURCE);
     });
     batch.rule(DISPATCH, |rule| {
-        rule.destination(reg(0), false).verdict_map(SetName::Services.name(), reg(0));
+        let code = reg(family.registers() + 2);
+        rule.destination(reg(0), false).map(SetName::Services.name(), reg(0), code).verdict_map(CHAINS, code);
     });
     batch.rule(DISPATCH, |rule| {
         rule.destination_is_local(reg(0)).protocol(reg(0)).destination_port(reg(1));
-        rule.verdict_map(SetName::NodePorts.name(), reg(0));
+        rule.map(SetName::NodePorts.name(), reg(0), reg(2)).verdict_map(CHAINS, reg(2));
     });
     batch.rule(CHECK_SOURCE, |rule| {
         rule.destination(reg(0), false).source_address(reg(family.registers() + 2));
@@ -147,15 +154,16 @@ fn refusal_rules(batch: &mut Batch, network: &Network) {
         ("filter-output", Hook::Output, true),
     ] {
         batch.base_chain(chain, ChainKind::Filter, hook, PRIORITY_REFUSE);
-        batch.rule(chain, |rule| {
-            rule.connection_is_new(reg(0)).destination(reg(0), false);
-            rule.verdict_map(SetName::NoEndpoints.name(), reg(0));
-        });
-        if local {
+        for (set, end) in [(SetName::Rejected, REJECT), (SetName::Dropped, DROP)] {
             batch.rule(chain, |rule| {
-                rule.connection_is_new(reg(0)).destination_is_local(reg(0)).destination(reg(0), true);
-                rule.verdict_map(SetName::NoEndpoints.name(), reg(0));
+                rule.connection_is_new(reg(0)).destination(reg(0), false).lookup(set.name(), reg(0)).goto(end);
             });
+            if local {
+                batch.rule(chain, |rule| {
+                    rule.connection_is_new(reg(0)).destination_is_local(reg(0));
+                    rule.destination(reg(0), true).lookup(set.name(), reg(0)).goto(end);
+                });
+            }
         }
     }
     // Another port of a cluster address is refused, an address that nobody has is silent.

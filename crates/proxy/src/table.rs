@@ -224,7 +224,7 @@ impl Changes {
             batch.add_elements(set.name(), elements);
         }
         for (chain, _) in changes.chains.iter().rev().filter(|(_, state)| **state == (true, false)) {
-            batch.delete_chain(&chain.name());
+            chain.remove(&mut batch);
         }
         batch
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use linux::nft::{Batch, Family, reg};
+use linux::nft::{Batch, Element, Family, Field, Value, Verdict, reg};
 
 use super::elements::{INTERNAL, SetName};
-use super::{AFFINITY, DROP, mark};
+use super::{AFFINITY, CHAINS, DROP, mark};
 use crate::driver::Network;
 use crate::plan::{Balance, Vip};
 
@@ -29,6 +29,24 @@ pub(crate) enum Chain {
 impl Chain {
     pub(super) fn balance(node: bool, masquerade: bool, affinity: Option<Duration>, count: u32) -> Chain {
         Chain::Balance { node, internal: false, masquerade, affinity, count }
+    }
+
+    /// The fields of a [`Chain::code`].
+    pub(super) const CODE: [Field; 3] = [Field::Number; 3];
+
+    /// What `services` and `chains` know it by.
+    pub(crate) fn code(&self) -> Value {
+        let seconds = |life: Option<Duration>| life.map_or(0, |life| life.as_secs() as u32);
+        let (manner, count, internal) = match *self {
+            Chain::Balance { node, internal, masquerade, affinity, count } => {
+                let flags = (node as u32) << 1 | (internal as u32) << 2 | (masquerade as u32) << 3;
+                (flags | seconds(affinity) << 8, count, 0)
+            }
+            Chain::Split { node, affinity, count, internal } => {
+                (1 | (node as u32) << 1 | seconds(affinity) << 8, count, internal)
+            }
+        };
+        Value::new().number(manner).number(count).number(internal)
     }
 
     /// The chain that the virtual address leads to; `None` if nobody is there.
@@ -74,10 +92,17 @@ impl Chain {
         name
     }
 
+    /// Removes the chain. Nothing may lead to it any more.
+    pub(crate) fn remove(&self, batch: &mut Batch) {
+        batch.delete_elements(CHAINS, [Element::key(self.code())]);
+        batch.delete_chain(&self.name());
+    }
+
     /// Makes the chain and its rules.
     pub(crate) fn write(&self, batch: &mut Batch, network: &Network) {
         let name = self.name();
         batch.chain(&name);
+        batch.add_elements(CHAINS, [Element::verdict(self.code(), Verdict::Goto(name.clone()))]);
         match *self {
             Chain::Balance { node, internal, masquerade, affinity, count } => {
                 if masquerade {

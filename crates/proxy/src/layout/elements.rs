@@ -3,10 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use linux::nft::{Element, Family, Value, Verdict};
+use linux::nft::{Element, Family, Value};
 
 use super::chain::Chain;
-use super::{CHECK_SOURCE, DROP, REJECT};
 use crate::plan::{Balance, Empty, Vip};
 
 /// The sets and maps whose elements follow Services.
@@ -14,7 +13,8 @@ use crate::plan::{Balance, Empty, Vip};
 pub(crate) enum SetName {
     Services,
     NodePorts,
-    NoEndpoints,
+    Rejected,
+    Dropped,
     Guarded,
     Endpoints,
     Sticky,
@@ -29,7 +29,8 @@ impl SetName {
         match self {
             SetName::Services => "services",
             SetName::NodePorts => "node-ports",
-            SetName::NoEndpoints => "no-endpoints",
+            SetName::Rejected => "rejected",
+            SetName::Dropped => "dropped",
             SetName::Guarded => "guarded",
             SetName::Endpoints => "endpoints",
             SetName::Sticky => "sticky",
@@ -48,11 +49,9 @@ pub(super) const INTERNAL: u32 = 1 << 20;
 pub(crate) fn elements(vip: &Vip, balance: &Balance) -> Vec<(SetName, Element)> {
     let mut elements = Vec::with_capacity(balance.endpoints.len() + 1);
     match Chain::of(vip, balance) {
-        Some(chain) => elements.push(entry(vip, Verdict::Goto(chain.name()))),
-        None => {
-            let chain = if balance.empty == Empty::Reject { REJECT } else { DROP };
-            elements.push((SetName::NoEndpoints, Element::verdict(key(vip), Verdict::Goto(chain.to_owned()))));
-        }
+        Some(chain) => elements.push(entry(vip, chain)),
+        None if balance.empty == Empty::Reject => elements.push((SetName::Rejected, Element::key(key(vip)))),
+        None => elements.push((SetName::Dropped, Element::key(key(vip)))),
     }
     let internal = balance.internal.as_deref().unwrap_or_default();
     for (list, offset, sticky) in
@@ -67,7 +66,7 @@ pub(crate) fn elements(vip: &Vip, balance: &Balance) -> Vec<(SetName, Element)> 
         }
     }
     if !balance.sources.is_empty() && vip.address.is_some() {
-        elements.push((SetName::Guarded, Element::verdict(key(vip), Verdict::Jump(CHECK_SOURCE.to_owned()))));
+        elements.push((SetName::Guarded, Element::key(key(vip))));
         // Ranges within others say nothing new, and the kernel refuses overlaps.
         for range in IpNet::aggregate(&balance.sources) {
             let (first, last) = (key(vip).address(range.network()), key(vip).address(range.broadcast()));
@@ -89,12 +88,12 @@ pub(crate) fn shared(vip: &Vip, balance: &Balance) -> Vec<(SetName, Value)> {
     shared
 }
 
-fn entry(vip: &Vip, verdict: Verdict) -> (SetName, Element) {
+fn entry(vip: &Vip, chain: Chain) -> (SetName, Element) {
     match vip.address {
-        Some(_) => (SetName::Services, Element::verdict(key(vip), verdict)),
+        Some(_) => (SetName::Services, Element::value(key(vip), chain.code())),
         None => {
             let key = Value::new().protocol(vip.protocol).port(vip.port);
-            (SetName::NodePorts, Element::verdict(key, verdict))
+            (SetName::NodePorts, Element::value(key, chain.code()))
         }
     }
 }
