@@ -21,6 +21,7 @@ mod authority;
 mod cluster;
 mod files;
 mod leaf;
+mod renewal;
 mod token;
 mod verify;
 
@@ -30,6 +31,7 @@ pub use authority::{Authority, CertificateSpec, Usage};
 pub use cluster::ClusterPki;
 pub use files::write_private;
 pub use leaf::Leaf;
+pub use renewal::keep_fresh;
 pub use token::{BoundObject, Claims, KubernetesClaims, TokenError, TokenKey, discovery_document};
 pub use verify::{ClientVerifier, Identity};
 
