@@ -16,7 +16,7 @@ pub(crate) struct Claim<'a> {
     pub selector: &'a Selector,
     pub dependents: &'a Informer,
     /// Dependents that are of no interest are neither adopted nor released.
-    pub wanted: fn(&Object) -> bool,
+    pub wanted: &'a (dyn Fn(&Object) -> bool + Sync),
 }
 
 impl Claim<'_> {

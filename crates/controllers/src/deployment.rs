@@ -71,7 +71,7 @@ impl Deployments {
             owner_resource: &resources::DEPLOYMENTS,
             selector: &selector,
             dependents: &self.replica_sets,
-            wanted: |_| true,
+            wanted: &|_| true,
         };
         let mut sets = claim.claim().await?.into_iter().map(ReplicaSet::read).collect::<Result<Vec<_>, _>>()?;
         sets.sort_by(|a, b| (a.created, &a.object.key().name).cmp(&(b.created, &b.object.key().name)));

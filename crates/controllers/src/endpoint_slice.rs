@@ -15,7 +15,8 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::Setup;
-use crate::meta::controller_reference;
+use crate::meta::{NODE_INDEX, by_node, controller_reference};
+use crate::pod_view::Pods;
 use crate::service::{
     Backend, HEADLESS, LAST_CHANGE, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready,
     services_of,
@@ -31,7 +32,7 @@ const SERVICE_INDEX: &str = "service";
 
 pub(crate) struct EndpointSlices {
     services: Informer,
-    pods: Informer,
+    pods: Pods,
     slices: Informer,
     nodes: Informer,
     events: EventRecorder,
@@ -50,6 +51,7 @@ impl EndpointSlices {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         let services = setup.informers.of(&resources::SERVICES);
         index_selectors(&services);
+        setup.pods.informer.index(NODE_INDEX, by_node);
         let ours = Selection::all().labels(format!("{MANAGED_BY}={OURSELVES}"));
         let slices = setup.informers.selected(&resources::ENDPOINT_SLICES, ours);
         slices.index(SERVICE_INDEX, |slice| {
@@ -58,7 +60,7 @@ impl EndpointSlices {
         });
         EndpointSlices {
             services,
-            pods: setup.informers.of(&resources::PODS),
+            pods: setup.pods.clone(),
             slices,
             nodes: setup.informers.of(&resources::NODES),
             events: setup.recorder("endpointslice-controller", "endpoint-slice-controller"),
@@ -154,7 +156,7 @@ fn ports(service: &Service, backend: &Backend) -> Vec<Value> {
 }
 
 fn endpoint(service: &Service, backend: &Backend, addresses: Vec<String>, node: Option<&Object>) -> Value {
-    let serving = rules::is_ready(&backend.pod);
+    let serving = backend.view.is_ready();
     let terminating = backend.object.is_deleting();
     let ready = publishes_not_ready(service) || serving && !terminating;
     let mut endpoint = Value::object();
@@ -263,17 +265,16 @@ impl Controller for EndpointSlices {
             let states = [Some(event.object()), event.old()];
             states.into_iter().flatten().filter_map(service_of_slice).collect()
         };
-        let (of_node, services_of_node) = (self.pods.clone(), self.services.clone());
+        let (of_node, services_of_node) = (self.pods.informer.clone(), self.services.clone());
         // A node that appears completes endpoints that waited for it.
         let appeared = move |event: &Event| {
             let Event::Added(node) = event else { return Vec::new() };
-            let here = |pod: &Arc<Object>| pod.to_value().str_at(&["spec", "nodeName"]) == Some(node.name());
-            let pods = of_node.list("").into_iter().filter(here);
+            let pods = of_node.by_index(NODE_INDEX, node.name()).into_iter();
             pods.flat_map(|pod| services_of(&Event::Added(pod), &services_of_node)).collect()
         };
         vec![
             Watch::objects(self.services.clone()),
-            Watch::new(self.pods.clone(), move |event| services_of(event, &services)),
+            Watch::new(self.pods.informer.clone(), move |event| services_of(event, &services)),
             Watch::new(self.slices.clone(), of_slice),
             Watch::new(self.nodes.clone(), appeared),
         ]

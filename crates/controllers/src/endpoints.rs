@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::Setup;
+use crate::pod_view::Pods;
 use crate::service::{
     Backend, HEADLESS, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready, services_of,
 };
@@ -24,7 +25,7 @@ const CAPACITY: usize = 1000;
 
 pub(crate) struct Endpoints {
     services: Informer,
-    pods: Informer,
+    pods: Pods,
     endpoints: Informer,
     events: EventRecorder,
 }
@@ -35,7 +36,7 @@ impl Endpoints {
         index_selectors(&services);
         Endpoints {
             services,
-            pods: setup.informers.of(&resources::PODS),
+            pods: setup.pods.clone(),
             endpoints: setup.informers.of(&resources::ENDPOINTS),
             events: setup.recorder("endpoint-controller", "endpoint-controller"),
         }
@@ -134,7 +135,7 @@ fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
         if ports.is_empty() && !is_headless(service) {
             continue;
         }
-        let ready = publishes_not_ready(service) || rules::is_ready(&backend.pod);
+        let ready = publishes_not_ready(service) || backend.view.is_ready();
         let ports = Value::Array(ports);
         let group = groups.entry(ports.to_json()).or_insert_with(|| (ports, Addresses::new(), Addresses::new()));
         let addresses = if ready { &mut group.1 } else { &mut group.2 };
@@ -210,7 +211,7 @@ impl Controller for Endpoints {
         let services = self.services.clone();
         vec![
             Watch::objects(self.services.clone()),
-            Watch::new(self.pods.clone(), move |event| services_of(event, &services)),
+            Watch::new(self.pods.informer.clone(), move |event| services_of(event, &services)),
             // Their own changes need no look, unless somebody took them away.
             Watch::new(self.endpoints.clone(), |event: &Event| match event {
                 Event::Modified { .. } => Vec::new(),

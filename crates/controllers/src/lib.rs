@@ -22,6 +22,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod pod_garbage;
+mod pod_view;
 mod replica_set;
 mod root_ca;
 mod service;
@@ -35,6 +36,8 @@ use client::{Client, Controller, EventRecorder, Informers, LeaderElection, TaskG
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
+
+use pod_view::Pods;
 
 /// What the controllers need to know.
 #[derive(Clone)]
@@ -129,9 +132,11 @@ impl Controllers {
 
     /// Runs every controller until dropped.
     async fn term(&self) {
+        let informers = Informers::new(self.config.client.clone());
         let setup = Setup {
             client: self.config.client.clone(),
-            informers: Informers::new(self.config.client.clone()),
+            pods: Pods::new(&informers),
+            informers,
             config: &self.config,
             root_ca: self.root_ca.clone(),
         };
@@ -147,6 +152,7 @@ impl Controllers {
 struct Setup<'a> {
     client: Client,
     informers: Informers,
+    pods: Pods,
     config: &'a Config,
     root_ca: Arc<str>,
 }

@@ -91,7 +91,11 @@ impl PodGarbage {
 }
 
 fn is_ended(pod: &Object) -> bool {
-    matches!(pod.to_value().str_at(&["status", "phase"]), Some("Succeeded" | "Failed"))
+    let is = |phase: &str| matches!(phase, "Succeeded" | "Failed");
+    match pod.field("status.phase") {
+        Some(phase) => is(phase),
+        None => pod.to_value().str_at(&["status", "phase"]).is_some_and(is),
+    }
 }
 
 fn is_out_of_service(node: &Object) -> bool {

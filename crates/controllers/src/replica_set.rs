@@ -14,16 +14,16 @@ use client::{
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use crate::Setup;
 use crate::claim::Claim;
 use crate::meta::{CONTROLLER_INDEX, Condition, by_controller};
+use crate::pod_view::{PodView, Pods};
 
 pub(crate) struct ReplicaSets {
     replica_sets: Informer,
-    pods: Informer,
+    pods: Pods,
     events: EventRecorder,
 }
 
@@ -60,13 +60,13 @@ fn one() -> i64 {
 /// A pod of the set.
 struct Member {
     object: Arc<Object>,
-    pod: Pod,
+    view: Arc<PodView>,
 }
 
 impl ReplicaSets {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
-        let pods = setup.informers.of(&resources::PODS);
-        pods.index(CONTROLLER_INDEX, by_controller);
+        let pods = setup.pods.clone();
+        pods.informer.index(CONTROLLER_INDEX, by_controller);
         let replica_sets = setup.informers.of(&resources::REPLICA_SETS);
         replica_sets.index(CONTROLLER_INDEX, by_controller);
         ReplicaSets { replica_sets, pods, events: setup.recorder("replicaset-controller", "replicaset-controller") }
@@ -81,13 +81,11 @@ impl ReplicaSets {
             owner: &object,
             owner_resource: &resources::REPLICA_SETS,
             selector: &selector,
-            dependents: &self.pods,
-            wanted: is_active,
+            dependents: &self.pods.informer,
+            wanted: &|pod| self.pods.is_active(pod),
         };
-        let mut members = Vec::new();
-        for pod in claim.claim().await? {
-            members.push(Member { pod: pod.view()?, object: pod });
-        }
+        let claimed = claim.claim().await?.into_iter();
+        let members: Vec<_> = claimed.map(|object| Member { view: self.pods.view(&object), object }).collect();
         let managed = if object.is_deleting() {
             Ok(())
         } else {
@@ -111,25 +109,6 @@ impl ReplicaSets {
             }
         }
     }
-}
-
-/// Neither ended nor being deleted.
-fn is_active(pod: &Object) -> bool {
-    if pod.is_deleting() {
-        return false;
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Phase {
-        status: PhaseStatus,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct PhaseStatus {
-        phase: Option<String>,
-    }
-    let phase: Phase = serde_json::from_slice(pod.body()).unwrap_or_default();
-    !matches!(phase.status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// The keys of the owners that an orphan's labels match.
@@ -173,7 +152,7 @@ impl Controller for ReplicaSets {
     fn watches(&self) -> Vec<Watch> {
         let owners = self.replica_sets.clone();
         let of_pod = move |event: &Event| owners_of(event, &owners, &resources::REPLICA_SETS, "ReplicaSet");
-        vec![Watch::objects(self.replica_sets.clone()), Watch::new(self.pods.clone(), of_pod)]
+        vec![Watch::objects(self.replica_sets.clone()), Watch::new(self.pods.informer.clone(), of_pod)]
     }
 
     fn reconcile<'a>(

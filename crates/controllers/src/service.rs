@@ -1,12 +1,13 @@
 //! What the controllers of endpoints share: Services, the pods behind them, and the ports these serve on.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Selector, Value};
 use client::{Event, Informer};
-use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::pod_view::{NamedPort, PodView, Pods};
 
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 pub(crate) const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -30,11 +31,6 @@ fn entry(namespace: &str, key: &str, value: &str) -> String {
 
 /// The Services that a change of a pod concerns: those that select it or did, if it is told differently in endpoints now.
 pub(crate) fn services_of(event: &Event, services: &Informer) -> Vec<ObjectKey> {
-    if let Event::Modified { old, new } = event
-        && told(old) == told(new)
-    {
-        return Vec::new();
-    }
     let mut keys = Vec::new();
     for pod in [Some(event.object()), event.old()].into_iter().flatten() {
         for (key, value) in pod.labels() {
@@ -44,6 +40,12 @@ pub(crate) fn services_of(event: &Event, services: &Informer) -> Vec<ObjectKey> 
                 }
             }
         }
+    }
+    if let Event::Modified { old, new } = event
+        && !keys.is_empty()
+        && told(old) == told(new)
+    {
+        return Vec::new();
     }
     keys.sort();
     keys.dedup();
@@ -84,68 +86,46 @@ fn selector(service: &Object) -> Option<Selector> {
 /// A pod behind a Service.
 pub(crate) struct Backend {
     pub object: Arc<Object>,
-    pub pod: Pod,
+    pub view: Arc<PodView>,
 }
 
 /// The Service, and the pods that it selects. `None` where its endpoints are not ours to write.
-pub(crate) fn backends(object: &Object, pods: &Informer) -> Result<Option<(Service, Vec<Backend>)>, serde_json::Error> {
+pub(crate) fn backends(object: &Object, pods: &Pods) -> Result<Option<(Service, Vec<Backend>)>, serde_json::Error> {
     let service: Service = object.view()?;
     let external = service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName"));
     let Some(selector) = selector(object).filter(|_| !external) else { return Ok(None) };
-    let mut found = Vec::new();
-    for object in pods.list(object.namespace()).into_iter().filter(|pod| selector.matches(pod)) {
-        let pod: Pod = object.view()?;
-        let status = pod.status.as_ref();
-        let has_address =
-            status.is_some_and(|s| s.pod_ip.as_ref().is_some_and(|ip| !ip.is_empty()) || s.pod_ips.is_some());
-        if has_address && !rules::is_terminal(&pod) {
-            found.push(Backend { object, pod });
-        }
-    }
-    Ok(Some((service, found)))
+    let selected = pods.informer.list(object.namespace()).into_iter().filter(|pod| selector.matches(pod));
+    let backends = selected.map(|object| Backend { view: pods.view(&object), object });
+    Ok(Some((service, backends.filter(|b| !b.view.addresses.is_empty() && !b.view.is_ended()).collect())))
 }
 
 impl Backend {
     /// The pod's addresses of one family.
     pub(crate) fn addresses(&self, ipv6: bool) -> Vec<String> {
-        let Some(status) = &self.pod.status else { return Vec::new() };
-        let several = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-        let mut addresses: Vec<&str> = several.collect();
-        if addresses.is_empty() {
-            addresses.extend(status.pod_ip.as_deref());
-        }
-        let of_family = |text: &&str| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6() == ipv6);
-        addresses.into_iter().filter(of_family).map(str::to_owned).collect()
+        self.view.addresses.iter().filter(|ip| ip.is_ipv6() == ipv6).map(|ip| ip.to_string()).collect()
     }
 
     /// The pod's own DNS name within the Service.
     pub(crate) fn hostname(&self, service: &Service) -> Option<&str> {
-        let spec = self.pod.spec.as_ref()?;
-        let ours = spec.subdomain == service.metadata.name && spec.subdomain.is_some();
-        spec.hostname.as_deref().filter(|hostname| ours && !hostname.is_empty())
+        let ours = self.view.subdomain.is_some() && self.view.subdomain == service.metadata.name;
+        self.view.hostname.as_deref().filter(|_| ours)
     }
 
     pub(crate) fn node(&self) -> Option<&str> {
-        self.pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
+        self.view.node.as_deref()
     }
 
     /// The port that `port` leads to in this pod; a named one must be there with the same protocol.
     pub(crate) fn port(&self, port: &ServicePort) -> Option<i32> {
-        let name = match &port.target_port {
-            None => return Some(port.port),
-            Some(IntOrString::Int(0)) => return Some(port.port),
-            Some(IntOrString::Int(number)) => return Some(*number),
-            Some(IntOrString::String(name)) => name,
-        };
-        let spec = self.pod.spec.as_ref()?;
-        let sidecars = spec.init_containers.iter().flatten().filter(|init| rules::is_sidecar(init));
-        let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-        let wanted = port.protocol.as_deref().unwrap_or("TCP");
-        let same = |p: &&k8s_openapi::api::core::v1::ContainerPort| {
-            p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == wanted
-        };
-        let mut ports = ports;
-        ports.find(same).map(|port| port.container_port)
+        match &port.target_port {
+            None | Some(IntOrString::Int(0)) => Some(port.port),
+            Some(IntOrString::Int(number)) => Some(*number),
+            Some(IntOrString::String(name)) => {
+                let protocol = port.protocol.as_deref().unwrap_or("TCP");
+                let same = |known: &&NamedPort| known.name == *name && known.protocol == protocol;
+                self.view.ports.iter().find(same).map(|known| known.number)
+            }
+        }
     }
 
     pub(crate) fn target_reference(&self) -> Value {

@@ -26,7 +26,7 @@ impl Triggers {
     /// The earliest change since the last call, as the annotation tells it.
     pub(super) fn changed(&self, key: &ObjectKey, service: &Object, backends: &[Backend]) -> Option<String> {
         let pods: BTreeMap<String, Timestamp> =
-            backends.iter().filter_map(|b| Some((b.object.name().to_owned(), readiness_changed(b)?))).collect();
+            backends.iter().filter_map(|b| Some((b.object.name().to_owned(), b.view.ready_changed?))).collect();
         let state = State { service: created(service), pods };
         let mut states = self.0.lock();
         let before = states.get(key);
@@ -38,10 +38,4 @@ impl Triggers {
         states.insert(key.clone(), state);
         earliest
     }
-}
-
-fn readiness_changed(backend: &Backend) -> Option<Timestamp> {
-    let conditions = backend.pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
-    ready.last_transition_time.as_ref().map(|time| time.0)
 }

@@ -2,12 +2,8 @@
 
 use std::cmp::Ordering;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-
 use super::Member;
-
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+use jiff::Timestamp;
 
 /// What decides, in order of weight; the least goes first.
 struct Candidate<'a> {
@@ -33,23 +29,20 @@ pub(super) fn to_delete(members: &[Member], n: usize, crowd: impl Fn(&str) -> us
 
 impl<'a> Candidate<'a> {
     fn new(member: &'a Member, crowd: impl Fn(&str) -> usize) -> Candidate<'a> {
-        let pod = &member.pod;
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-        let annotations = pod.metadata.annotations.as_ref();
+        let view = &member.view;
         Candidate {
             member,
-            assigned: !node.is_empty(),
-            phase: match phase {
+            assigned: view.node.is_some(),
+            phase: match view.phase.as_str() {
                 "Unknown" => 1,
                 "Running" => 2,
                 _ => 0,
             },
-            ready: rules::ready_since(pod),
-            cost: annotations.and_then(|a| a.get(DELETION_COST)?.parse().ok()).unwrap_or_default(),
-            crowd: crowd(node),
-            restarts: restarts(pod),
-            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            ready: view.ready_since,
+            cost: view.deletion_cost,
+            crowd: crowd(view.node.as_deref().unwrap_or_default()),
+            restarts: view.restarts,
+            created: view.created,
         }
     }
 
@@ -94,13 +87,6 @@ fn age_class(since: Timestamp, now: Timestamp) -> i64 {
     if age > 0 { i64::from(age.ilog2()) } else { -1 }
 }
 
-fn restarts(pod: &Pod) -> i32 {
-    let Some(status) = &pod.status else { return 0 };
-    let containers = status.container_statuses.iter().flatten();
-    let inits = status.init_container_statuses.iter().flatten();
-    containers.chain(inits).map(|status| status.restart_count).max().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -108,10 +94,11 @@ mod tests {
     use apimachinery::Object;
 
     use super::*;
+    use crate::pod_view::PodView;
 
     fn member(json: &str) -> Member {
         let object = Arc::new(Object::parse(json.as_bytes()).unwrap());
-        Member { pod: object.view().unwrap(), object }
+        Member { view: Arc::new(PodView::of(&object)), object }
     }
 
     /// A pod called `name`: on `node`, ready since, restarts, deletion cost.
@@ -122,7 +109,7 @@ mod tests {
         };
         member(&format!(
             r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","uid":"{name}","creationTimestamp":"2025-12-01T00:00:00Z",
-                "annotations":{{"{DELETION_COST}":"{cost}"}}}},"spec":{{"nodeName":"{node}","containers":[]}},
+                "annotations":{{"controller.kubernetes.io/pod-deletion-cost":"{cost}"}}}},"spec":{{"nodeName":"{node}","containers":[]}},
                 "status":{{"phase":"{phase}","conditions":[{condition}],"containerStatuses":
                 [{{"name":"c","image":"i","imageID":"","ready":true,"restartCount":{restarts}}}]}}}}"#
         ))

@@ -1,12 +1,13 @@
 //! Creating and deleting pods until their number is right.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use apimachinery::{Object, Value};
 use client::{Client, DeleteOptions, Error, resources};
 use futures_util::future::join_all;
 
-use super::{Member, ReplicaSets, View, is_active, rank};
+use super::{Member, ReplicaSets, View, rank};
 use crate::meta::{CONTROLLER_INDEX, controller_reference};
 
 /// No more pods than this at a time.
@@ -33,8 +34,8 @@ pub(super) async fn manage(
         return Ok(());
     }
     tracing::debug!(replica_set = %set.key(), surplus, "too many pods");
-    let nodes: Vec<String> = related_pods(sets, set).iter().map(|pod| node_of(pod)).collect();
-    let crowd = |node: &str| nodes.iter().filter(|other| *other == node).count();
+    let crowds = crowds(sets, set);
+    let crowd = |node: &str| crowds.get(node).copied().unwrap_or_default();
     let chosen = rank::to_delete(members, surplus, crowd, client.env().now());
     first_error(join_all(chosen.into_iter().map(|member| delete(sets, client, set, member))).await)
 }
@@ -109,13 +110,13 @@ pub(super) fn pod_from(template: &Value, set: &Object) -> Value {
     pod
 }
 
-/// The active pods of this set and of its siblings.
-fn related_pods(sets: &ReplicaSets, set: &Object) -> Vec<Arc<Object>> {
+/// How many active pods of this set and of its siblings are on each node.
+fn crowds(sets: &ReplicaSets, set: &Object) -> HashMap<String, usize> {
     let siblings = sets.siblings(set);
-    let pods = siblings.iter().flat_map(|sibling| sets.pods.by_index(CONTROLLER_INDEX, sibling.uid()));
-    pods.filter(|pod| is_active(pod)).collect()
-}
-
-fn node_of(pod: &Object) -> String {
-    pod.to_value().str_at(&["spec", "nodeName"]).unwrap_or_default().to_owned()
+    let pods = siblings.iter().flat_map(|sibling| sets.pods.informer.by_index(CONTROLLER_INDEX, sibling.uid()));
+    let mut crowds = HashMap::new();
+    for pod in pods.filter(|pod| sets.pods.is_active(pod)) {
+        *crowds.entry(sets.pods.view(&pod).node.clone().unwrap_or_default()).or_default() += 1;
+    }
+    crowds
 }

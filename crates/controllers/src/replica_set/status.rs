@@ -31,14 +31,14 @@ pub(super) fn count(view: &View, members: &[Member], now: Timestamp) -> Counts {
     let mut counts = Counts { replicas: members.len() as i64, ..Counts::default() };
     for member in members {
         counts.fully_labeled += i64::from(template.matches(&member.object));
-        let Some(since) = rules::ready_since(&member.pod) else { continue };
+        let Some(since) = member.view.ready_since else { continue };
         counts.ready += 1;
-        if rules::is_available(&member.pod, min_ready, now) {
+        let left = (since + min_ready).duration_since(now);
+        let left = Duration::try_from(left).unwrap_or_default();
+        if left.is_zero() {
             counts.available += 1;
             continue;
         }
-        let left = (since + min_ready).duration_since(now);
-        let left = Duration::try_from(left).unwrap_or_default();
         counts.next_available_in = Some(counts.next_available_in.map_or(left, |next| next.min(left)));
     }
     counts

@@ -1,0 +1,146 @@
+//! What controllers look at in pods, read once for each revision: a reconcile of a thousand pods decodes none of them again.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use apimachinery::Object;
+use client::{Event, Informer, Informers, Subscription, resources};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use parking_lot::RwLock;
+
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// The part of a pod that controllers read.
+#[derive(Debug, Default)]
+pub(crate) struct PodView {
+    pub created: Option<Timestamp>,
+    pub node: Option<String>,
+    pub phase: String,
+    /// Since when the `Ready` condition is true; and since when it is as it is.
+    pub ready_since: Option<Timestamp>,
+    pub ready_changed: Option<Timestamp>,
+    /// The most restarts of any container.
+    pub restarts: i32,
+    pub deletion_cost: i32,
+    pub addresses: Vec<IpAddr>,
+    pub hostname: Option<String>,
+    pub subdomain: Option<String>,
+    /// Named ports of containers that run on.
+    pub ports: Vec<NamedPort>,
+}
+
+#[derive(Debug)]
+pub(crate) struct NamedPort {
+    pub name: String,
+    pub protocol: String,
+    pub number: i32,
+}
+
+/// The pods, each with its view.
+#[derive(Clone)]
+pub(crate) struct Pods {
+    pub informer: Informer,
+    views: Arc<Views>,
+    _forget: Arc<Subscription>,
+}
+
+#[derive(Default)]
+struct Views(RwLock<HashMap<String, (u64, Arc<PodView>)>>);
+
+impl Pods {
+    pub(crate) fn new(informers: &Informers) -> Pods {
+        let informer = informers.of(&resources::PODS);
+        let views = Arc::new(Views::default());
+        let forget = informer.on_event({
+            let views = views.clone();
+            move |event| {
+                if let Event::Deleted(pod) = event {
+                    views.0.write().remove(pod.uid());
+                }
+            }
+        });
+        Pods { informer, views, _forget: Arc::new(forget) }
+    }
+
+    pub(crate) fn view(&self, pod: &Object) -> Arc<PodView> {
+        if let Some((revision, view)) = self.views.0.read().get(pod.uid())
+            && *revision == pod.revision()
+        {
+            return view.clone();
+        }
+        let view = Arc::new(PodView::of(pod));
+        // What the informer no longer has is not kept.
+        if self.informer.get(pod.key()).is_some_and(|known| known.uid() == pod.uid()) {
+            self.views.0.write().insert(pod.uid().to_owned(), (pod.revision(), view.clone()));
+        }
+        view
+    }
+
+    /// Neither ended nor being deleted.
+    pub(crate) fn is_active(&self, pod: &Object) -> bool {
+        !pod.is_deleting() && !self.view(pod).is_ended()
+    }
+}
+
+impl PodView {
+    /// A pod that cannot be read is one without anything.
+    pub(crate) fn of(object: &Object) -> PodView {
+        match object.view::<Pod>() {
+            Ok(pod) => PodView::read(&pod),
+            Err(error) => {
+                tracing::warn!(pod = %object.key(), %error, "a pod cannot be read");
+                PodView::default()
+            }
+        }
+    }
+
+    fn read(pod: &Pod) -> PodView {
+        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+        let annotations = pod.metadata.annotations.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        let containers = status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let inits = status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+        let several = status.iter().flat_map(|status| status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()));
+        let mut addresses: Vec<IpAddr> = several.filter_map(|ip| ip.parse().ok()).collect();
+        if addresses.is_empty() {
+            addresses.extend(status.and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok()));
+        }
+        let sidecars = spec.iter().flat_map(|s| s.init_containers.iter().flatten()).filter(|c| rules::is_sidecar(c));
+        let running = spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
+        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        PodView {
+            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            node: spec.and_then(|spec| filled(&spec.node_name)),
+            phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
+            ready_since: rules::ready_since(pod),
+            ready_changed: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0),
+            restarts: containers.chain(inits).map(|status| status.restart_count).max().unwrap_or_default(),
+            deletion_cost: annotations.and_then(|a| a.get(DELETION_COST)?.parse().ok()).unwrap_or_default(),
+            addresses,
+            hostname: spec.and_then(|spec| filled(&spec.hostname)),
+            subdomain: spec.and_then(|spec| filled(&spec.subdomain)),
+            ports: running.flat_map(|c| c.ports.iter().flatten()).filter_map(NamedPort::of).collect(),
+        }
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready_since.is_some()
+    }
+}
+
+impl NamedPort {
+    fn of(port: &ContainerPort) -> Option<NamedPort> {
+        Some(NamedPort {
+            name: port.name.clone()?,
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            number: port.container_port,
+        })
+    }
+}
