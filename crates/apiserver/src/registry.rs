@@ -32,6 +32,7 @@ pub(crate) use resource::{Resource, Storage};
 pub(crate) use update::{Change, PatchKind, apply_patch};
 pub(crate) use write::{Admission, Call, Operation};
 
+use crate::config::Settings;
 use crate::strategy::{self, Objects};
 
 /// Where everything is stored.
@@ -61,9 +62,9 @@ type See = dyn Fn(&api::Kind, &ObjectKey, Option<&Object>) + Send + Sync;
 
 impl Registry {
     /// A registry of all built-in kinds that are stored.
-    pub(crate) fn new(env: Env, store: Arc<dyn store::Store>) -> Registry {
+    pub(crate) fn new(env: Env, store: Arc<dyn store::Store>, settings: &Settings) -> Registry {
         let mut strategies: HashMap<_, _> =
-            strategy::all().into_iter().map(|strategy| (strategy.resource(), strategy)).collect();
+            strategy::all(settings).into_iter().map(|strategy| (strategy.resource(), strategy)).collect();
         let mut by_prefix: BTreeMap<String, usize> = BTreeMap::new();
         let (mut storages, mut resources): (Vec<Arc<Storage>>, Vec<Arc<Resource>>) = Default::default();
         for kind in api::kinds().iter().copied() {

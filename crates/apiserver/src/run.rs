@@ -22,6 +22,7 @@ use crate::identity::UserInfo;
 use crate::local::Local;
 use crate::registry::Registry;
 use crate::server::Server;
+use crate::strategy;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +76,9 @@ pub async fn build(mut config: Config) -> Result<ApiServer, BuildError> {
     let kubelet_client = config.pki.certificate("apiserver-kubelet-client", &kubelet_spec)?;
     let nodes = Nodes::new(&config.env, &kubelet_client, config.pki.ca().certificate_pem())?;
     let certificate = streams::ServerCertificate::new(serving.chain()?, serving.private_key()?)?;
-    let registry = Arc::new(Registry::new(config.env.clone(), config.store.clone()));
+    let registry = Arc::new(Registry::new(config.env.clone(), config.store.clone(), &config.settings));
     let access = Access::new(&config, registry.clone())?;
+    strategy::service::repair::repair(&config.env, &*config.store, &config.settings.node_ports).await?;
     let loaded = registry.load().await?;
     let server = Server::new(config.settings.clone(), registry, access, nodes);
     let ready = watch::Sender::new(false);

@@ -10,6 +10,7 @@ mod namespace;
 mod persistent_volume_claim;
 mod pod;
 mod rbac;
+pub(crate) mod service;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +21,10 @@ use apimachinery::{FieldError, Object, ObjectKey, Status, Value};
 use env::Env;
 use futures_util::future::BoxFuture;
 
-/// Every strategy. A kind without one gets [`Plain`].
-pub fn all() -> Vec<Box<dyn Strategy>> {
+use crate::config::Settings;
+
+/// Every strategy, for a cluster with these settings. A kind without one gets [`Plain`].
+pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
     vec![
         Box::new(config_map::ConfigMap),
         Box::new(namespace::Namespace),
@@ -31,6 +34,7 @@ pub fn all() -> Vec<Box<dyn Strategy>> {
         Box::new(rbac::Rbac("clusterroles")),
         Box::new(rbac::Rbac("rolebindings")),
         Box::new(rbac::Rbac("roles")),
+        Box::new(service::Service::new(settings)),
     ]
 }
 

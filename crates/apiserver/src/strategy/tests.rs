@@ -8,7 +8,8 @@ use env::Env;
 use jiff::Timestamp;
 use store::{Embedded, Store};
 
-use super::{Context, Objects, Strategy, all, keep};
+use super::{Context, Objects, Strategy, keep};
+use crate::config::Settings;
 
 /// What strategies are given in tests.
 pub(super) struct World {
@@ -51,6 +52,10 @@ impl World {
             store: &*self.store,
         }
     }
+}
+
+fn all() -> Vec<Box<dyn Strategy>> {
+    super::all(&Settings::new([192, 0, 2, 1].into()))
 }
 
 /// A kind under test.
