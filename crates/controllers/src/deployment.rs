@@ -111,6 +111,12 @@ impl Rollout<'_> {
             return self.write_plain_status().await;
         }
         self.tell_paused().await?;
+        if !self.deployment.spec.paused
+            && let Some(revision) = history::rollback_to(&self.deployment)
+        {
+            self.roll_back(revision).await?;
+            return Ok(Requeue::No);
+        }
         if self.deployment.spec.paused || self.is_scaling() {
             self.find_new_replica_set().await?;
             self.scale().await?;

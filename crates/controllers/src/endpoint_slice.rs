@@ -1,21 +1,20 @@
 //! EndpointSlices tell which pods are behind a Service. Upstream: pkg/controller/endpointslice, k8s.io/endpointslice.
 
-mod pack;
+pub(crate) mod pack;
 mod trigger;
+pub(crate) mod write;
 
-use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Client, Controller, DeleteOptions, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue,
-    Selection, Watch, resources,
+    Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::Setup;
-use crate::meta::{NODE_INDEX, by_node, controller_reference};
+use crate::meta::{NODE_INDEX, by_node};
 use crate::pod_view::Pods;
 use crate::service::{
     Backend, HEADLESS, LAST_CHANGE, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready,
@@ -90,8 +89,12 @@ impl EndpointSlices {
             let desired = self.desired(&service, &backends, family, &mut missing);
             changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &object, &service)));
         }
+        let annotate = |slice: &mut Value| match &changed {
+            Some(changed) => slice.set(&["metadata", "annotations", LAST_CHANGE], changed),
+            None => drop(slice.remove(&["metadata", "annotations", LAST_CHANGE])),
+        };
         for change in changes {
-            if let Err(error) = apply(ctx.client(), &object, change, changed.as_deref()).await {
+            if let Err(error) = write::apply(ctx.client(), &object, change, annotate).await {
                 let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
                 self.events.warning(&object, "FailedToUpdateEndpointSlices", message);
                 return Err(error.into());
@@ -217,40 +220,8 @@ fn dress(slice: &mut Value, object: &Object, service: &Service) {
     slice.set(&["metadata", "labels"], labels);
 }
 
-async fn apply(client: &Client, service: &Object, change: Change, changed: Option<&str>) -> Result<(), client::Error> {
-    let annotate = |slice: &mut Value| match changed {
-        Some(changed) => slice.set(&["metadata", "annotations", LAST_CHANGE], changed),
-        None => drop(slice.remove(&["metadata", "annotations", LAST_CHANGE])),
-    };
-    match change {
-        Change::Create(mut slice) => {
-            slice.set(&["apiVersion"], "discovery.k8s.io/v1");
-            slice.set(&["kind"], "EndpointSlice");
-            slice.set(&["metadata", "generateName"], format!("{}-", service.name()));
-            slice.set(&["metadata", "namespace"], service.namespace());
-            slice.set(&["metadata", "ownerReferences"], vec![controller_reference(service)]);
-            annotate(&mut slice);
-            match client.create(&resources::ENDPOINT_SLICES, &slice).await {
-                Err(error) if error.is_namespace_terminating() => Ok(()),
-                result => result.map(drop),
-            }
-        }
-        Change::Update(mut slice) => {
-            annotate(&mut slice);
-            client.update(&resources::ENDPOINT_SLICES, &slice).await.map(drop)
-        }
-        Change::Delete(slice) => {
-            let options = DeleteOptions::uid(slice.uid());
-            match client.delete(&resources::ENDPOINT_SLICES, slice.key(), &options).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                result => result.map(drop),
-            }
-        }
-    }
-}
-
 /// The key of the Service that a slice is of.
-fn service_of_slice(slice: &Arc<Object>) -> Option<ObjectKey> {
+pub(crate) fn service_of_slice(slice: &Object) -> Option<ObjectKey> {
     slice.label(SERVICE_NAME).map(|name| ObjectKey::new(slice.namespace(), name))
 }
 
@@ -263,7 +234,7 @@ impl Controller for EndpointSlices {
         let services = self.services.clone();
         let of_slice = |event: &Event| {
             let states = [Some(event.object()), event.old()];
-            states.into_iter().flatten().filter_map(service_of_slice).collect()
+            states.into_iter().flatten().filter_map(|slice| service_of_slice(slice)).collect()
         };
         let (of_node, services_of_node) = (self.pods.informer.clone(), self.services.clone());
         // A node that appears completes endpoints that waited for it.

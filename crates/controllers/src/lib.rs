@@ -15,6 +15,7 @@
 mod claim;
 mod deployment;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 mod meta;
@@ -57,10 +58,11 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 10] = [
+pub const ACCOUNTS: [&str; 11] = [
     "deployment-controller",
     "endpoint-controller",
     "endpointslice-controller",
+    "endpointslicemirroring-controller",
     "generic-garbage-collector",
     "namespace-controller",
     "node-controller",
@@ -181,6 +183,7 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("deployment-controller", deployment::Deployments::new(setup)),
         setup.run("replicaset-controller", replica_set::ReplicaSets::new(setup)),
         setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
+        setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),
         setup.run("endpoint-controller", endpoints::Endpoints::new(setup)),
         setup.run("node-controller", node_lifecycle::NodeLifecycle::new(setup)),
         setup.run("node-controller", taint_eviction::TaintEviction::new(setup)),

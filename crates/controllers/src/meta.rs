@@ -153,6 +153,11 @@ pub(crate) fn list<T: Serialize>(items: &[T]) -> Value {
     Value::from_serialize(&items).expect("views are plain data")
 }
 
+/// `key` of the object's annotations.
+pub(crate) fn annotation(object: &Object, key: &str) -> Option<String> {
+    metadata(object).str_at(&["annotations", key]).map(str::to_owned)
+}
+
 /// The index of pods by the node they are bound to.
 pub(crate) const NODE_INDEX: &str = "node";
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use client::{DeleteOptions, ReconcileError, resources};
+use client::{DeleteOptions, EventType, ObjectReference, ReconcileError, resources};
 
 use super::Rollout;
-use super::view::{DESIRED, Deployment, MAX_REPLICAS, REVISION};
+use super::hash::HASH_LABEL;
+use super::view::{DESIRED, Deployment, MAX_REPLICAS, REVISION, ReplicaSet, comparable};
 
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
@@ -47,6 +48,11 @@ pub(super) fn size_annotations(deployment: &Deployment) -> [(String, String); 2]
     ]
 }
 
+/// The revision that the deprecated annotation asks to go back to; 0: the one before.
+pub(super) fn rollback_to(deployment: &Deployment) -> Option<i64> {
+    deployment.annotations.get(ROLLBACK_TO)?.parse().ok()
+}
+
 /// `history` with `old` at its end, its beginning dropped where it gets too long.
 fn remember(history: Option<&String>, old: &str) -> String {
     let mut history = history.cloned().unwrap_or_default();
@@ -63,6 +69,47 @@ fn remember(history: Option<&String>, old: &str) -> String {
 }
 
 impl Rollout<'_> {
+    /// Takes the template of an earlier revision, and the annotation that asked for it away. Upstream: rollback.go.
+    pub(super) async fn roll_back(&self, revision: i64) -> Result<(), ReconcileError> {
+        let deployment = &self.deployment;
+        let mut revisions: Vec<i64> = self.all().map(ReplicaSet::revision).collect();
+        revisions.sort_unstable();
+        let wanted = match revision {
+            0 => revisions.iter().rev().nth(1).copied(),
+            revision => Some(revision),
+        };
+        let mut value = deployment.object.to_value();
+        value.remove(&["metadata", "annotations", ROLLBACK_TO]);
+        let set = wanted.and_then(|wanted| self.all().find(|set| set.revision() == wanted));
+        let told = match set {
+            None if revision == 0 => {
+                (EventType::Warning, "DeploymentRollbackRevisionNotFound", "Unable to find last revision.".to_owned())
+            }
+            None => {
+                let message = "Unable to find the revision to rollback to.".to_owned();
+                (EventType::Warning, "DeploymentRollbackRevisionNotFound", message)
+            }
+            Some(set) if comparable(&set.template) == comparable(&deployment.spec.template) => {
+                let message = format!(
+                    "The rollback revision contains the same template as current deployment {:?}",
+                    deployment.object.name()
+                );
+                (EventType::Warning, "DeploymentRollbackTemplateUnchanged", message)
+            }
+            Some(set) => {
+                let mut template = set.template.clone();
+                template.remove(&["metadata", "labels", HASH_LABEL]);
+                value.set(&["spec", "template"], template);
+                let message =
+                    format!("Rolled back deployment {:?} to revision {}", deployment.object.name(), set.revision());
+                (EventType::Normal, "DeploymentRollback", message)
+            }
+        };
+        self.client.update(&resources::DEPLOYMENTS, &value).await?;
+        self.events.event(ObjectReference::to(&deployment.object), told.0, told.1, told.2);
+        Ok(())
+    }
+
     /// Deletes the oldest sets beyond the limit that have no pods.
     pub(super) async fn clean_up(&self) -> Result<(), ReconcileError> {
         let Some(limit) = self.deployment.history_limit() else { return Ok(()) };

@@ -8,14 +8,14 @@ use apimachinery::{Object, Value};
 const CAPACITY: usize = 100;
 
 /// Endpoints that serve on the same ports.
-pub(super) struct Desired {
+pub(crate) struct Desired {
     pub ports: Vec<Value>,
     pub endpoints: Vec<Value>,
 }
 
 /// One write.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Create(Value),
     Update(Value),
     Delete(Arc<Object>),
@@ -30,7 +30,7 @@ struct Slice {
 }
 
 /// What brings `existing` slices of `family` to tell `desired`. `dress` sets the labels that every slice has.
-pub(super) fn changes(
+pub(crate) fn changes(
     existing: &[Arc<Object>],
     family: &str,
     desired: Vec<Desired>,

@@ -213,3 +213,23 @@ async fn a_name_that_is_taken_is_got_round() {
     assert_eq!(cluster.value(&resources::DEPLOYMENTS, "web").i64_at(&["status", "collisionCount"]), Some(1));
     assert_eq!(cluster.owned(&resources::REPLICA_SETS, "web").len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_annotation_rolls_back() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(1, ROLLING, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    cluster.set_image("v2");
+    eventually("it rolls on", || cluster.complete() && cluster.sizes().len() == 2).await;
+    cluster.settles().await;
+    let annotation = &["metadata", "annotations", "deprecated.deployment.rollback.to"];
+    cluster.server.edit(&resources::DEPLOYMENTS, &key("web"), |value| value.set(annotation, "0"));
+    eventually("it rolls back", || cluster.complete() && cluster.sizes() == [("2".into(), 0), ("3".into(), 1)]).await;
+    assert_eq!(cluster.value(&resources::DEPLOYMENTS, "web").at(annotation), None);
+    eventually("it is told", || {
+        cluster.events("DeploymentRollback") == ["Rolled back deployment \"web\" to revision 1"]
+    })
+    .await;
+}

@@ -148,3 +148,30 @@ async fn endpoints_tell_the_same() {
     cluster.server.remove(&resources::SERVICES, &key("web"));
     eventually("they go", || cluster.server.list(&resources::ENDPOINTS).is_empty()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_written_by_hand_are_mirrored() {
+    let cluster = Cluster::start();
+    let service = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"out","namespace":"ns"},"spec":{"ports":[{"port":80}]}}"#;
+    cluster.put(&resources::SERVICES, service);
+    let endpoints = r#"{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"out","namespace":"ns","labels":{"a":"b"},"annotations":{"n":"o"}},
+        "subsets":[{"addresses":[{"ip":"192.0.2.1"},{"ip":"2001:db8::1"}],"notReadyAddresses":[{"ip":"192.0.2.2"}],"ports":[{"port":8080,"protocol":"TCP"}]}]}"#;
+    cluster.put(&resources::ENDPOINTS, endpoints);
+    eventually("both families are told", || cluster.slices().len() == 2).await;
+    cluster.settles().await;
+    let slices = cluster.slices();
+    let v4 = slices.iter().find(|slice| slice.str_at(&["addressType"]) == Some("IPv4")).unwrap();
+    let told: Vec<_> = v4
+        .items_at(&["endpoints"])
+        .iter()
+        .map(|e| (e.items_at(&["addresses"])[0].as_str().unwrap(), e.bool_at(&["conditions", "ready"]).unwrap()))
+        .collect();
+    assert_eq!(told, [("192.0.2.1", true), ("192.0.2.2", false)]);
+    assert_eq!(v4.str_at(&["metadata", "labels", "a"]), Some("b"));
+    assert_eq!(v4.str_at(&["metadata", "annotations", "n"]), Some("o"));
+    cluster.server.edit(&resources::SERVICES, &key("out"), |service| service.set(&["spec", "selector", "app"], "x"));
+    eventually("who selects pods is not mirrored", || {
+        cluster.slices().iter().all(|slice| slice.items_at(&["endpoints"]).is_empty())
+    })
+    .await;
+}
