@@ -28,7 +28,9 @@ impl Access {
     pub(crate) fn new(config: &Config, registry: Arc<Registry>) -> Result<Access, pki::PkiError> {
         let gate = Arc::new(Gate::default());
         let observing = gate.clone();
-        registry.observe(Gate::OBSERVED, move |kind, key, object| observing.observe(kind.group, kind.resource, key, object));
+        registry.observe(Gate::OBSERVED, move |kind, key, object| {
+            observing.observe(kind.group, kind.resource, key, object)
+        });
         let issuer = &config.settings.issuer;
         Ok(Access {
             env: config.env.clone(),
@@ -85,7 +87,13 @@ impl Access {
     }
 
     /// A token for a service account, as `TokenRequest` wants it.
-    pub(crate) fn token(&self, user: &UserInfo, namespace: &str, name: &str, mut request: Value) -> Result<Value, Status> {
+    pub(crate) fn token(
+        &self,
+        user: &UserInfo,
+        namespace: &str,
+        name: &str,
+        mut request: Value,
+    ) -> Result<Value, Status> {
         let objects = &*self.registry;
         self.admission.admit_token(objects, &self.env, user, (namespace, name), &mut request)?;
         self.tokens.issue(objects, &self.env, namespace, name, request)

@@ -45,7 +45,10 @@ impl Filter {
         for requirement in options.field_selector.requirements() {
             let field = requirement.field.as_str();
             if resource.is_selectable(field) {
-                fields.push(FieldRequirement { field: convert::stored_field(resource.kind, field), ..requirement.clone() });
+                fields.push(FieldRequirement {
+                    field: convert::stored_field(resource.kind, field),
+                    ..requirement.clone()
+                });
             } else {
                 let why = match !resource.kind.selectable.is_empty() {
                     true => format!("field label not supported: {field}"),
@@ -56,11 +59,7 @@ impl Filter {
                 return Err(Status::bad_request(why));
             }
         }
-        Ok(Filter {
-            namespace: namespace.to_owned(),
-            labels: options.label_selector.clone(),
-            fields,
-        })
+        Ok(Filter { namespace: namespace.to_owned(), labels: options.label_selector.clone(), fields })
     }
 
     pub(crate) fn matches(&self, object: &Object) -> bool {

@@ -46,7 +46,10 @@ impl Fixture {
 
     /// A server on a store that may hold something already.
     pub async fn on(store: Arc<dyn store::Store>) -> Fixture {
-        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+            .try_init();
         let env = Env::system();
         let folder = tempfile::tempdir().unwrap();
         let pki = Arc::new(ClusterPki::load_or_create(folder.path(), &env).unwrap());

@@ -1,5 +1,7 @@
 //! The server as its clients see it: through `Local`, and over real TLS.
 
+mod access;
+mod connect;
 mod fixture;
 mod kinds;
 mod lists;

@@ -14,27 +14,36 @@ use tokio::net::TcpStream;
 
 use crate::fixture::Fixture;
 
-struct Wire {
+/// One HTTP/1.1 connection.
+pub struct Wire {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
 }
 
+/// The certificate of the cluster's authority.
+pub fn authority(fixture: &Fixture) -> Vec<CertificateDer<'static>> {
+    let pem = fixture.pki.ca().certificate_pem().as_bytes().to_vec();
+    CertificateDer::pem_slice_iter(&pem).map(Result::unwrap).collect()
+}
+
 impl Wire {
-    async fn connect(fixture: &Fixture) -> Wire {
-        let admin = fixture
-            .pki
-            .certificate("admin", &pki::CertificateSpec::client("kubernetes-admin", "system:masters"))
-            .unwrap();
+    pub async fn connect(fixture: &Fixture) -> Wire {
+        let admin = pki::CertificateSpec::client("kubernetes-admin", "system:masters");
+        Wire::connect_as(fixture, Some(fixture.pki.certificate("admin", &admin).unwrap())).await
+    }
+
+    /// As the owner of a certificate, or as nobody.
+    pub async fn connect_as(fixture: &Fixture, leaf: Option<pki::Leaf>) -> Wire {
         let mut roots = rustls::RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(fixture.pki.ca().certificate_pem().as_bytes()) {
-            roots.add(root.unwrap()).unwrap();
-        }
+        roots.add_parsable_certificates(authority(fixture));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(admin.chain().unwrap(), admin.private_key().unwrap())
-            .unwrap();
+            .with_root_certificates(roots);
+        let config = match leaf {
+            Some(leaf) => config.with_client_auth_cert(leaf.chain().unwrap(), leaf.private_key().unwrap()).unwrap(),
+            None => config.with_no_client_auth(),
+        };
         let stream = TcpStream::connect(fixture.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
@@ -43,7 +52,17 @@ impl Wire {
         Wire { sender }
     }
 
-    async fn send(
+    /// Turns the connection into a stream.
+    pub async fn upgrade(&mut self, target: &str, protocol: &str) -> TokioIo<hyper::upgrade::Upgraded> {
+        let request = Request::builder().method("POST").uri(target).header("host", "localhost");
+        let request = request.header("connection", "Upgrade").header("upgrade", protocol);
+        let response = self.sender.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(response.headers()["upgrade"], protocol);
+        TokioIo::new(hyper::upgrade::on(response).await.unwrap())
+    }
+
+    pub async fn send(
         &mut self,
         method: &str,
         target: &str,

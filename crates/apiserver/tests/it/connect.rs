@@ -1,0 +1,146 @@
+//! Streams to a node: a kubelet of our own stands at the other end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::{CONNECTION, UPGRADE};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use pki::CertificateSpec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::fixture::Fixture;
+use crate::wire::Wire;
+
+/// Answers logs with what it was asked for, exec with an echo, and knows who asks.
+async fn kubelet(env: env::Env, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let target = request.uri().path_and_query().unwrap().to_string();
+    let peer = request.extensions().get::<Arc<streams::Peer>>().unwrap();
+    assert!(!peer.certificates.is_empty(), "the API server shows its certificate");
+    if target.starts_with("/exec/") && request.headers().contains_key(UPGRADE) {
+        let protocol = request.headers()[UPGRADE].clone();
+        env.spawn(async move {
+            let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+            let mut buffer = [0u8; 5];
+            stream.read_exact(&mut buffer).await.unwrap();
+            buffer.reverse();
+            stream.write_all(&buffer).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, "Upgrade");
+        return response.header(UPGRADE, protocol).body(Full::default()).unwrap();
+    }
+    if target.ends_with("/waiting") {
+        let text = "container \"waiting\" in pod \"p\" is waiting to start: ContainerCreating";
+        return Response::builder().status(400).body(Full::from(text)).unwrap();
+    }
+    Response::new(Full::from(format!("{} {target}", request.method())))
+}
+
+async fn node(fixture: &Fixture) -> tokio::task::JoinHandle<()> {
+    let spec = CertificateSpec::server("system:node:n1", &["n1"], &["127.0.0.1".parse().unwrap()]);
+    let leaf = fixture.pki.certificate("kubelet", &spec).unwrap();
+    let certificate = streams::ServerCertificate::new(leaf.chain().unwrap(), leaf.private_key().unwrap()).unwrap();
+    let authorities = crate::wire::authority(fixture);
+    let config = streams::server_config(&certificate, &authorities).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let env = fixture.env.clone();
+    let server = streams::Server::tls(env.clone(), config);
+    let task = fixture.env.spawn(async move {
+        let service = move |request| {
+            let env = env.clone();
+            async move { Ok::<_, Infallible>(kubelet(env, request).await).unwrap_or_else(|never| match never {}) }
+        };
+        server.run(listener, service, std::future::pending()).await.unwrap();
+    });
+    fixture.ok("POST", "/api/v1/nodes", r#"{"metadata":{"name":"n1"}}"#).await;
+    let status = serde_json::json!({ "status": {
+        "addresses": [{ "type": "Hostname", "address": "n1" }, { "type": "InternalIP", "address": "127.0.0.1" }],
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+    } });
+    fixture.ok("PATCH", "/api/v1/nodes/n1/status", &status.to_string()).await;
+    task
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn logs_exec_and_proxies_reach_the_node() {
+    let fixture = Fixture::start().await;
+    let task = node(&fixture).await;
+    let pod = r#"{"metadata":{"name":"p"},"spec":{"nodeName":"n1","containers":[{"name":"a","image":"x"},{"name":"waiting","image":"y"}]}}"#;
+    fixture.ok("POST", PODS, pod).await;
+    fixture.ok("POST", PODS, r#"{"metadata":{"name":"q"},"spec":{"containers":[{"name":"a","image":"x"}]}}"#).await;
+
+    let check = async |target: &str, code: u16, text: &str| fixture.check("GET", target, "", code, text).await;
+    let log = format!("{PODS}/p/log?container=a&tailLines=5&follow=true&timestamps=false");
+    check(&log, 200, "GET /containerLogs/default/p/a?follow=true&tailLines=5").await;
+    check(&format!("{PODS}/p/log"), 400, "a container name must be specified for pod p, choose one of: [a waiting]")
+        .await;
+    check(&format!("{PODS}/p/log?container=z"), 400, "container z is not valid for pod p").await;
+    check(&format!("{PODS}/p/log?container=a&tailLines=-1"), 422, "tailLines").await;
+    check(&format!("{PODS}/p/log?container=waiting"), 400, "is waiting to start: ContainerCreating").await;
+    check(&format!("{PODS}/q/log"), 400, "pod q does not have a host assigned").await;
+    check(&format!("{PODS}/none/log"), 404, "not found").await;
+    check("/api/v1/nodes/n1/proxy/stats/summary?x=1", 200, "GET /stats/summary?x=1").await;
+
+    let mut wire = Wire::connect(&fixture).await;
+    let target = format!("{PODS}/p/exec?command=ls&command=a%20b&container=a&stdin=true&stdout=true&tty=false");
+    let mut stream = wire.upgrade(&target, "SPDY/3.1").await;
+    stream.write_all(b"hello").await.unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    assert_eq!(back, b"olleh");
+    task.abort();
+}
+
+#[tokio::test]
+async fn pods_and_services_are_proxied_to() {
+    let fixture = Fixture::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let plain = streams::Server::plain(fixture.env.clone());
+    let task = fixture.env.spawn(async move {
+        let service = |request: Request<Incoming>| async move {
+            Response::new(Full::<Bytes>::from(format!("{} {}", request.method(), request.uri())))
+        };
+        plain.run(listener, service, std::future::pending()).await.unwrap();
+    });
+    fixture.ok("POST", PODS, r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"a","image":"x"}]}}"#).await;
+    fixture.check("GET", &format!("{PODS}/p:{port}/proxy/x"), "", 400, "address not allowed").await;
+    let status = r#"{"status":{"podIP":"127.0.0.1","podIPs":[{"ip":"127.0.0.1"}]}}"#;
+    fixture.ok("PATCH", &format!("{PODS}/p/status"), status).await;
+    fixture.check("POST", &format!("{PODS}/p:{port}/proxy/x/y?z=1"), "body", 200, "POST /x/y?z=1").await;
+    let service = r#"{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"}}}"#;
+    fixture.ok("POST", "/api/v1/namespaces/default/services", service).await;
+    let proxy = "/api/v1/namespaces/default/services/s:80/proxy/z";
+    fixture.check("GET", proxy, "", 503, "no endpoints available for service").await;
+    let slice = serde_json::json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": { "name": "s-1", "namespace": "default", "labels": { "kubernetes.io/service-name": "s" } }, "addressType": "IPv4",
+        "ports": [{ "port": port }], "endpoints": [{ "addresses": ["127.0.0.1"] }],
+    });
+    // Written past the server, which takes no loopback address.
+    let txn = store::Txn::create("/registry/endpointslices/default/s-1", slice.to_string());
+    fixture.store.commit(txn).await.unwrap();
+    fixture.check("GET", proxy, "", 200, "GET /z").await;
+    fixture.check("GET", "/api/v1/namespaces/default/services/none/proxy/", "", 404, "").await;
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_an_error() {
+    let fixture = Fixture::start().await;
+    let task = node(&fixture).await;
+    task.abort();
+    drop(task.await);
+    fixture.check("GET", "/api/v1/nodes/n1/proxy/healthz", "", 500, "error dialing backend").await;
+    fixture.check("GET", "/api/v1/nodes/none/proxy/healthz", "", 404, "not found").await;
+    let mut events = fixture.watch("/api/v1/nodes?watch=1").await;
+    assert!(events.next().await.is_some());
+}
