@@ -42,7 +42,7 @@ pub enum ProtobufError {
     Utf8,
     #[error("exceeded max depth")]
     Depth,
-    #[error("too many values in one message")]
+    #[error("too many messages in one body")]
     TooMany,
     #[error("{0}")]
     Scalar(String),

@@ -9,12 +9,12 @@ use super::{Envelope, MAGIC, ProtobufError, wire};
 use crate::tables::{self, INLINE};
 
 const MAX_DEPTH: usize = 100;
-/// An empty message costs two bytes on the wire and many in memory.
-const MAX_VALUES: usize = 1_000_000;
+/// An empty message costs two bytes on the wire and some hundred in memory.
+const MAX_MESSAGES: usize = 250_000;
 
 /// A whole object, with `apiVersion` and `kind`, which messages don't hold.
 pub(super) fn message(ty: Type<'static>, bytes: &[u8], api_version: &str, kind: &str) -> Result<Value, ProtobufError> {
-    let mut decoder = Decoder { depth: 0, values: 0 };
+    let mut decoder = Decoder { depth: 0, messages: 0 };
     let mut value = decoder.object(ty, bytes)?;
     for (key, text) in [("apiVersion", api_version), ("kind", kind)] {
         if !text.is_empty() && ty.field(key).is_some() {
@@ -26,7 +26,7 @@ pub(super) fn message(ty: Type<'static>, bytes: &[u8], api_version: &str, kind: 
 
 struct Decoder {
     depth: usize,
-    values: usize,
+    messages: usize,
 }
 
 /// Values found so far, by field index.
@@ -47,10 +47,10 @@ impl Decoder {
 
     fn enter(&mut self) -> Result<(), ProtobufError> {
         self.depth += 1;
-        self.values += 1;
+        self.messages += 1;
         match () {
             () if self.depth > MAX_DEPTH => Err(ProtobufError::Depth),
-            () if self.values > MAX_VALUES => Err(ProtobufError::TooMany),
+            () if self.messages > MAX_MESSAGES => Err(ProtobufError::TooMany),
             () => Ok(()),
         }
     }
@@ -132,7 +132,6 @@ impl Decoder {
     }
 
     fn entry(&mut self, ty: Type<'static>, mut bytes: &[u8]) -> Result<Option<(String, Value)>, ProtobufError> {
-        self.values += 1;
         let (mut key, mut value) = (String::new(), Value::Null);
         while let Some((tag, found)) = wire::next(&mut bytes)? {
             match (tag, found) {
@@ -152,10 +151,6 @@ impl Decoder {
 
     /// One value; `None` if the wire type doesn't suit the shape.
     fn value(&mut self, ty: Type<'static>, found: wire::Value<'_>) -> Result<Option<Value>, ProtobufError> {
-        self.values += 1;
-        if self.values > MAX_VALUES {
-            return Err(ProtobufError::TooMany);
-        }
         Ok(Some(match (ty.shape(), found) {
             (Shape::String { .. }, wire::Value::Bytes(text)) => Value::from(wire::text(text)?),
             (Shape::Bytes, wire::Value::Bytes(bytes)) => Value::String(STANDARD.encode(bytes)),

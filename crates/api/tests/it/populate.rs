@@ -1,6 +1,6 @@
 //! Objects with every field set.
 
-use apimachinery::schema::{Shape, Type};
+use apimachinery::schema::{Field, Shape, Type};
 use apimachinery::{Map, Value};
 
 /// An object of `ty` with every field set to something that isn't its zero value; no two numbers or texts nearby are equal.
@@ -11,6 +11,39 @@ pub fn populated(ty: Type<'static>, api_version: &str, kind: &str) -> Value {
         value.set(&["kind"], kind);
     }
     value
+}
+
+/// An object of `ty` in which everything is there and nothing is set: objects hold their fields, lists and maps one zero.
+pub fn hollow(ty: Type<'static>, api_version: &str, kind: &str) -> Value {
+    let mut value = hollow_value(ty, &mut Vec::new());
+    if ty.field("apiVersion").is_some() {
+        value.set(&["apiVersion"], api_version);
+        value.set(&["kind"], kind);
+    }
+    value
+}
+
+fn hollow_value(ty: Type<'static>, above: &mut Vec<u32>) -> Value {
+    match ty.shape() {
+        Shape::Object { .. } if above.contains(&ty.id().0) => Value::object(),
+        Shape::Object { .. } => {
+            above.push(ty.id().0);
+            let fields = named_fields(ty).map(|field| (field.name.clone(), hollow_value(ty.of(field), above)));
+            let map: Map = fields.collect();
+            above.pop();
+            Value::Object(map)
+        }
+        Shape::Array { .. } => Value::Array(vec![hollow_value(ty.item().unwrap(), above)]),
+        Shape::Map { .. } => [("key", hollow_value(ty.values().unwrap(), above))].into_iter().collect::<Map>().into(),
+        Shape::Time | Shape::MicroTime | Shape::Raw => Value::Null,
+        _ => ty.zero(),
+    }
+}
+
+/// Without the kind of an object within another, for which protobuf has no place.
+fn named_fields(ty: Type<'static>) -> impl Iterator<Item = &'static Field> {
+    let is_kind = ty.field("metadata").is_some() || ty.name().ends_with("Options");
+    ty.fields().iter().filter(move |field| !(is_kind && ["apiVersion", "kind"].contains(&&*field.name)))
 }
 
 struct Populate {
@@ -28,14 +61,8 @@ impl Populate {
                     return ty.zero();
                 }
                 self.above.push(ty.id().0);
-                let is_kind = ty.field("metadata").is_some() || ty.name().ends_with("Options");
-                let map: Map = ty
-                    .fields()
-                    .iter()
-                    // Protobuf has no place for the kind of an object within another.
-                    .filter(|field| !(is_kind && ["apiVersion", "kind"].contains(&&*field.name)))
-                    .map(|field| (field.name.clone(), self.value(ty.of(field), &field.name)))
-                    .collect();
+                let map: Map =
+                    named_fields(ty).map(|field| (field.name.clone(), self.value(ty.of(field), &field.name))).collect();
                 self.above.pop();
                 Value::Object(map)
             }
@@ -100,7 +127,8 @@ pub fn assert_same(found: &Value, expect: &Value, about: &str) {
     }
 }
 
-fn difference(found: &Value, expect: &Value, path: &str) -> Option<String> {
+/// The first path at which two values differ, and how.
+pub fn difference(found: &Value, expect: &Value, path: &str) -> Option<String> {
     match (found, expect) {
         (Value::Object(a), Value::Object(b)) => {
             let missing = b.keys().find(|key| !a.contains_key(key)).map(|key| format!("{path}.{key} is missing"));

@@ -78,6 +78,8 @@ impl Type<'_> {
 struct State {
     problems: Vec<StrictError>,
     error: Option<String>,
+    /// Lists and objects so far.
+    entered: usize,
 }
 
 impl State {

@@ -3,12 +3,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 
 /// RFC 3339 in UTC with whole seconds. Upstream: metav1.Time.
 pub(super) fn time(text: &str) -> Result<String, String> {
-    if is_utc_seconds(text.as_bytes()) && text.parse::<Timestamp>().is_ok() {
+    if is_utc_seconds(text.as_bytes()) && text[..19].parse::<DateTime>().is_ok() {
         return Ok(text.to_owned());
     }
     let time = parse_time(text).ok_or_else(|| time_error(text, "2006-01-02T15:04:05Z07:00"))?;
@@ -30,13 +31,15 @@ fn is_utc_seconds(text: &[u8]) -> bool {
 /// `YYYY-MM-DDTHH:MM:SS` and something after it.
 fn has_rfc3339_shape(text: &[u8]) -> bool {
     const PATTERN: &[u8] = b"0000-00-00T00:00:00";
+    // A leap second has no place in Go's time.
     text.len() > PATTERN.len()
+        && text[17..19] != *b"60"
         && PATTERN.iter().zip(text).all(|(want, have)| if *want == b'0' { have.is_ascii_digit() } else { want == have })
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {
     let zone = text.get(19..)?;
-    let zone = zone.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let zone = zone.trim_start_matches(|c: char| matches!(c, '.' | ',') || c.is_ascii_digit());
     let zone_ok = zone == "Z" || (zone.len() == 6 && zone.as_bytes()[3] == b':');
     if !has_rfc3339_shape(text.as_bytes()) || !zone_ok {
         return None;
@@ -84,6 +87,9 @@ mod tests {
         for bad in ["", "2024-05-01", "2024-05-01 10:00:00Z", "2024-13-01T10:00:00Z", "2024-05-01T10:00:00", "x"] {
             check(time, bad, None);
         }
+        check(time, "9999-12-31T23:59:59Z", Some("9999-12-31T23:59:59Z"));
+        check(time, "2024-05-01T10:00:00,5Z", Some("2024-05-01T10:00:00Z"));
+        check(time, "2024-05-01T10:00:60Z", None);
         check(micro_time, "2024-05-01T12:00:00.123456+02:00", Some("2024-05-01T10:00:00.123456Z"));
         check(micro_time, "2024-05-01T12:00:00Z", None);
     }

@@ -150,6 +150,11 @@ fn bad_documents_are_refused() {
     let deep = format!(r#"{{"spec":{}{}}}"#, r#"{"children":["#.repeat(5000), "]}".repeat(5000));
     let deep_raw = format!(r#"{{"spec":{{"extra":{}{}}}}}"#, "[".repeat(5000), "]".repeat(5000));
     let deep_unknown = format!(r#"{{"other":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let many = format!(r#"{{"spec":{{"ports":[{}{{}}]}}}}"#, "{},".repeat(250_000));
+    assert_eq!(
+        schema.at(thing).decode(many.as_bytes()).unwrap_err().to_string(),
+        "too many objects and lists in one document"
+    );
     for bad in ["", "{", r#"{"spec":{}}x"#, r#"{"spec":{"labels":{"a":"\ud800"}}}"#, &deep, &deep_raw, &deep_unknown] {
         assert!(schema.at(thing).decode(bad.as_bytes()).is_err(), "{:.40}", bad);
     }

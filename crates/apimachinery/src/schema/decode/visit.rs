@@ -13,6 +13,8 @@ use crate::value::{Key, Map, Number, Value};
 
 /// Deeper documents are refused: each level takes stack.
 const MAX_DEPTH: usize = 120;
+/// An empty object costs two bytes of text and some hundred of memory.
+const MAX_ENTERED: usize = 250_000;
 
 /// A value of type `ty` at `path` is next. `'s` is the schema's life, `'p` the path's.
 #[derive(Clone, Copy)]
@@ -49,9 +51,16 @@ impl<'s, 'p> Seed<'s, 'p> {
         Seed { ty, state: self.state, path: Some(path), depth: self.depth + 1 }
     }
 
-    fn check_depth<E: Error>(&self) -> Result<(), E> {
+    /// Counts a list or an object that begins.
+    fn enter<E: Error>(&self) -> Result<(), E> {
         if self.depth == MAX_DEPTH {
             return self.fail("exceeded max depth".to_owned());
+        }
+        let mut state = self.state.borrow_mut();
+        state.entered += 1;
+        if state.entered > MAX_ENTERED {
+            drop(state);
+            return self.fail("too many objects and lists in one document".to_owned());
         }
         Ok(())
     }
@@ -215,7 +224,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         let Some(item) = self.ty.item() else {
             return self.not_a_scalar("array");
         };
-        self.check_depth::<A::Error>()?;
+        self.enter::<A::Error>()?;
         let mut items = Vec::new();
         loop {
             let path = Path { step: Step::Index(items.len()), parent: self.path };
@@ -228,7 +237,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
-        self.check_depth::<A::Error>()?;
+        self.enter::<A::Error>()?;
         match self.ty.shape() {
             Shape::Object { .. } => self.object(map),
             Shape::Map { value, .. } => self.map(self.ty.schema().at(*value), map),
@@ -319,6 +328,8 @@ impl Seed<'_, '_> {
             _ => return self.mismatch(format_args!("string")),
         };
         match canonical {
+            // Go's zero time.
+            Ok(text) if text.starts_with("0001-01-01T00:00:00") => Ok(Value::Null),
             Ok(text) => Ok(Value::String(text)),
             Err(message) => self.fail(message),
         }
@@ -411,7 +422,7 @@ impl<'de> Visitor<'de> for RawSeed<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        self.0.check_depth::<A::Error>()?;
+        self.0.enter::<A::Error>()?;
         let mut items = Vec::new();
         loop {
             let path = Path { step: Step::Index(items.len()), parent: self.0.path };
@@ -423,7 +434,7 @@ impl<'de> Visitor<'de> for RawSeed<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        self.0.check_depth::<A::Error>()?;
+        self.0.enter::<A::Error>()?;
         let mut entries: Vec<(Key, Value)> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             let path = Path { step: Step::Key(&key), parent: self.0.path };
