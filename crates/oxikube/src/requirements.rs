@@ -1,21 +1,13 @@
 //! What components need of the machine.
 
 use cluster::{Requirement, Settings};
-use linux::nft;
 
 /// Requirements beside those of the commands themselves.
 pub(crate) fn requirements(settings: &Settings) -> Vec<Requirement> {
-    vec![Requirement::of("nftables", nftables(settings)), Requirement::of("cgroup folders", cgroups(settings))]
-}
-
-/// A table that is made and removed again shows that rules can be set.
-fn nftables(settings: &Settings) -> Result<(), nft::Error> {
-    let socket = nft::Socket::open()?;
-    let table = settings.scope().table("check");
-    let mut batch = nft::Batch::new(nft::Family::Ip, &table);
-    batch.table();
-    socket.commit(batch)?;
-    socket.delete_table(nft::Family::Ip, &table).map(drop)
+    vec![
+        Requirement::of("nftables", proxy::probe(&settings.scope())),
+        Requirement::of("cgroup folders", cgroups(settings)),
+    ]
 }
 
 /// Pods need control groups of their own.
