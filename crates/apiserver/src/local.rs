@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use apimachinery::Status;
 use client::{Response, Transport, TransportError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::body::MAX_BYTES;
 use crate::identity::UserInfo;
 use crate::server::{Credentials, Inbound, Server};
 
@@ -25,12 +27,15 @@ impl Local {
 impl Transport for Local {
     fn send(&self, request: client::Request) -> BoxFuture<'static, Result<Response, TransportError>> {
         let server = self.server.clone();
-        let body = request.body;
+        let body = match request.body {
+            body if body.len() > MAX_BYTES => Err(Status::too_large(format!("limit is {MAX_BYTES}"))),
+            body => Ok(body),
+        };
         let inbound = Inbound {
             method: request.method,
             target: request.target,
             headers: request.headers,
-            body: async move { Ok(body) }.boxed(),
+            body: std::future::ready(body).boxed(),
             credentials: Credentials::Local(self.user.clone()),
             upgrade: None,
         };

@@ -21,7 +21,7 @@ use crate::edge;
 use crate::identity::UserInfo;
 use crate::local::Local;
 use crate::registry::Registry;
-use crate::server::Server;
+use crate::server::{Issuer, Server};
 use crate::strategy;
 
 /// Why the server cannot start.
@@ -80,7 +80,8 @@ pub async fn build(mut config: Config) -> Result<ApiServer, BuildError> {
     let access = Access::new(&config, registry.clone())?;
     strategy::service::repair::repair(&config.env, &*config.store, &config.settings.node_ports).await?;
     let loaded = registry.load().await?;
-    let server = Server::new(config.settings.clone(), registry, access, nodes);
+    let issuer = Issuer::new(&config.settings, &config.pki);
+    let server = Server::new(config.settings.clone(), registry, access, nodes, issuer);
     let ready = watch::Sender::new(false);
     Ok(ApiServer { server, config, listeners, certificate, renew_at: serving.renew_at(), loaded, ready })
 }
@@ -135,7 +136,9 @@ impl ApiServer {
             shutdown.await;
             registry.stop();
             stop.send_replace(true);
-            future::pending::<()>().await;
+            if !config.bind.is_empty() {
+                future::pending::<()>().await;
+            }
         };
         tokio::select! {
             served = serving, if !config.bind.is_empty() => served.map(drop),

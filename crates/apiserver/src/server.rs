@@ -33,6 +33,8 @@ use crate::{health, table};
 
 use limits::Limits;
 
+/// A table of more rows takes longer than other requests should wait for a thread.
+const MANY_ROWS: usize = 20;
 /// Requests that are not streams end after this long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -48,7 +50,24 @@ pub(crate) struct Inner {
     pub discovery: Discovery,
     pub openapi: OpenApi,
     pub nodes: Nodes,
+    issuer: Issuer,
     limits: Limits,
+}
+
+/// What verifiers of service-account tokens read. Upstream: pkg/serviceaccount/openidmetadata.go.
+pub(crate) struct Issuer {
+    configuration: Bytes,
+    keys: Bytes,
+}
+
+impl Issuer {
+    pub(crate) fn new(settings: &Settings, pki: &pki::ClusterPki) -> Issuer {
+        let keys_at = format!("https://{}/openid/v1/jwks", settings.advertised());
+        Issuer {
+            configuration: pki::discovery_document(&settings.issuer, &keys_at).to_string().into(),
+            keys: pki.token_key().jwks().to_string().into(),
+        }
+    }
 }
 
 /// A request as an edge hands it over.
@@ -87,17 +106,22 @@ pub(crate) struct Request<'a> {
 }
 
 impl Server {
-    pub(crate) fn new(settings: Settings, registry: Arc<Registry>, access: Access, nodes: Nodes) -> Server {
-        let env = registry.env.clone();
-        let (discovery, openapi) = (Discovery::new(), OpenApi::new());
+    pub(crate) fn new(
+        settings: Settings,
+        registry: Arc<Registry>,
+        access: Access,
+        nodes: Nodes,
+        issuer: Issuer,
+    ) -> Server {
         Server(Arc::new(Inner {
-            env,
+            env: registry.env.clone(),
             settings,
             registry,
             access,
-            discovery,
-            openapi,
+            discovery: Discovery::new(),
+            openapi: OpenApi::new(),
             nodes,
+            issuer,
             limits: Limits::default(),
         }))
     }
@@ -174,10 +198,11 @@ impl Request<'_> {
             true => self.resource(body, upgrade).await,
             false => self.other().await,
         };
-        let mut answer = match result.and_then(|answer| self.shaped(answer)) {
-            Ok(answer) => answer,
-            Err(status) => status.into(),
+        let shaped = match result {
+            Ok(answer) => self.shaped(answer).await,
+            Err(status) => Err(status),
         };
+        let mut answer = shaped.unwrap_or_else(Answer::from);
         let mut told: Vec<String> = Vec::new();
         for text in self.warnings.lock().drain(..) {
             if !told.contains(&text) {
@@ -201,17 +226,24 @@ impl Request<'_> {
         if let Some(answer) = self.inner.discovery.answer(path, self.headers, &self.inner.settings) {
             return answer;
         }
-        if let Some(answer) = self.inner.openapi.answer(path, &self.query, self.headers) {
-            return Ok(answer);
+        if let Some(answer) = self.inner.openapi.answer(path, &self.query, self.headers).await {
+            return answer;
         }
         match path {
             "/version" => Ok(Answer::json(StatusCode::OK, version())),
+            "/.well-known/openid-configuration" => {
+                Ok(Answer::json(StatusCode::OK, self.inner.issuer.configuration.clone()))
+            }
+            "/openid/v1/jwks" => {
+                let answer = Answer::json(StatusCode::OK, self.inner.issuer.keys.clone());
+                Ok(answer.with(http::header::CONTENT_TYPE, "application/jwk-set+json"))
+            }
             _ => Ok(Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         }
     }
 
     /// Brings an answer that holds objects into the form that the client asked for.
-    fn shaped(&self, answer: Answer) -> Result<Answer, Status> {
+    async fn shaped(&self, answer: Answer) -> Result<Answer, Status> {
         let watch = match answer.content {
             Content::Bytes(_) | Content::Stream(_) | Content::Status(_) => return Ok(answer),
             Content::Watch { .. } => true,
@@ -234,6 +266,10 @@ impl Request<'_> {
                 let table = table::Table::new(kind, version, self.query.get("includeObject"), &self.inner.env)?;
                 match content {
                     Content::Object(object) => (json(table.of_object(&object)), "application/json"),
+                    Content::List { list, .. } if list.items.len() > MANY_ROWS => {
+                        let made = tokio::task::spawn_blocking(move || table.of_list(&list)).await;
+                        (json(made.map_err(Status::internal)?), "application/json")
+                    }
                     Content::List { list, .. } => (json(table.of_list(&list)), "application/json"),
                     Content::Watch { events, .. } => {
                         (Content::Stream(table.of_watch(events)), "application/json;stream=watch")

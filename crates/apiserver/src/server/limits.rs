@@ -38,3 +38,24 @@ impl Limits {
         pool.clone().try_acquire_owned().map(Some).map_err(busy)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_are_let_in() {
+        let limits = Limits::default();
+        let alice = UserInfo::authenticated("alice", &[]);
+        let admin = UserInfo::authenticated("admin", &["system:masters"]);
+        let info = |verb: &str| RequestInfo { verb: verb.to_owned(), ..RequestInfo::default() };
+        let held: Vec<_> = (0..WRITES).map(|_| limits.enter(&alice, &info("create"), false).unwrap()).collect();
+        let refused = limits.enter(&alice, &info("patch"), false).unwrap_err();
+        assert_eq!((refused.code, refused.details.map(|details| details.retry_after_seconds)), (429, Some(1)));
+        assert!(limits.enter(&alice, &info("list"), false).is_ok());
+        assert!(limits.enter(&admin, &info("create"), false).is_ok());
+        assert!(limits.enter(&alice, &info("create"), true).is_ok());
+        drop(held);
+        assert!(limits.enter(&alice, &info("create"), false).is_ok());
+    }
+}

@@ -68,3 +68,12 @@ async fn reviews_are_answered() {
     let whoami = fixture.ok("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "{}").await;
     assert_eq!(whoami["status"]["userInfo"]["username"], "kubernetes-admin");
 }
+
+#[tokio::test]
+async fn the_issuer_is_discoverable() {
+    let fixture = Fixture::start().await;
+    let configuration = fixture.ok("GET", "/.well-known/openid-configuration", "").await;
+    assert_eq!(configuration["issuer"], "https://kubernetes.default.svc.cluster.local");
+    let keys = fixture.ok("GET", "/openid/v1/jwks", "").await;
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+}
