@@ -64,6 +64,12 @@ impl Discovery {
         Discovery { aggregated, group_list, documents }
     }
 
+    /// The paths that are answered.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let fixed = ["/api", "/apis"].map(str::to_owned);
+        fixed.into_iter().chain(self.documents.iter().map(|(path, _)| path.clone())).collect()
+    }
+
     /// Answers discovery requests; `None` for other paths.
     pub(crate) fn answer(
         &self,

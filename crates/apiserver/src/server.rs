@@ -230,6 +230,7 @@ impl Request<'_> {
             return answer;
         }
         match path {
+            "" => Ok(Answer::json(StatusCode::OK, self.paths())),
             "/version" => Ok(Answer::json(StatusCode::OK, version())),
             "/.well-known/openid-configuration" => {
                 Ok(Answer::json(StatusCode::OK, self.inner.issuer.configuration.clone()))
@@ -240,6 +241,25 @@ impl Request<'_> {
             }
             _ => Ok(Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         }
+    }
+
+    /// What `/` lists.
+    fn paths(&self) -> Vec<u8> {
+        let mut paths = self.inner.discovery.paths();
+        paths.extend(
+            [
+                "/.well-known/openid-configuration",
+                "/healthz",
+                "/livez",
+                "/openapi/v3",
+                "/openid/v1/jwks",
+                "/readyz",
+                "/version",
+            ]
+            .map(str::to_owned),
+        );
+        paths.sort_unstable();
+        serde_json::json!({ "paths": paths }).to_string().into_bytes()
     }
 
     /// Brings an answer that holds objects into the form that the client asked for.

@@ -9,7 +9,8 @@ use super::options::dry_run;
 use super::write::{Refused, Write};
 use super::{Call, Filter, Operation, cache_key, meta, timestamp};
 
-const ATTEMPTS: usize = 8;
+/// How often a deletion is tried again when others write in between.
+const ATTEMPTS: usize = 64;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 

@@ -11,7 +11,7 @@ use super::{Call, FieldValidation, Operation, cache_key, meta};
 use crate::strategy::keep;
 
 /// How often an update that names no revision is tried again when others are faster.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 64;
 
 /// What an update does to the object.
 pub(crate) enum Change<'a> {

@@ -321,3 +321,76 @@ async fn namespaces_end_in_two_steps() {
     fixture.ok("PUT", "/api/v1/namespaces/n/finalize", &emptied.to_string()).await;
     fixture.check("GET", "/api/v1/namespaces/n", "", 404, "not found").await;
 }
+
+#[tokio::test]
+async fn many_patches_of_one_object_all_count() {
+    let fixture = Fixture::start().await;
+    fixture.ok("POST", MAPS, r#"{"metadata":{"name":"a"}}"#).await;
+    let target = format!("{MAPS}/a");
+    let bodies: Vec<String> = (0..40).map(|n| json!({ "data": { format!("k{n}"): "v" } }).to_string()).collect();
+    let patches = bodies.iter().map(|body| fixture.ok("PATCH", &target, body));
+    futures_util::future::join_all(patches).await;
+    let read = fixture.ok("GET", &target, "").await;
+    assert_eq!(read["data"].as_object().unwrap().len(), 40);
+}
+
+#[tokio::test]
+async fn pods_on_a_node_end_gracefully() {
+    let fixture = Fixture::start().await;
+    let pod = r#"{"metadata":{"name":"p"},"spec":{"nodeName":"n1","containers":[{"name":"a","image":"x"}]}}"#;
+    let created = fixture.ok("POST", PODS, pod).await;
+    assert_eq!(
+        (created["status"]["phase"].as_str(), created["status"]["qosClass"].as_str()),
+        (Some("Pending"), Some("BestEffort"))
+    );
+    let one = format!("{PODS}/p");
+    let ending = fixture.ok("DELETE", &one, "").await;
+    assert_eq!(ending["metadata"]["deletionGracePeriodSeconds"], 30);
+    let shorter = fixture.ok("DELETE", &one, r#"{"gracePeriodSeconds":5}"#).await;
+    assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
+    let longer = fixture.ok("DELETE", &one, r#"{"gracePeriodSeconds":50}"#).await;
+    assert_eq!(longer["metadata"]["resourceVersion"], shorter["metadata"]["resourceVersion"]);
+    let gone = fixture.ok("DELETE", &one, r#"{"gracePeriodSeconds":0}"#).await;
+    assert_eq!(gone["kind"], "Pod");
+    fixture.check("GET", &one, "", 404, "not found").await;
+
+    fixture.ok("POST", PODS, &pod.replace(r#""name":"p""#, r#""name":"p","finalizers":["example.com/f"]"#)).await;
+    fixture.ok("DELETE", &one, r#"{"gracePeriodSeconds":0}"#).await;
+    let held = fixture.ok("GET", &one, "").await;
+    assert_eq!(held["metadata"]["deletionGracePeriodSeconds"], 0);
+    fixture.ok("PATCH", &one, r#"{"metadata":{"finalizers":null}}"#).await;
+    fixture.check("GET", &one, "", 404, "not found").await;
+
+    fixture.ok("POST", PODS, &pod.replace(r#""nodeName":"n1","#, "")).await;
+    let eviction = r#"{"metadata":{"name":"p"}}"#;
+    fixture.ok("POST", &format!("{one}/eviction"), eviction).await;
+    fixture.check("GET", &one, "", 404, "not found").await;
+}
+
+#[tokio::test]
+async fn versions_are_views_of_one_object() {
+    let fixture = Fixture::start().await;
+    let core = r#"{"metadata":{"name":"e"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"},"reason":"R","message":"m","type":"Normal"}"#;
+    fixture.ok("POST", "/api/v1/namespaces/default/events", core).await;
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let view = fixture.ok("GET", &format!("{events}/e"), "").await;
+    assert_eq!((view["apiVersion"].as_str(), view["note"].as_str()), (Some("events.k8s.io/v1"), Some("m")));
+    let list = fixture.ok("GET", &format!("{events}?fieldSelector=regarding.name%3Dp"), "").await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    fixture
+        .check("GET", &format!("{events}?fieldSelector=involvedObject.name%3Dp"), "", 400, "field label not supported")
+        .await;
+
+    let scalers = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let v1 = r#"{"metadata":{"name":"h"},"spec":{"maxReplicas":3,"targetCPUUtilizationPercentage":80,
+        "scaleTargetRef":{"kind":"Deployment","name":"d","apiVersion":"apps/v1"}}}"#;
+    fixture.ok("POST", scalers, v1).await;
+    let v2 = fixture.ok("GET", &format!("{}/h", scalers.replace("v1", "v2")), "").await;
+    assert_eq!(v2["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+    let patched =
+        fixture.ok("PATCH", &format!("{scalers}/h"), r#"{"spec":{"targetCPUUtilizationPercentage":50}}"#).await;
+    assert_eq!(
+        (patched["apiVersion"].as_str(), patched["spec"]["targetCPUUtilizationPercentage"].as_i64()),
+        (Some("autoscaling/v1"), Some(50))
+    );
+}
