@@ -11,7 +11,9 @@ const POD: &str = include_str!("pod.json");
 fn main() {
     let env = Env::system();
     let pods = api::resource("", "v1", "pods").expect("pods are built in");
+    let start = env.monotonic();
     let ty = pods.ty();
+    println!("tables read in {:.0} us", start.elapsed().as_secs_f64() * 1e6);
     let compact = Value::parse(POD.as_bytes()).expect("the fixture is JSON").to_json();
     let decoded = ty.decode(&compact).expect("the fixture is a Pod");
     assert!(decoded.problems.is_empty(), "{:?}", decoded.problems);

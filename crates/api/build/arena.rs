@@ -1,4 +1,7 @@
 //! From declarations to nodes. Structs come first, in the table's order; anonymous types follow and are shared.
+//!
+//! What is emitted holds no pointers: words and one text, from which the crate makes its schema when it is first used. So
+//! processes of the same binary that never ask for it pay nothing, not even for relocations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -7,15 +10,52 @@ use crate::table::{Declaration, Field, Table};
 
 pub struct Arena<'t> {
     table: &'t Table,
-    /// Rust expressions.
-    nodes: Vec<String>,
-    fields: Vec<String>,
+    /// Per node its words: shape, name, and what the shape needs.
+    nodes: Vec<Vec<usize>>,
+    /// Seven words each.
+    fields: Vec<[usize; 7]>,
     /// Per node: its range in `wires`.
     wire_ranges: Vec<(usize, usize)>,
     wires: Vec<String>,
     structs: HashMap<&'t str, usize>,
-    shared: HashMap<String, usize>,
+    shared: HashMap<Vec<usize>, usize>,
     names: BTreeMap<String, usize>,
+    texts: Texts,
+}
+
+/// Texts by number; 0 is the empty one.
+struct Texts {
+    numbers: HashMap<String, usize>,
+    all: Vec<String>,
+}
+
+impl Texts {
+    fn number(&mut self, text: &str) -> usize {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        self.numbers.insert(text.to_owned(), self.all.len());
+        self.all.push(text.to_owned());
+        self.all.len() - 1
+    }
+}
+
+/// The first word of a node; `tables.rs` reads them.
+mod shape {
+    pub const OBJECT: usize = 0;
+    pub const MAP: usize = 1;
+    pub const ARRAY: usize = 2;
+    pub const STRING: usize = 3;
+    pub const BYTES: usize = 4;
+    pub const INT32: usize = 5;
+    pub const INT64: usize = 6;
+    pub const NUMBER: usize = 7;
+    pub const BOOLEAN: usize = 8;
+    pub const INT_OR_STRING: usize = 9;
+    pub const QUANTITY: usize = 10;
+    pub const TIME: usize = 11;
+    pub const MICRO_TIME: usize = 12;
+    pub const RAW: usize = 13;
 }
 
 /// What an expression means: its node and how Go writes its zero value.
@@ -43,14 +83,16 @@ pub fn build(table: &Table) -> Arena<'_> {
         .collect();
     let mut arena = Arena {
         table,
-        nodes: vec![String::new(); structs.len()],
+        nodes: vec![Vec::new(); structs.len()],
         fields: Vec::new(),
         wire_ranges: vec![(0, 0); structs.len()],
         wires: Vec::new(),
         structs: structs.iter().enumerate().map(|(id, name)| (*name, id)).collect(),
         shared: HashMap::new(),
         names: BTreeMap::new(),
+        texts: Texts { numbers: HashMap::new(), all: Vec::new() },
     };
+    arena.texts.number("");
     for name in &structs {
         arena.define_struct(name);
     }
@@ -69,12 +111,12 @@ impl<'t> Arena<'t> {
         let id = self.structs[name];
         let mut flat: BTreeMap<&'t str, &'t Field> = BTreeMap::new();
         self.flatten(name, &mut flat);
-        let lines: Vec<String> = flat.values().map(|field| self.field_line(field)).collect();
-        let (first, len) = (self.fields.len(), lines.len());
-        self.fields.extend(lines);
+        let fields: Vec<[usize; 7]> = flat.values().map(|field| self.field_words(field)).collect();
+        let (first, len) = (self.fields.len(), fields.len());
+        self.fields.extend(fields);
         let full = self.table.full_name(name);
         let atomic = self.declared(name).1;
-        self.nodes[id] = format!("object({full:?}, {first}, {len}, {atomic})");
+        self.nodes[id] = vec![shape::OBJECT, self.texts.number(&full), first, len, usize::from(atomic)];
         self.names.insert(full, id);
         self.define_wire(name, id, &flat);
     }
@@ -106,37 +148,34 @@ impl<'t> Arena<'t> {
         self.wires.extend(entries.into_iter().map(|(_, line)| line));
     }
 
-    fn field_line(&mut self, field: &Field) -> String {
+    fn field_words(&mut self, field: &Field) -> [usize; 7] {
         let resolved = self.resolve(&field.ty, field);
         let presence = match resolved {
-            Resolved { pointer: true, .. } if field.omitempty || field.omitzero => "Given",
-            Resolved { pointer: true, .. } => "AlwaysNull",
-            Resolved { class: Class::Nilable, .. } if field.omitempty || field.omitzero => "NonEmpty",
-            Resolved { class: Class::Nilable, .. } => "AlwaysNull",
-            Resolved { class: Class::Struct, .. } if field.omitzero => "NonZero",
-            Resolved { class: Class::Scalar, .. } if field.omitempty || field.omitzero => "NonEmpty",
-            Resolved { .. } => "Always",
+            Resolved { pointer: true, .. } if field.omitempty || field.omitzero => 0, // Given
+            Resolved { pointer: true, .. } => 4,                                      // AlwaysNull
+            Resolved { class: Class::Nilable, .. } if field.omitempty || field.omitzero => 1, // NonEmpty
+            Resolved { class: Class::Nilable, .. } => 4,                              // AlwaysNull
+            Resolved { class: Class::Struct, .. } if field.omitzero => 2,             // NonZero
+            Resolved { class: Class::Scalar, .. } if field.omitempty || field.omitzero => 1, // NonEmpty
+            Resolved { .. } => 3,                                                     // Always
         };
         let required = !(field.omitempty || field.omitzero || field.optional);
         let mark = |key: &str| field.marks.get(key).map(String::as_str);
         let patch = match mark("merge") {
-            None => "Default",
-            Some("merge") => "Merge",
-            Some("replace") => "Replace",
-            Some("retainKeys") => "RetainKeys",
-            Some("merge,retainKeys") => "MergeRetainKeys",
+            None => 0,
+            Some("merge") => 1,
+            Some("replace") => 2,
+            Some("retainKeys") => 3,
+            Some("merge,retainKeys") => 4,
             Some(other) => panic!("unknown patch strategy {other}"),
         };
-        let node = resolved.node;
-        let optional = |value: Option<&str>| value.map_or("None".to_owned(), |text| format!("Some({text:?})"));
-        let (by, default) = (optional(mark("by")), optional(mark("default")));
-        format!(
-            "f({:?}, {node}, {required}, Presence::{presence}, PatchStrategy::{patch}, {by}, {default})",
-            field.name
-        )
+        let name = self.texts.number(&field.name);
+        // 0, the empty text, stands for none.
+        let mut optional = |value: Option<&str>| value.map_or(0, |text| self.texts.number(text));
+        [name, resolved.node, usize::from(required), presence, patch, optional(mark("by")), optional(mark("default"))]
     }
 
-    fn share(&mut self, node: String) -> usize {
+    fn share(&mut self, node: Vec<usize>) -> usize {
         if let Some(id) = self.shared.get(&node) {
             return *id;
         }
@@ -159,40 +198,37 @@ impl<'t> Arena<'t> {
         }
         let plain = |node: usize, class: Class| Resolved { node, pointer: false, class };
         if expression == "[]byte" {
-            return plain(self.share("scalar(Shape::Bytes)".to_owned()), Class::Nilable);
+            return plain(self.share(vec![shape::BYTES, 0]), Class::Nilable);
         }
         if let Some(item) = expression.strip_prefix("[]") {
             let item = self.resolve(item, field).node;
             let list = match mark("list") {
-                None | Some("atomic") => "Atomic",
-                Some("set") => "Set",
-                Some("map") => "Map",
+                None | Some("atomic") => 0,
+                Some("set") => 1,
+                Some("map") => 2,
                 Some(other) => panic!("unknown list type {other}"),
             };
-            let mut keys = String::new();
-            for key in mark("keys").into_iter().flat_map(|keys| keys.split(',')) {
-                write!(keys, "Cow::Borrowed({key:?}), ").expect("writing to memory");
-            }
-            return plain(self.share(format!("array({name:?}, {item}, ListType::{list}, &[{keys}])")), Class::Nilable);
+            let mut node = vec![shape::ARRAY, self.texts.number(name), item, list];
+            let keys = mark("keys").into_iter().flat_map(|keys| keys.split(','));
+            node.extend(keys.map(|key| self.texts.number(key)));
+            return plain(self.share(node), Class::Nilable);
         }
         if let Some((_, value)) = expression.strip_prefix("map[").and_then(|rest| rest.split_once(']')) {
             let value = self.resolve(value, field).node;
             let atomic = mark("map") == Some("atomic");
-            return plain(self.share(format!("map({name:?}, {value}, {atomic})")), Class::Nilable);
+            let node = vec![shape::MAP, self.texts.number(name), value, usize::from(atomic)];
+            return plain(self.share(node), Class::Nilable);
         }
         let scalar = match expression {
-            "string" => Some("string(\"\", &[])"),
-            "bool" => Some("scalar(Shape::Boolean)"),
-            "int32" => Some("scalar(Shape::Integer { bits: 32 })"),
-            "int64" | "int" => Some("scalar(Shape::Integer { bits: 64 })"),
-            "float64" => Some("scalar(Shape::Number)"),
-            "interface{}" => return plain(self.share("scalar(Shape::Raw)".to_owned()), Class::Struct),
-            _ => None,
+            "string" => shape::STRING,
+            "bool" => shape::BOOLEAN,
+            "int32" => shape::INT32,
+            "int64" | "int" => shape::INT64,
+            "float64" => shape::NUMBER,
+            "interface{}" => return plain(self.share(vec![shape::RAW, 0]), Class::Struct),
+            _ => return self.resolve_declared(expression, field),
         };
-        if let Some(scalar) = scalar {
-            return plain(self.share(scalar.to_owned()), Class::Scalar);
-        }
-        self.resolve_declared(expression, field)
+        plain(self.share(vec![scalar, 0]), Class::Scalar)
     }
 
     fn resolve_declared(&mut self, name: &str, field: &Field) -> Resolved {
@@ -209,64 +245,72 @@ impl<'t> Arena<'t> {
             }
             Some(Declaration::Special) => {
                 let shape = match name.rsplit('.').next() {
-                    Some("Time") => "Time",
-                    Some("MicroTime") => "MicroTime",
-                    Some("Quantity") => "Quantity",
-                    Some("IntOrString") => "IntOrString",
-                    _ => "Raw",
+                    Some("Time") => shape::TIME,
+                    Some("MicroTime") => shape::MICRO_TIME,
+                    Some("Quantity") => shape::QUANTITY,
+                    Some("IntOrString") => shape::INT_OR_STRING,
+                    _ => shape::RAW,
                 };
-                let id = self.share(format!("special({full:?}, Shape::{shape})"));
+                let node = vec![shape, self.texts.number(&full)];
+                let id = self.share(node);
                 self.names.insert(full, id);
                 plain(id, Class::Struct)
             }
             Some(Declaration::Alias { target, values }) if target == "string" => {
-                let mut list = String::new();
-                for value in values {
-                    write!(list, "Cow::Borrowed({value:?}), ").expect("writing to memory");
-                }
-                plain(self.share(format!("string({full:?}, &[{list}])")), Class::Scalar)
+                let mut node = vec![shape::STRING, self.texts.number(&full)];
+                node.extend(values.iter().map(|value| self.texts.number(value)));
+                plain(self.share(node), Class::Scalar)
             }
             Some(Declaration::Alias { target, .. }) => self.resolve_named(target, &full, field),
             None => panic!("{name} is not in the table"),
         }
     }
 
-    /// The same object with another way to merge it.
-    fn variant(&mut self, name: &'_ str, atomic: bool) -> usize {
-        let full = self.table.full_name(name);
-        let node = format!("variant({full:?}, {}, {atomic})", self.structs[name]);
-        self.share(node)
+    /// The same object with another way to merge it. Its words after the name are the base's, filled in when all are known.
+    fn variant(&mut self, name: &str, atomic: bool) -> usize {
+        let full = self.texts.number(&self.table.full_name(name));
+        self.share(vec![shape::OBJECT, full, self.structs[name], VARIANT, usize::from(atomic)])
     }
 
     /// The arrays as Rust source.
-    pub fn emit(self) -> String {
-        let mut out = String::new();
-        let mut nodes = self.nodes.clone();
-        let mut ranges = self.wire_ranges.clone();
-        for (id, node) in nodes.iter_mut().enumerate() {
-            // Variants repeat the object they vary, which is complete by now.
-            if let Some(rest) = node.strip_prefix("variant(") {
-                let parts: Vec<&str> = rest.trim_end_matches(')').split(", ").collect();
-                let base: usize = parts[1].parse().expect("a variant names its base");
-                let (head, _) = self.nodes[base].rsplit_once(", ").expect("objects have arguments");
-                *node = format!("{head}, {})", parts[2]);
-                ranges[id] = ranges[base];
+    pub fn emit(mut self) -> String {
+        for id in 0..self.nodes.len() {
+            if self.nodes[id].get(3) == Some(&VARIANT) && self.nodes[id][0] == shape::OBJECT {
+                let base = self.nodes[id][2];
+                let (first, len) = (self.nodes[base][2], self.nodes[base][3]);
+                self.nodes[id][2..4].copy_from_slice(&[first, len]);
+                self.wire_ranges[id] = self.wire_ranges[base];
             }
         }
-        let mut array = |name: &str, ty: &str, items: &[String]| {
-            writeln!(out, "static {name}: [{ty}; {}] = [", items.len()).expect("writing to memory");
-            for item in items {
-                writeln!(out, "    {item},").expect("writing to memory");
-            }
-            writeln!(out, "];").expect("writing to memory");
+        let names: Vec<usize> =
+            self.names.iter().flat_map(|(name, id)| [self.texts.numbers[name.as_str()], *id]).collect();
+        let mut ends = Vec::new();
+        let mut end = 0;
+        for text in &self.texts.all {
+            end += text.len();
+            ends.push(end);
+        }
+        let mut out = format!("static TEXT: &str = {:?};\n", self.texts.all.concat());
+        let mut array = |name: &str, ty: &str, items: Vec<String>| {
+            writeln!(out, "static {name}: [{ty}; {}] = [{}];", items.len(), items.join(","))
+                .expect("writing to memory");
         };
-        array("NODES", "Node", &nodes);
-        array("FIELDS", "Field", &self.fields);
-        array("WIRES", "Wire", &self.wires);
-        let ranges: Vec<String> = ranges.iter().map(|(first, len)| format!("({first}, {len})")).collect();
-        array("WIRE_RANGES", "(u32, u32)", &ranges);
-        let names: Vec<String> = self.names.iter().map(|(name, id)| format!("({name:?}, {id})")).collect();
-        array("NAMES", "(&str, u32)", &names);
+        let words = |words: &mut dyn Iterator<Item = usize>| words.map(|word| word.to_string()).collect::<Vec<_>>();
+        // Each node's words come after their count.
+        let nodes = self.nodes.iter().flat_map(|node| std::iter::once(node.len()).chain(node.iter().copied()));
+        array("TEXT_ENDS", "u32", words(&mut ends.into_iter()));
+        array("NODE_WORDS", "u32", words(&mut { nodes }));
+        array("FIELD_WORDS", "u32", words(&mut self.fields.iter().flatten().copied()));
+        array("NAME_WORDS", "u32", words(&mut names.into_iter()));
+        array("WIRES", "Wire", self.wires);
+        array(
+            "WIRE_RANGES",
+            "(u32, u32)",
+            self.wire_ranges.iter().map(|(first, len)| format!("({first}, {len})")).collect(),
+        );
         out
     }
 }
+
+/// Marks an object's words that wait for those of their base.
+const VARIANT: usize = u32::MAX as usize;

@@ -1,6 +1,6 @@
 //! `Schema`: what a kind's documents look like, compiled into an arena of nodes, and the operations that follow it.
 //!
-//! Built-in kinds are one static arena (crate `api`); a CustomResourceDefinition gets an arena of its own from a [`Builder`].
+//! Built-in kinds share one arena (crate `api`); a CustomResourceDefinition gets an arena of its own from a [`Builder`].
 //! Code that walks a document takes a [`Type`]: a node together with its arena.
 //!
 //! ```
@@ -33,8 +33,8 @@ use crate::value::Key;
 /// An arena of nodes. Fields of an object are neighbours in `fields`, sorted by name.
 #[derive(Debug)]
 pub struct Schema {
-    nodes: Cow<'static, [Node]>,
-    fields: Cow<'static, [Field]>,
+    nodes: Vec<Node>,
+    fields: Vec<Field>,
     /// Per node: a constant default is in it or below it. Made when it is first asked for.
     defaulted: OnceLock<Vec<bool>>,
 }
@@ -160,9 +160,9 @@ pub struct Type<'s> {
 }
 
 impl Schema {
-    /// An arena made at compile time. Each object's fields must be sorted by name.
-    pub const fn fixed(nodes: &'static [Node], fields: &'static [Field]) -> Schema {
-        Schema { nodes: Cow::Borrowed(nodes), fields: Cow::Borrowed(fields), defaulted: OnceLock::new() }
+    /// An arena of parts. Each object's fields must be neighbours, sorted by name.
+    pub fn from_parts(nodes: Vec<Node>, fields: Vec<Field>) -> Schema {
+        Schema { nodes, fields, defaulted: OnceLock::new() }
     }
 
     pub fn at(&self, id: NodeId) -> Type<'_> {

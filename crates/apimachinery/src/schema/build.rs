@@ -1,7 +1,6 @@
 //! Making a schema at run time, as for a CustomResourceDefinition.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 
 use super::{Field, ListType, Node, NodeId, PatchStrategy, Presence, Schema, Shape};
 use crate::value::Key;
@@ -51,7 +50,7 @@ impl Builder {
     }
 
     pub fn finish(self) -> Schema {
-        Schema { nodes: Cow::Owned(self.nodes), fields: Cow::Owned(self.fields), defaulted: OnceLock::new() }
+        Schema::from_parts(self.nodes, self.fields)
     }
 }
 
