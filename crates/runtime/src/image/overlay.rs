@@ -23,6 +23,9 @@ pub(crate) struct Overlay<'a> {
 impl Overlay<'_> {
     /// Mounts at the folder `target`.
     pub(crate) fn mount(&self, target: &Path) -> io::Result<()> {
+        if takes_only_options() {
+            return self.mount_by_options(target);
+        }
         let created = self.configure().and_then(|context| fsconfig_create(context.as_fd()).map(|()| context));
         match created {
             Ok(context) => {
@@ -34,7 +37,7 @@ impl Overlay<'_> {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 Ok(move_mount(mount.as_fd(), "", rustix::fs::CWD, target, flags)?)
             }
-            // Linux before 6.5 takes no layers one by one, and says so only when all is put together.
+            // A kernel that can't take layers one by one although its version says so.
             Err(Errno::INVAL | Errno::NOSYS) => self.mount_by_options(target),
             Err(error) => Err(error.into()),
         }
@@ -76,6 +79,16 @@ impl Overlay<'_> {
         let options = CString::new(options)?;
         Ok(mount("overlay", target, "overlay", flags, options.as_c_str())?)
     }
+}
+
+/// Linux before 6.7 takes no layers one by one; before 6.5 it even says so only when all is put together, and in its log each
+/// time.
+fn takes_only_options() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).map(|digits| digits.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(6), Some(7))
 }
 
 fn libc_o_path() -> i32 {
