@@ -36,6 +36,8 @@ fn main() {
         ty.default_value(&mut value);
         black_box(Object::with_fields(&value, 1, pods.field_values(&value))).expect("it has metadata");
     });
+    run("selectable fields", &|| drop(black_box(pods.field_values(black_box(&decoded.value)))));
+    run("encode as Object", &|| drop(black_box(Object::new(black_box(&decoded.value), 1))));
     run("canonical form of a Value", &|| drop(black_box(ty.canonical(decoded.value.clone()))));
     run("clone of a Value", &|| drop(black_box(decoded.value.clone())));
     run("defaults", &|| {
