@@ -1,6 +1,5 @@
 //! Renewal: certificates are replaced long before they end, without a restart.
 
-use std::future::Future;
 use std::time::Duration;
 
 use env::Env;
@@ -11,21 +10,19 @@ const LOOK: Duration = Duration::from_secs(3600);
 
 /// Calls `renew` when `due` has passed, and again when the time that it returns has; what fails is tried again at the next look. Never
 /// returns.
-pub fn keep_fresh<E: std::fmt::Display>(
+pub async fn keep_fresh<E: std::fmt::Display>(
     env: Env,
     mut due: Timestamp,
     mut renew: impl FnMut() -> Result<Timestamp, E>,
-) -> impl Future<Output = ()> {
-    async move {
-        loop {
-            env.sleep(LOOK).await;
-            if env.now() < due {
-                continue;
-            }
-            match renew() {
-                Ok(next) => due = next,
-                Err(error) => tracing::warn!("a certificate was not renewed: {error:#}"),
-            }
+) {
+    loop {
+        env.sleep(LOOK).await;
+        if env.now() < due {
+            continue;
+        }
+        match renew() {
+            Ok(next) => due = next,
+            Err(error) => tracing::warn!("a certificate was not renewed: {error:#}"),
         }
     }
 }
