@@ -245,6 +245,14 @@ impl Node {
         Ok(self.client.runtime.exec_sync(request).await?.into_inner())
     }
 
+    /// The process of the sandbox's shim.
+    pub async fn shim_pid(&mut self, sandbox: &str) -> i64 {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.to_owned(), verbose: true };
+        let info = self.client.runtime.pod_sandbox_status(request).await.unwrap().into_inner().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+        info["shimPid"].as_i64().unwrap()
+    }
+
     /// The mounts in the node's folder.
     pub fn mounts(&self) -> Vec<PathBuf> {
         let folder = self.folder.as_ref().unwrap().path();
