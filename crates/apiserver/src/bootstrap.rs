@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Body, Client, Transport};
-use env::Env;
 use futures_util::future;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
@@ -154,26 +153,6 @@ async fn send(local: &Local, method: Method, path: &str, json: Vec<u8>) -> Resul
         _ => String::new(),
     };
     Ok((response.code.as_u16(), message))
-}
-
-/// Waits, as long as a certificate is good, and hands out a new one.
-pub(crate) async fn renew(
-    env: &Env,
-    mut due: jiff::Timestamp,
-    mut renew: impl FnMut() -> Result<jiff::Timestamp, crate::BuildError>,
-) {
-    /// Clocks may be set; look now and then.
-    const LOOK: Duration = Duration::from_secs(3600);
-    loop {
-        env.sleep(LOOK).await;
-        if env.now() < due {
-            continue;
-        }
-        match renew() {
-            Ok(next) => due = next,
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "the serving certificate was not renewed"),
-        }
-    }
 }
 
 #[cfg(test)]

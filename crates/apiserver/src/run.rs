@@ -126,10 +126,10 @@ impl ApiServer {
                 bootstrap::run(&server).await;
                 ready.send_replace(true);
             },
-            bootstrap::renew(&config.env, renew_at, || {
+            pki::keep_fresh(config.env.clone(), renew_at, || {
                 let leaf = config.pki.certificate("apiserver", &serving_spec(&config))?;
                 certificate.swap(leaf.chain()?, leaf.private_key()?)?;
-                Ok(leaf.renew_at())
+                Ok::<_, BuildError>(leaf.renew_at())
             }),
         );
         let ending = async {

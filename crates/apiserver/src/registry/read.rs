@@ -14,7 +14,9 @@ use super::token::ContinueToken;
 use super::{Registry, Resource, convert, store_failure};
 
 /// How long a read waits for a resourceVersion that has not happened yet.
-const FRESH_WAIT: Duration = Duration::from_secs(3);
+const FUTURE_WAIT: Duration = Duration::from_secs(3);
+/// How long a read waits for the events of what was already written: they are on their way.
+const FRESH_WAIT: Duration = Duration::from_secs(30);
 
 /// Which objects a list or a watch is about.
 #[derive(Clone, Debug)]
@@ -94,16 +96,20 @@ impl Registry {
     /// Waits until the cache holds every acknowledged write and returns its revision.
     pub(crate) async fn fresh(&self) -> Result<u64, Status> {
         let revision = self.store.read_barrier().await.map_err(store_failure)?;
-        self.wait_through(revision).await?;
+        self.wait_for(revision, FRESH_WAIT).await?;
         Ok(self.through())
     }
 
     async fn wait_through(&self, revision: u64) -> Result<(), Status> {
+        self.wait_for(revision, FUTURE_WAIT).await
+    }
+
+    async fn wait_for(&self, revision: u64, limit: Duration) -> Result<(), Status> {
         if self.through() >= revision {
             return Ok(());
         }
         let mut through = self.through.subscribe();
-        match self.env.timeout(FRESH_WAIT, through.wait_for(|through| *through >= revision)).await {
+        match self.env.timeout(limit, through.wait_for(|through| *through >= revision)).await {
             Some(_) => Ok(()),
             None => {
                 let message = format!("Too large resource version: {revision}, current: {}", self.through());

@@ -119,3 +119,29 @@ async fn a_compacted_page_offers_an_inconsistent_rest() {
     let rest = fixture.ok("GET", &format!("{MAPS}?continue={token}"), "").await;
     assert_eq!(names(&rest), ["b", "c", "d"]);
 }
+
+#[tokio::test]
+async fn the_next_server_knows_everything_but_the_past() {
+    let fixture = Fixture::start().await;
+    let first = create(&fixture, "a", json!({})).await;
+    create(&fixture, "b", json!({})).await;
+    let before = fixture.ok("GET", MAPS, "").await;
+    let store = fixture.store.clone();
+    drop(fixture);
+    // A body that nobody can read costs only itself.
+    let damaged = store::Txn::create("/registry/configmaps/default/damaged", "{");
+    store.commit(damaged).await.unwrap();
+
+    let fixture = Fixture::on(store).await;
+    let after = fixture.ok("GET", MAPS, "").await;
+    assert_eq!(after["items"], before["items"]);
+    let exact = format!("{MAPS}?resourceVersion={first}&resourceVersionMatch=Exact");
+    assert_eq!(names(&fixture.ok("GET", &exact, "").await), ["a"]);
+    let mut old = fixture.watch(&format!("{MAPS}?watch=1&resourceVersion={first}")).await;
+    assert_eq!(next(&mut old).await, "ERROR 410");
+    assert_eq!(next(&mut old).await, "END");
+    let revision = after["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut events = fixture.watch(&format!("{MAPS}?watch=1&resourceVersion={revision}")).await;
+    create(&fixture, "c", json!({})).await;
+    assert_eq!(next(&mut events).await, "ADDED c");
+}
