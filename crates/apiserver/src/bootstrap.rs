@@ -28,9 +28,10 @@ pub(crate) fn own_user() -> UserInfo {
 const CHUNK: usize = 12;
 
 /// Makes what is missing; tries until it is there.
-pub(crate) async fn run(server: &Server) {
+pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     let local = Local::new(server.clone(), own_user());
-    for object in objects(&server.inner().settings) {
+    let authentication = extension_authentication(pki);
+    for object in objects(&server.inner().settings).into_iter().chain([authentication]) {
         persist(server, || ensure(&local, &object)).await;
     }
     let client = Client::new(server.inner().env.clone(), Arc::new(local), "apiserver");
@@ -49,6 +50,24 @@ async fn persist<F: Future<Output = Result<(), String>>>(server: &Server, attemp
         server.inner().env.sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
+}
+
+/// What aggregated API servers read to know their callers. Upstream: clusterauthenticationtrust controller.
+fn extension_authentication(pki: &pki::ClusterPki) -> SystemObject {
+    let list = |name: &str| json!([name]).to_string();
+    let json = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
+        "data": {
+            "client-ca-file": pki.ca().certificate_pem(),
+            "requestheader-allowed-names": list("front-proxy-client"),
+            "requestheader-client-ca-file": pki.front_proxy_ca().certificate_pem(),
+            "requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
+            "requestheader-group-headers": list("X-Remote-Group"),
+            "requestheader-username-headers": list("X-Remote-User"),
+        },
+    });
+    SystemObject { path: "/api/v1/namespaces/kube-system/configmaps".to_owned(), json, keeps: &["data"] }
 }
 
 struct SystemObject {

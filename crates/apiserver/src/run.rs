@@ -123,7 +123,7 @@ impl ApiServer {
             registry.clone().follow(loaded),
             registry.clone().maintain(),
             async {
-                bootstrap::run(&server).await;
+                bootstrap::run(&server, &config.pki).await;
                 ready.send_replace(true);
             },
             pki::keep_fresh(config.env.clone(), renew_at, || {

@@ -230,6 +230,7 @@ async fn the_cluster_has_its_first_objects() {
     let fixture = Fixture::start().await;
     for path in [
         "/api/v1/namespaces/kube-system",
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
         "/api/v1/namespaces/default/services/kubernetes",
         "/api/v1/namespaces/default/endpoints/kubernetes",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
