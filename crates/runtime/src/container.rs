@@ -384,8 +384,10 @@ pub(crate) async fn update(
         blocking(move || on_thread.group(&path)?.apply(&limits).context(|| "failed to update resources".to_owned()))
             .await?;
     }
-    let mut state = container.state.lock();
-    state.resources = merged(&state.resources, &resources);
+    let resources = merged(&container.state.lock().resources, &resources);
+    record::save_resources(&daemon.container_data(&container.id), &resources)
+        .context(|| format!("record the resources of container {}", container.id))?;
+    container.state.lock().resources = resources;
     Ok(())
 }
 

@@ -12,11 +12,12 @@ use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use cri::v1::{ContainerConfig, PodSandboxConfig};
+use cri::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 
 const FORMAT: u32 = 1;
 const CONFIG: &str = "config.pb";
 const RECORD: &str = "record.json";
+const RESOURCES: &str = "resources.pb";
 
 /// What became of a sandbox.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -129,6 +130,16 @@ pub(crate) fn load<R: Record>(folder: &Path) -> io::Result<Option<(R::Config, R)
         FORMAT => Ok(Some((config, record))),
         other => Err(io::Error::other(format!("{} has format {other}, this release reads {FORMAT}", folder.display()))),
     }
+}
+
+/// Remembers resources that differ from the configuration's.
+pub(crate) fn save_resources(folder: &Path, resources: &LinuxContainerResources) -> io::Result<()> {
+    replace(&folder.join(RESOURCES), &resources.encode_to_vec())
+}
+
+/// What [`save_resources`] wrote, if anything.
+pub(crate) fn load_resources(folder: &Path) -> Option<LinuxContainerResources> {
+    LinuxContainerResources::decode(&fs::read(folder.join(RESOURCES)).ok()?[..]).ok()
 }
 
 /// The names of the folders in `folder`.

@@ -50,7 +50,12 @@ async fn load_containers(daemon: &Arc<Daemon>) -> Result<(), Error> {
             Some((Arc::new(Container::new(id.clone(), sandbox, config, record)), made))
         });
         match container {
-            Some((container, true)) => daemon.add_container(container)?,
+            Some((container, true)) => {
+                if let Some(resources) = record::load_resources(&daemon.container_data(&id)) {
+                    container.state.lock().resources = resources;
+                }
+                daemon.add_container(container)?;
+            }
             Some((container, false)) => {
                 tracing::info!(container = %id, "removing a half-made container");
                 container::unmake(daemon, &container).await?;

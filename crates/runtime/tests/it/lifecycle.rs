@@ -193,3 +193,45 @@ async fn lists_are_filtered() {
     assert_eq!(list.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [b.as_str()]);
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pods_at_once() {
+    let node = Node::start().await;
+    let mut pods = Vec::new();
+    for number in 0..10 {
+        let (mut client, config) = (node.client.clone(), node.sandbox_config(&format!("pod{number}")));
+        let env = node.env.clone();
+        pods.push(node.env.spawn(async move {
+            let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+            let sandbox = client.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+            // Some end at once, some fail, some go on; all in the same shim at the same time.
+            let kinds = [shell("ends", "exit 3"), command("fails", &["nosuch"]), command("runs", &["sleep", "1000"])];
+            let mut starts = Vec::new();
+            for config in kinds {
+                let (mut client, sandbox) = (client.clone(), sandbox.clone());
+                starts.push(env.spawn(async move {
+                    let request =
+                        CreateContainerRequest { pod_sandbox_id: sandbox, config: Some(config), sandbox_config: None };
+                    let id = client.runtime.create_container(request).await.unwrap().into_inner().container_id;
+                    let request = StartContainerRequest { container_id: id.clone() };
+                    (id, client.runtime.start_container(request).await.is_ok())
+                }));
+            }
+            let mut ids = Vec::new();
+            for (start, expect) in starts.into_iter().zip([true, false, true]) {
+                let (id, started) = start.await.unwrap();
+                assert_eq!(started, expect);
+                ids.push(id);
+            }
+            ids
+        }));
+    }
+    let mut node = node;
+    for pod in pods {
+        let ids = pod.await.unwrap();
+        assert_eq!(node.ended(&ids[0]).await.exit_code, 3);
+        assert_eq!(node.status(&ids[1]).await.reason, "StartError");
+        assert_eq!(node.status(&ids[2]).await.state(), ContainerState::ContainerRunning);
+    }
+    node.finish().await;
+}

@@ -28,6 +28,8 @@ async fn limits_are_set_updated_and_measured() {
         UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(update), ..Default::default() };
     node.client.runtime.update_container_resources(request).await.unwrap();
     assert_eq!(group.usage().unwrap().memory.limit, Some(96 << 20));
+    // Also the next daemon knows.
+    node.restart().await;
     let resources = node.status(&id).await.resources.unwrap().linux.unwrap();
     let got = (resources.memory_limit_in_bytes, resources.cpu_shares, resources.cpu_quota);
     assert_eq!(got, (96 << 20, 1024, 50_000));
