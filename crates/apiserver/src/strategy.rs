@@ -4,15 +4,43 @@
 //! `validate` or `validate_update`, `warnings`, (validating admission), `allocate`, then the commit. A strategy gets and edits
 //! [`Value`]s in the kind's storage version; it never commits anything itself.
 
+mod certificate_signing_request;
 mod config_map;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod field;
+mod horizontal_pod_autoscaler;
+mod ingress;
+mod ingress_class;
+mod job;
+mod lease;
+mod limit_range;
 mod namespace;
+mod network_policy;
+mod node;
+mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+mod pod_disruption_budget;
+mod pod_template;
+mod priority_class;
 mod rbac;
+mod replica_set;
+mod replication_controller;
+mod resource_quota;
+mod runtime_class;
+mod secret;
 pub(crate) mod service;
+mod service_account;
+mod stateful_set;
+mod storage_class;
 #[cfg(test)]
 mod tests;
+mod workload;
 
 use std::sync::Arc;
 
@@ -26,15 +54,42 @@ use crate::config::Settings;
 /// Every strategy, for a cluster with these settings. A kind without one gets [`Plain`].
 pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
     vec![
+        Box::new(certificate_signing_request::CertificateSigningRequest),
         Box::new(config_map::ConfigMap),
+        Box::new(cron_job::CronJob),
+        Box::new(daemon_set::DaemonSet),
+        Box::new(deployment::Deployment),
+        Box::new(endpoint_slice::EndpointSlice),
+        Box::new(endpoints::Endpoints),
+        Box::new(event::Event),
+        Box::new(horizontal_pod_autoscaler::HorizontalPodAutoscaler),
+        Box::new(ingress::Ingress),
+        Box::new(ingress_class::IngressClass),
+        Box::new(job::Job),
+        Box::new(lease::Lease),
+        Box::new(limit_range::LimitRange),
         Box::new(namespace::Namespace),
+        Box::new(network_policy::NetworkPolicy),
+        Box::new(node::Node),
+        Box::new(persistent_volume::PersistentVolume),
         Box::new(persistent_volume_claim::PersistentVolumeClaim),
         Box::new(pod::Pod),
+        Box::new(pod_disruption_budget::PodDisruptionBudget),
+        Box::new(pod_template::PodTemplate),
+        Box::new(priority_class::PriorityClass),
         Box::new(rbac::Rbac("clusterrolebindings")),
         Box::new(rbac::Rbac("clusterroles")),
         Box::new(rbac::Rbac("rolebindings")),
         Box::new(rbac::Rbac("roles")),
+        Box::new(replica_set::ReplicaSet),
+        Box::new(replication_controller::ReplicationController),
+        Box::new(resource_quota::ResourceQuota),
+        Box::new(runtime_class::RuntimeClass),
+        Box::new(secret::Secret),
         Box::new(service::Service::new(settings)),
+        Box::new(service_account::ServiceAccount),
+        Box::new(stateful_set::StatefulSet),
+        Box::new(storage_class::StorageClass),
     ]
 }
 

@@ -19,6 +19,7 @@ use apimachinery::{FieldError, Status, Value};
 use futures_util::future::BoxFuture;
 
 use self::addresses::Cidr;
+pub(super) use self::validation::special_ip;
 use super::field::{fill, has, int, items, items_mut, member, text};
 use super::{Context, Strategy, Together, keep};
 use crate::config::Settings;

@@ -1,5 +1,8 @@
 //! A strategy's whole way through a write, without the registry: decode, default, prepare, validate.
 
+mod others;
+mod workloads;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
