@@ -28,6 +28,9 @@ use tokio::sync::mpsc;
 
 use steps::Steps;
 
+/// Pages that are not touched cost nothing; unoptimised builds touch many.
+const STACK: usize = 16 << 20;
+
 /// The daemon's process: `oxikube daemon SETTINGS`, with progress lines on standard output and its log on standard error.
 pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
     tracing_subscriber::fmt()
@@ -35,14 +38,18 @@ pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
         .with_ansi(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("OXIKUBE_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,hickory_server=warn")),
         )
         .init();
     // No terminal's end is this process' end; fails only where it leads a session already.
     let _ = rustix::process::setsid();
     let outcome = settings.context("the daemon is started by oxikube start").and_then(|path| {
         let settings = read_settings(path.into())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_stack_size(STACK)
+            .enable_all()
+            .build()?;
         runtime.block_on(run(settings, Env::system()))
     });
     match outcome {
@@ -95,7 +102,22 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
 
     steps.run("services and DNS", start_services(&env, &settings, &clients, &mut tasks)).await?;
 
-    let _ = (&network, &pki);
+    let kubelet = steps
+        .run("node", async {
+            let kubelet = kubelet::build(kubelet_config(&env, &settings, &clients, &pki, &mut tasks)?).await?;
+            let handle = kubelet.handle();
+            tasks.push(guard(&env, async move {
+                if let Err(error) = kubelet.run(std::future::pending()).await {
+                    tracing::error!("the kubelet ended: {error}");
+                }
+            }));
+            steps::node_is_ready(&clients.admin, &settings.node_name).await?;
+            handle.reported().await;
+            Ok(handle)
+        })
+        .await?;
+    steps.run("DNS from a pod", dns_check::answers(&env, &settings, network.clone())).await?;
+
     let daemon = control::Control::new(&env, settings.clone(), clients.admin.clone(), images, stop_tx);
     let listener = cluster::control::bind(&settings.control_socket()).context("listening for commands")?;
     tasks.push(guard(&env, cluster::control::serve(listener, Arc::new(daemon), env.clone())));
@@ -109,6 +131,7 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
     };
     if let Some(stop) = stop {
         let outcome = async {
+            kubelet.stop_all(crate::cleanup::GRACE).await?;
             containers.stop_all(crate::cleanup::GRACE).await?;
             containers.remove_all().await?;
             // No component may put back what is removed now.
@@ -249,6 +272,44 @@ async fn start_services(env: &Env, settings: &Settings, clients: &Clients, tasks
     .await?;
     tasks.push(guard(env, dns.run()));
     Ok(())
+}
+
+/// The node agent, which serves logs and exec with a certificate of the cluster's authority.
+fn kubelet_config(
+    env: &Env,
+    settings: &Settings,
+    clients: &Clients,
+    pki: &Arc<ClusterPki>,
+    tasks: &mut Vec<TaskGuard>,
+) -> Result<kubelet::Config> {
+    let spec = CertificateSpec::server(
+        &format!("system:node:{}", settings.node_name),
+        &[&settings.node_name],
+        &[settings.node_ip],
+    );
+    let serving = pki.certificate("kubelet", &spec)?;
+    let certificate = streams::ServerCertificate::new(serving.chain()?, serving.private_key()?)?;
+    let (fresh, authority) = (certificate.clone(), pki.clone());
+    tasks.push(guard(
+        env,
+        pki::keep_fresh(env.clone(), serving.renew_at(), move || {
+            let leaf = authority.certificate("kubelet", &spec)?;
+            fresh.swap(leaf.chain()?, leaf.private_key()?)?;
+            anyhow::Ok(leaf.renew_at())
+        }),
+    ));
+    let mut config = kubelet::Config::new(
+        env.clone(),
+        clients.kubelet.clone(),
+        settings.scope(),
+        &settings.node_name,
+        vec![settings.node_ip],
+        certificate,
+        pki.ca().certificate_pem(),
+    );
+    config.listen.set_port(settings.kubelet_port);
+    config.cluster_dns = vec![settings.dns_ip()];
+    Ok(config)
 }
 
 /// Puts this process, and with it every shim that it starts, into a control group of its own.

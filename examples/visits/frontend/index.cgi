@@ -11,7 +11,7 @@ answer=$({
     [ -z "$REDIS_PASSWORD" ] || command AUTH "$REDIS_PASSWORD"
     command INCR visits
     command QUIT
-} | nc -w 3 "${REDIS_HOST:-redis}" "${REDIS_PORT:-6379}" 2>&1)
+} | nc -w 3 "${REDIS_HOST:-redis}" "${VISITS_REDIS_PORT:-6379}" 2>&1)
 visits=$(printf '%s\n' "$answer" | tr -d '\r' | sed -n 's/^:\([0-9]*\)$/\1/p')
 
 if [ -z "$visits" ]; then
