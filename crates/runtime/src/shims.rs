@@ -59,18 +59,18 @@ impl Drop for Shim {
 pub(crate) struct Program {
     command: Vec<OsString>,
     /// Keeps the sealed copy open that `command` may name.
-    _sealed: Option<File>,
+    sealed: Option<File>,
 }
 
 impl Program {
     /// `command`, or this program itself with the argument `shim`, from a file nobody can overwrite.
     pub(crate) fn new(command: Option<Vec<OsString>>) -> io::Result<Program> {
         if let Some(command) = command {
-            return Ok(Program { command, _sealed: None });
+            return Ok(Program { command, sealed: None });
         }
         let sealed = linux::mount::own_program_sealed()?;
         let path = format!("/proc/self/fd/{}", sealed.as_raw_fd());
-        Ok(Program { command: vec![path.into(), "shim".into()], _sealed: Some(sealed) })
+        Ok(Program { command: vec![path.into(), "shim".into()], sealed: Some(sealed) })
     }
 
     /// Starts a shim that listens in `folder`. It need not have begun to: connections wait for it.
@@ -80,6 +80,10 @@ impl Program {
         let log = OpenOptions::new().create(true).append(true).open(folder.join("shim.log")).context(failed)?;
         let (program, args) = self.command.split_first().ok_or_else(|| Error::Invalid("empty shim command".into()))?;
         let mut command = Command::new(program);
+        if self.sealed.is_some() {
+            // As people know it, not as the descriptor it is started from.
+            command.arg0("oxikube");
+        }
         command.args(args).env_clear().current_dir("/").stdin(listener).stderr(log).stdout(Stdio::null());
         // A dropped child goes on; tokio reaps it should it end while this daemon lives.
         drop(command.spawn().context(failed)?);

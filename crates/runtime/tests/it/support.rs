@@ -114,6 +114,14 @@ impl Node {
         let folder = self.folder.take().unwrap();
         let left = self.leftovers(folder.path());
         assert!(left.is_empty(), "left behind: {left:#?}");
+        // Shims answer before they end.
+        for _ in 0..DEADLINE.as_millis() / 5 {
+            if processes(folder.path()).is_empty() {
+                return;
+            }
+            self.env.sleep(Duration::from_millis(5)).await;
+        }
+        panic!("left running: {:?}", processes(folder.path()));
     }
 
     fn leftovers(&self, folder: &Path) -> Vec<String> {
@@ -286,6 +294,12 @@ impl Drop for Node {
         }
         let _ = linux::mount::unmount_below(folder.path());
     }
+}
+
+/// The processes that write to files below `folder`: shims, by their standard error.
+fn processes(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    all.filter(|process| fs::read_link(process.join("fd/2")).is_ok_and(|file| file.starts_with(folder))).collect()
 }
 
 /// A line of a container's log.
