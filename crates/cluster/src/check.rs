@@ -38,10 +38,10 @@ impl Requirement {
 }
 
 /// `oxikube check`: every requirement with ok or missing; fails if one is missing.
-pub(crate) fn run(args: &Args, hooks: &Hooks) -> Result<ExitCode> {
+pub(crate) async fn run(args: &Args, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
     let settings = match Settings::find(args)? {
         Some(settings) => settings,
-        None => crate::start::new_settings(args, &Default::default())?,
+        None => crate::start::new_settings(args, &Default::default(), env).await?,
     };
     let all = requirements(&settings, hooks);
     let width = all.iter().map(|requirement| requirement.name.len()).max().unwrap_or(0);

@@ -30,8 +30,8 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
     }
     let first = existing.is_none();
     let settings = match existing {
-        Some(settings) => resume(settings, args, start)?,
-        None => new_settings(args, start)?,
+        Some(settings) => resume(settings, args, start, env).await?,
+        None => new_settings(args, start, env).await?,
     };
     kubeconfig::check(&settings)?;
     check::must_meet(&settings, hooks)?;
@@ -55,14 +55,22 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
 }
 
 /// Settings for a cluster that isn't there yet.
-pub(crate) fn new_settings(args: &Args, start: &Start) -> Result<Settings> {
-    let node = NodeAddress { ip: start.node_ip.unwrap_or_else(node_ip), name: host_name()? };
+pub(crate) async fn new_settings(args: &Args, start: &Start, env: &env::Env) -> Result<Settings> {
+    let ip = match start.node_ip {
+        Some(ip) => ip,
+        None => node_ip(env).await?,
+    };
+    let node = NodeAddress { ip, name: host_name()? };
     Settings::choose(args, start, node, kubeconfig::paths(args)?)
 }
 
 /// An existing cluster keeps its settings, but for what the machine or the command changed.
-fn resume(mut settings: Settings, args: &Args, start: &Start) -> Result<Settings> {
-    settings.node_ip = start.node_ip.unwrap_or_else(node_ip);
+async fn resume(mut settings: Settings, args: &Args, start: &Start, env: &env::Env) -> Result<Settings> {
+    settings.node_ip = match start.node_ip {
+        Some(ip) => ip,
+        None if settings.node_ip == LONELY_NODE_IP || is_here(settings.node_ip) => settings.node_ip,
+        None => node_ip(env).await?,
+    };
     if let Some(name) = start.node_name.as_ref().filter(|name| **name != settings.node_name) {
         bail!("the node of cluster {} is called {}, and can't become {name}", settings.name, settings.node_name);
     }
@@ -125,33 +133,31 @@ async fn roll_back(settings: &Settings, first: bool, env: &env::Env, hooks: &Hoo
     Ok(())
 }
 
-/// The source address of the default route, else that of any way out, else [`LONELY_NODE_IP`]. Sends nothing.
-fn node_ip() -> IpAddr {
+/// The source address of the default route, else an address of the machine that no cluster made, else [`LONELY_NODE_IP`]. Sends nothing.
+async fn node_ip(env: &env::Env) -> Result<IpAddr> {
     let probe = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         // TEST-NET-1: nobody's address, reached by the default route.
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
         Ok(socket.local_addr()?.ip())
     };
-    let found = probe().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
-    found.or_else(any_address).unwrap_or(LONELY_NODE_IP.into())
+    if let Some(ip) = probe().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()) {
+        return Ok(ip);
+    }
+    let (netlink, driver) = linux::netlink::Netlink::open().context("looking for the machine's addresses")?;
+    let driver = env.spawn(driver);
+    let links = netlink.links().await.context("looking for the machine's addresses")?;
+    let addresses = netlink.addresses().await.context("looking for the machine's addresses")?;
+    driver.abort();
+    let own = |link: u32| links.iter().any(|l| l.index == link && !linux::Scope::is_link_of_any(&l.name));
+    let mut found =
+        addresses.iter().filter(|address| address.global && address.net.addr().is_ipv4() && own(address.link));
+    Ok(found.next().map_or(LONELY_NODE_IP.into(), |address| address.net.addr()))
 }
 
-/// A machine without a default route: the address of one of its own links, as the kernel's local table has it.
-fn any_address() -> Option<IpAddr> {
-    let trie = fs::read_to_string("/proc/net/fib_trie").ok()?;
-    let mut last = None;
-    let locals = trie.lines().filter_map(|line| {
-        let text = line.trim().trim_start_matches(['|', '+', '-', ' ']);
-        match text.strip_prefix("/32 host LOCAL") {
-            Some(_) => last.take(),
-            None => {
-                last = text.parse::<Ipv4Addr>().ok().or(last);
-                None
-            }
-        }
-    });
-    locals.filter(|ip| !ip.is_loopback()).map(IpAddr::V4).next()
+/// Whether the machine still has the address.
+fn is_here(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 fn host_name() -> Result<String> {

@@ -51,6 +51,12 @@ impl Scope {
         &self.tag
     }
 
+    /// Whether a link's name is one that some scope would give.
+    pub fn is_link_of_any(name: &str) -> bool {
+        let tag = name.strip_prefix("ox").and_then(|rest| rest.get(..4));
+        tag.is_some_and(|tag| tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
     /// An nftables table's name.
     pub fn table(&self, purpose: &str) -> String {
         format!("oxikube-{}-{purpose}", self.name)
@@ -80,5 +86,6 @@ mod tests {
         assert_ne!(a.mark(), b.mark());
         assert_ne!(a.cgroup("x"), b.cgroup("x"));
         assert_eq!(a.link("0123456789abcdef").len(), 15);
+        assert!(Scope::is_link_of_any(&a.link("v1")) && !Scope::is_link_of_any("oxide0"));
     }
 }
