@@ -79,6 +79,16 @@ pub fn become_subreaper() -> io::Result<()> {
     }
 }
 
+/// Gives this process, and those it starts, a keyring apart from whoever started it.
+pub fn join_new_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: no name is given, so a new, nameless keyring is made.
+    match unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Makes `/proc/self` of this process inaccessible to processes without `CAP_SYS_PTRACE` until it executes another program.
 pub fn hide_from_ptrace() -> io::Result<()> {
     // SAFETY: sets a flag of this process.

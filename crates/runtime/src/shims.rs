@@ -84,7 +84,8 @@ impl Program {
             // As people know it, not as the descriptor it is started from.
             command.arg0("oxikube");
         }
-        command.args(args).env_clear().current_dir("/").stdin(listener).stderr(log).stdout(Stdio::null());
+        // The folder is for people who look at processes; the shim has no use for it.
+        command.args(args).arg(folder).env_clear().current_dir("/").stdin(listener).stderr(log).stdout(Stdio::null());
         // A dropped child goes on; tokio reaps it should it end while this daemon lives.
         drop(command.spawn().context(failed)?);
         Ok(())

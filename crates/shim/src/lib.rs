@@ -51,6 +51,9 @@ fn prepare() -> io::Result<OwnedFd> {
     let _ = nix::unistd::setsid();
     std::env::set_current_dir("/")?;
     linux::process::become_subreaper()?;
+    // What containers inherit is not the daemon's: neither its keys (a kernel may have none) nor its umask.
+    let _ = linux::process::join_new_keyring();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Killing a shim to free memory would free next to none; best effort, as containers are set apart again.
     let _ = linux::process::set_oom_score_adj(-998);
     Ok(listener)

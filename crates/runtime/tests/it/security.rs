@@ -15,8 +15,9 @@ fn field<'a>(text: &'a str, name: &str) -> &'a str {
 async fn users_groups_and_capabilities() {
     let mut node = Node::start().await;
     let sandbox = node.sandbox("users").await;
-    let script = "id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs|SigBlk|SigIgn)' /proc/self/status; echo $HOME";
+    let script = "id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs|SigBlk|SigIgn|Umask)' /proc/self/status; echo $HOME";
     let (text, _) = node.output(&sandbox, shell("root", script)).await;
+    assert_eq!(field(&text, "Umask"), "0022");
     assert!(text.starts_with("0\n0\n0\n"), "{text}");
     assert_eq!((field(&text, "CapBnd"), field(&text, "CapEff")), ("00000000a80425fb", "00000000a80425fb"));
     assert_eq!((field(&text, "CapInh"), field(&text, "NoNewPrivs")), ("0000000000000000", "0"));
