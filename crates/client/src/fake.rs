@@ -316,7 +316,14 @@ impl Follow {
         stream::unfold(self, move |mut follow| async move {
             loop {
                 let visible = follow.server.0.held.lock().get(&follow.target.plural).copied().unwrap_or(u64::MAX);
-                let events = follow.server.0.world.lock().history(&follow.target.resource(), follow.from);
+                let events = {
+                    let world = follow.server.0.world.lock();
+                    if !world.covers(follow.from) {
+                        // What was forgotten is not passed over in silence.
+                        return None;
+                    }
+                    world.history(&follow.target.resource(), follow.from)
+                };
                 let mut found = Vec::new();
                 for (revision, before, event) in events.into_iter().filter(|(revision, ..)| *revision <= visible) {
                     follow.from = revision;
