@@ -4,7 +4,6 @@ pub(crate) mod pack;
 mod trigger;
 pub(crate) mod write;
 
-
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources,

@@ -2,7 +2,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-fn deployment(replicas: i64, strategy: &str, image: &str) -> String {
+pub(super) fn deployment(replicas: i64, strategy: &str, image: &str) -> String {
     format!(
         r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"web","namespace":"ns","generation":1,"annotations":{{"note":"x"}}}},
         "spec":{{"replicas":{replicas},"revisionHistoryLimit":2,"progressDeadlineSeconds":600,"selector":{{"matchLabels":{{"app":"web"}}}},
@@ -10,11 +10,12 @@ fn deployment(replicas: i64, strategy: &str, image: &str) -> String {
     )
 }
 
-const ROLLING: &str = r#"{"type":"RollingUpdate","rollingUpdate":{"maxSurge":"25%","maxUnavailable":"25%"}}"#;
+pub(super) const ROLLING: &str =
+    r#"{"type":"RollingUpdate","rollingUpdate":{"maxSurge":"25%","maxUnavailable":"25%"}}"#;
 const RECREATE: &str = r#"{"type":"Recreate"}"#;
 
 impl Cluster {
-    fn edit_deployment(&self, edit: impl FnOnce(&mut Value)) {
+    pub(super) fn edit_deployment(&self, edit: impl FnOnce(&mut Value)) {
         self.server.edit(&resources::DEPLOYMENTS, &key("web"), |value| {
             edit(value);
             let generation = value.i64_at(&["metadata", "generation"]).unwrap();
@@ -22,19 +23,19 @@ impl Cluster {
         });
     }
 
-    fn set_image(&self, image: &str) {
+    pub(super) fn set_image(&self, image: &str) {
         self.edit_deployment(|value| {
             let containers = format!(r#"[{{"name":"c","image":"{image}"}}]"#);
             value.set(&["spec", "template", "spec", "containers"], Value::parse(containers.as_bytes()).unwrap());
         });
     }
 
-    fn complete(&self) -> bool {
+    pub(super) fn complete(&self) -> bool {
         let web = self.value(&resources::DEPLOYMENTS, "web");
         let wanted = web.i64_at(&["spec", "replicas"]);
         let counts = ["replicas", "updatedReplicas", "availableReplicas", "readyReplicas"];
         web.i64_at(&["status", "observedGeneration"]) == web.i64_at(&["metadata", "generation"])
-            && counts.iter().all(|name| web.i64_at(&["status", name]) == wanted)
+            && counts.iter().all(|name| web.i64_at(&["status", name]).unwrap_or_default() == wanted.unwrap_or_default())
     }
 
     fn condition(&self, r#type: &str) -> (String, String) {
@@ -46,7 +47,7 @@ impl Cluster {
     }
 
     /// The sizes of the Deployment's sets by revision.
-    fn sizes(&self) -> Vec<(String, i64)> {
+    pub(super) fn sizes(&self) -> Vec<(String, i64)> {
         let mut sizes: Vec<_> = self
             .owned(&resources::REPLICA_SETS, "web")
             .iter()

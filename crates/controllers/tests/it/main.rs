@@ -1,5 +1,6 @@
 //! The controllers against a server in memory, with a kubelet that only says what a kubelet would.
 
+mod chaos;
 mod deployment;
 mod endpoints;
 mod garbage;
@@ -134,6 +135,8 @@ impl Kubelet {
                 Event::Added(pod) | Event::Modified { new: pod, .. } if pod.is_deleting() => {
                     server.remove(&resources::PODS, pod.key());
                 }
+                // Somebody who lost sight of the node says otherwise.
+                Event::Modified { new, .. } if is_good(new) && !is_ready(new) => set_ready(&server, new.key(), true),
                 _ => {}
             }
         });
@@ -141,11 +144,25 @@ impl Kubelet {
     }
 }
 
+fn is_good(pod: &Object) -> bool {
+    let value = pod.to_value();
+    value.str_at(&["status", "podIP"]).is_some()
+        && value.items_at(&["spec", "containers"]).iter().all(|c| c.str_at(&["image"]) != Some("bad"))
+}
+
+fn is_ready(pod: &Object) -> bool {
+    let value = pod.to_value();
+    value
+        .items_at(&["status", "conditions"])
+        .iter()
+        .any(|condition| condition.str_at(&["type"]) == Some("Ready") && condition.str_at(&["status"]) == Some("True"))
+}
+
 fn run_pod(server: &FakeServer, key: &ObjectKey, ip: &str) {
     let now = format!("{:.0}", server.client().env().now());
     server.edit(&resources::PODS, key, |pod| {
-        let image = pod.items_at(&["spec", "containers"]).first().and_then(|c| c.str_at(&["image"]).map(str::to_owned));
-        let ready = if image.as_deref() == Some("bad") { "False" } else { "True" };
+        let bad = pod.items_at(&["spec", "containers"]).iter().any(|c| c.str_at(&["image"]) == Some("bad"));
+        let ready = if bad { "False" } else { "True" };
         pod.set(&["spec", "nodeName"], "n1");
         pod.set(&["status", "phase"], "Running");
         pod.set(&["status", "podIP"], ip);
