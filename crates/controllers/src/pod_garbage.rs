@@ -63,6 +63,9 @@ impl PodGarbage {
         }
         if ctx.client().find(&resources::NODES, &node_key).await?.is_none() {
             self.force_delete(ctx, &pod, "PodGC: node no longer exists").await?;
+            if self.pods.by_index(NODE_INDEX, &node).len() <= 1 {
+                self.missing.lock().remove(&node);
+            }
         }
         Ok(Requeue::No)
     }

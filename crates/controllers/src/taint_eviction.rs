@@ -22,8 +22,8 @@ pub(crate) struct TaintEviction {
     nodes: Informer,
     pods: Informer,
     events: EventRecorder,
-    /// Since when each pod (by uid) is to leave later.
-    waiting: Mutex<BTreeMap<String, Timestamp>>,
+    /// Which pods are to leave later: uid, and since when that is known.
+    waiting: Mutex<BTreeMap<ObjectKey, (String, Timestamp)>>,
 }
 
 impl TaintEviction {
@@ -39,14 +39,17 @@ impl TaintEviction {
     }
 
     async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else { return Ok(Requeue::No) };
+        let Some(object) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else {
+            self.waiting.lock().remove(key);
+            return Ok(Requeue::No);
+        };
         let node = node_of(&object).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
         let taints = node.map(|node| no_execute(&node)).unwrap_or_default();
         let stay = if taints.is_empty() { Stay::Forever } else { stay(&taints, &object.view::<Pod>()?) };
         let now = ctx.env().now();
         let due = match stay {
             Stay::Forever => {
-                if self.waiting.lock().remove(object.uid()).is_some() {
+                if self.waiting.lock().remove(key).is_some() {
                     let message = format!("Cancelling deletion of Pod {key}");
                     self.events.normal(&object, "TaintManagerEviction", message);
                 }
@@ -54,8 +57,12 @@ impl TaintEviction {
             }
             Stay::Not => now,
             Stay::For(duration) => {
-                let since = *self.waiting.lock().entry(object.uid().to_owned()).or_insert(now);
-                since.checked_add(duration).unwrap_or(Timestamp::MAX)
+                let mut waiting = self.waiting.lock();
+                let known = waiting.entry(key.clone()).or_insert_with(|| (object.uid().to_owned(), now));
+                if known.0 != object.uid() {
+                    *known = (object.uid().to_owned(), now);
+                }
+                known.1.checked_add(duration).unwrap_or(Timestamp::MAX)
             }
         };
         if due > now {
@@ -63,7 +70,7 @@ impl TaintEviction {
             return Ok(Requeue::After(left));
         }
         self.evict(ctx, &object).await?;
-        self.waiting.lock().remove(object.uid());
+        self.waiting.lock().remove(key);
         Ok(Requeue::No)
     }
 
@@ -151,7 +158,6 @@ impl Controller for TaintEviction {
             Event::Modified { old, new } if node_of(old) == node_of(new) && tolerations(old) == tolerations(new) => {
                 Vec::new()
             }
-            Event::Deleted(_) => Vec::new(),
             event => vec![event.object().key().clone()],
         };
         let pods = self.pods.clone();
