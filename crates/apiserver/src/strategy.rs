@@ -234,6 +234,8 @@ pub trait Objects: Send + Sync {
 pub struct Together {
     pub compares: Vec<store::Compare>,
     pub ops: Vec<store::Op>,
+    /// Kept until the write is done: writers that would compare the same key queue up instead of failing each other.
+    pub turn: Option<Arc<tokio::sync::OwnedMutexGuard<()>>>,
 }
 
 /// The strategy of kinds that have none of their own.

@@ -103,8 +103,7 @@ fn check_schedule(schedule: &str) -> Result<(), String> {
     }
     let parts: Vec<&str> = schedule.split_whitespace().collect();
     if parts.len() != FIELDS.len() {
-        let found = parts.iter().map(|part| format!("{part}")).collect::<Vec<_>>().join(" ");
-        return Err(format!("expected exactly 5 fields, found {}: [{found}]", parts.len()));
+        return Err(format!("expected exactly 5 fields, found {}: [{}]", parts.len(), parts.join(" ")));
     }
     parts
         .iter()

@@ -2,7 +2,7 @@
 
 use apimachinery::{FieldError, Quantity, Value};
 
-use super::field::{Errors, Path, Report, entries, has, items, items_mut, text};
+use super::field::{Errors, Path, Report, entries, has, items_mut, text};
 use super::{Context, Strategy, pod};
 
 pub(super) struct LimitRange;

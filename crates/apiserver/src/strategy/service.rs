@@ -13,10 +13,12 @@ mod tests;
 mod validation;
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use apimachinery::validation::NameFormat;
 use apimachinery::{FieldError, Status, Value};
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use self::addresses::Cidr;
 pub(super) use self::validation::special_ip;
@@ -29,13 +31,15 @@ const CLIENT_IP_SECONDS: i64 = 10800;
 pub(super) struct Service {
     cidrs: Vec<Cidr>,
     node_ports: RangeInclusive<u16>,
+    /// Held by who is about to write the bitmap of node ports.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Service {
     /// Ranges that cannot be read are left out; the server refuses them at its start.
     pub(super) fn new(settings: &Settings) -> Service {
         let cidrs = settings.service_cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect();
-        Service { cidrs, node_ports: settings.node_ports.clone() }
+        Service { cidrs, node_ports: settings.node_ports.clone(), turn: Default::default() }
     }
 }
 

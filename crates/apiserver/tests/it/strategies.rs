@@ -26,7 +26,7 @@ async fn addresses(fixture: &Fixture) -> BTreeSet<String> {
 async fn services_made_at_once_share_nothing() {
     let fixture = Fixture::start().await;
     assert_eq!(addresses(&fixture).await, ["10.96.0.1".to_owned()].into(), "the address of the kubernetes Service");
-    let names: Vec<String> = (0..24).map(|i| format!("s{i}")).collect();
+    let names: Vec<String> = (0..100).map(|i| format!("s{i}")).collect();
     let made = join_all(names.iter().map(|name| {
         let fixture = &fixture;
         async move { fixture.ok("POST", SERVICES, &service(name, "NodePort")).await }
@@ -35,8 +35,8 @@ async fn services_made_at_once_share_nothing() {
     let of = |key: fn(&Value) -> String| -> BTreeSet<String> { made.iter().map(key).collect() };
     let ips = of(|service| service["spec"]["clusterIP"].as_str().unwrap().to_owned());
     let ports = of(|service| service["spec"]["ports"][0]["nodePort"].to_string());
-    assert_eq!((ips.len(), ports.len()), (24, 24));
-    assert_eq!(addresses(&fixture).await.len(), 25);
+    assert_eq!((ips.len(), ports.len()), (100, 100));
+    assert_eq!(addresses(&fixture).await.len(), 101);
 
     let first = &made[0]["spec"];
     let taken = json!({ "metadata": { "name": "x" }, "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": first["ports"][0]["nodePort"] }] } });
@@ -47,7 +47,7 @@ async fn services_made_at_once_share_nothing() {
     // A dry run is answered with an address and takes none.
     let dry = fixture.ok("POST", &format!("{SERVICES}?dryRun=All"), &service("dry", "NodePort")).await;
     assert!(dry["spec"]["clusterIP"].is_string() && dry["spec"]["ports"][0]["nodePort"].is_number(), "{dry}");
-    assert_eq!(addresses(&fixture).await.len(), 25);
+    assert_eq!(addresses(&fixture).await.len(), 101);
 
     // What goes is free again, and what a new type has no use for.
     fixture.ok("PATCH", &format!("{SERVICES}/s1"), r#"{"spec":{"type":"ExternalName","externalName":"a.b"}}"#).await;

@@ -2,7 +2,7 @@
 
 use apimachinery::{Quantity, Value};
 
-use super::super::field::{entries, fill, fill_absent, flag, has, items, items_mut, text};
+use super::super::field::{entries, fill, fill_absent, flag, items, items_mut, text};
 use super::resources::{aggregate_requests, is_hugepages, is_pod_level};
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];

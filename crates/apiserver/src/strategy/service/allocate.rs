@@ -1,5 +1,7 @@
 //! Takes and gives back the addresses and ports of a Service. Upstream: registry/core/service/storage alloc.go.
 
+use std::sync::Arc;
+
 use apimachinery::{FieldError, GroupKind, Status, Value};
 use tracing::warn;
 
@@ -155,6 +157,9 @@ impl Service {
         let exposed = matches!(text(spec, "type"), "NodePort" | "LoadBalancer");
         if !exposed && before.is_empty() {
             return Ok(());
+        }
+        if !ctx.dry_run {
+            together.turn = Some(Arc::new(self.turn.clone().lock_owned().await));
         }
         let mut ports = NodePorts::read(ctx.store, &self.node_ports).await.map_err(store_failure)?;
         if exposed {
