@@ -19,28 +19,32 @@ use crate::identity::UserInfo;
 use crate::local::Local;
 use crate::server::Server;
 
+const NAMESPACES: &str = "/api/v1/namespaces";
+
 /// How the server calls itself.
 pub(crate) fn own_user() -> UserInfo {
     UserInfo::authenticated("system:apiserver", &["system:masters"])
 }
 
 /// How many roles and bindings are looked at one after another; the rest goes beside.
-const CHUNK: usize = 12;
+const CHUNK: usize = 8;
 
-/// Makes what is missing; tries until it is there.
+/// Makes what is missing, the namespaces first; tries until it is there.
 pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     let local = Local::new(server.clone(), own_user());
-    let authentication = extension_authentication(pki);
-    for object in objects(&server.inner().settings).into_iter().chain([authentication]) {
-        persist(server, || ensure(&local, &object)).await;
-    }
-    let client = Client::new(server.inner().env.clone(), Arc::new(local), "apiserver");
+    let (namespaces, mut objects): (Vec<SystemObject>, Vec<SystemObject>) =
+        objects(&server.inner().settings).into_iter().partition(|object| object.path == NAMESPACES);
+    objects.push(extension_authentication(pki));
+    future::join_all(namespaces.iter().map(|object| persist(server, || ensure(&local, object)))).await;
+
+    let client = Client::new(server.inner().env.clone(), Arc::new(local.clone()), "apiserver");
     let wanted: Vec<Wanted> = policy::priority_classes().into_iter().chain(policy::rbac()).collect();
-    let chunks = wanted.chunks(CHUNK).map(|chunk| {
+    let policies = wanted.chunks(CHUNK).map(|chunk| {
         let client = &client;
         persist(server, move || async move { policy::ensure(client, chunk).await.map_err(|error| error.to_string()) })
     });
-    future::join_all(chunks).await;
+    let others = objects.iter().map(|object| persist(server, || ensure(&local, object)));
+    future::join(future::join_all(policies), future::join_all(others)).await;
 }
 
 async fn persist<F: Future<Output = Result<(), String>>>(server: &Server, attempt: impl Fn() -> F) {
@@ -84,7 +88,7 @@ fn objects(settings: &Settings) -> Vec<SystemObject> {
     };
     for name in ["kube-system", "kube-public", "kube-node-lease", "default"] {
         let json = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-        add("/api/v1/namespaces", json, &[]);
+        add(NAMESPACES, json, &[]);
     }
     let addresses: Vec<String> = settings.service_cidrs.iter().filter_map(|cidr| first_address(cidr)).collect();
     if let Some(address) = addresses.first() {

@@ -1,6 +1,5 @@
 //! Streams to a node: a kubelet of our own stands at the other end.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,7 +53,7 @@ async fn node(fixture: &Fixture) -> tokio::task::JoinHandle<()> {
     let task = fixture.env.spawn(async move {
         let service = move |request| {
             let env = env.clone();
-            async move { Ok::<_, Infallible>(kubelet(env, request).await).unwrap_or_else(|never| match never {}) }
+            async move { kubelet(env, request).await }
         };
         server.run(listener, service, std::future::pending()).await.unwrap();
     });
