@@ -123,13 +123,39 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers commands until dropped.
-pub async fn serve(listener: UnixListener, daemon: Arc<dyn Daemon>, env: env::Env) {
+/// The commands that are being answered. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct InFlight(Arc<tokio::sync::watch::Sender<usize>>);
+
+impl InFlight {
+    fn begin(&self) -> Answering {
+        self.0.send_modify(|n| *n += 1);
+        Answering(self.clone())
+    }
+
+    /// Waits until every answer is written: a daemon that ends before leaves its asker without one.
+    pub async fn written(&self) {
+        let _ = self.0.subscribe().wait_for(|n| *n == 0).await;
+    }
+}
+
+/// One command, until its answer is written.
+struct Answering(InFlight);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|n| *n -= 1);
+    }
+}
+
+/// Answers commands until dropped; what is in flight then goes on.
+pub async fn serve(listener: UnixListener, daemon: Arc<dyn Daemon>, env: env::Env, in_flight: InFlight) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let daemon = daemon.clone();
+                let (daemon, answering) = (daemon.clone(), in_flight.begin());
                 env.spawn(async move {
+                    let _answering = answering;
                     if let Err(error) = serve_one(stream, daemon).await {
                         tracing::debug!("control connection: {error}");
                     }
@@ -206,7 +232,7 @@ mod tests {
         let socket = folder.path().join("control.sock");
         assert_eq!(ask(&socket, Ask::Stop).await.unwrap(), None);
         let env = env::Env::system();
-        let server = env.spawn(serve(bind(&socket).unwrap(), Arc::new(Fake), env.clone()));
+        let server = env.spawn(serve(bind(&socket).unwrap(), Arc::new(Fake), env.clone(), InFlight::default()));
         assert_eq!(ask(&socket, Ask::Stop).await.unwrap(), Some(Answer::Stopped));
         assert_eq!(ask(&socket, Ask::Status).await.unwrap(), Some(Answer::Status(Box::default())));
         assert!(ask(&socket, Ask::ImageList).await.unwrap_err().to_string().contains("ImageList"));

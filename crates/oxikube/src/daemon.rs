@@ -12,11 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, UserInfo};
 use client::{Client, TaskGuard};
 use cluster::Settings;
+use cluster::control::InFlight;
 use cluster::progress::{Progress, report};
 use env::Env;
 use ipnet::IpNet;
@@ -27,6 +29,9 @@ use runtime::network::{EmbeddedConfig, EmbeddedNetwork, PodNetwork};
 use tokio::sync::mpsc;
 
 use steps::Steps;
+
+/// How long a command may take to read its answer when the daemon ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Pages that are not touched cost nothing; unoptimised builds touch many.
 const STACK: usize = 16 << 20;
@@ -119,8 +124,9 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
     steps.run("DNS from a pod", dns_check::answers(&env, &settings, network.clone())).await?;
 
     let daemon = control::Control::new(&env, settings.clone(), clients.admin.clone(), images, stop_tx);
+    let in_flight = InFlight::default();
     let listener = cluster::control::bind(&settings.control_socket()).context("listening for commands")?;
-    tasks.push(guard(&env, cluster::control::serve(listener, Arc::new(daemon), env.clone())));
+    tasks.push(guard(&env, cluster::control::serve(listener, Arc::new(daemon), env.clone(), in_flight.clone())));
     report(&Progress::Ready);
     steps::detach()?;
 
@@ -138,7 +144,8 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
             drop(std::mem::take(&mut tasks));
             crate::cleanup::remove_network(&env, &settings).await
         };
-        stop.answer(outcome.await).await;
+        stop.answer(outcome.await);
+        env.timeout(LAST_WORDS, in_flight.written()).await;
     }
     Ok(())
 }

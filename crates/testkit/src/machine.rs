@@ -149,13 +149,19 @@ impl Machine {
     /// Waits until `condition` gives a value; panics with `what` after `limit`.
     #[track_caller]
     pub fn eventually<T>(&self, what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+        self.eventually_or(what, limit, || condition().ok_or_else(String::new))
+    }
+
+    /// Waits until `condition` succeeds; panics with `what` and its last error after `limit`.
+    #[track_caller]
+    pub fn eventually_or<T>(&self, what: &str, limit: Duration, mut condition: impl FnMut() -> Result<T, String>) -> T {
         let env = env::Env::system();
         let deadline = env.monotonic() + limit;
         loop {
-            if let Some(value) = condition() {
-                return value;
+            match condition() {
+                Ok(value) => return value,
+                Err(error) => assert!(env.monotonic() < deadline, "{what}: not within {limit:?}: {error}"),
             }
-            assert!(env.monotonic() < deadline, "{what}: not within {limit:?}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -163,16 +169,16 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.data_dir().join("log/daemon.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the daemon's log ends with\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
         if Path::new("/run/oxikube").join(&self.name).exists() {
             let said = self.oxikube("delete --yes");
             if said.code != Some(0) {
                 eprintln!("deleting cluster {}: {}{}", self.name, said.out, said.err);
             }
-        }
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.data_dir().join("log/daemon.log")).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("--- the daemon's log ends with\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
 }
