@@ -122,6 +122,11 @@ impl Registry {
         *self.through.borrow()
     }
 
+    /// Whether something that was written is not yet in the caches.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.through() < self.store.revision()
+    }
+
     /// Follows [`Registry::through`].
     pub(crate) fn progress(&self) -> tokio::sync::watch::Receiver<u64> {
         self.through.subscribe()

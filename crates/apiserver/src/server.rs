@@ -149,22 +149,42 @@ impl Server {
         answer.with(HeaderName::from_static("audit-id"), &audit_id)
     }
 
+    /// The user of the request, who may send it. Before anybody is refused, every acknowledged write is taken into account.
+    async fn admitted(
+        &self,
+        credentials: &Credentials,
+        headers: &HeaderMap,
+        info: &RequestInfo,
+        query: &Query,
+    ) -> Result<UserInfo, Status> {
+        let access = &self.0.access;
+        let decide = || {
+            let user = access.identify(credentials, headers)?;
+            access.authorize(&user, info, query)?;
+            Ok(user)
+        };
+        match decide() {
+            Err(_) if self.0.registry.is_behind() => {
+                self.0.registry.fresh().await?;
+                decide()
+            }
+            decided => decided,
+        }
+    }
+
     async fn served(&self, inbound: Inbound) -> Answer {
         let (info, query) = RequestInfo::parse(&inbound.method, &inbound.target);
-        let user = match self.0.access.identify(&inbound.credentials, &inbound.headers) {
+        let Inbound { method, target, headers, body, credentials, upgrade } = inbound;
+        let user = match self.admitted(&credentials, &headers, &info, &query).await {
             Ok(user) => user,
             Err(status) => return status.into(),
         };
-        if let Err(status) = self.0.access.authorize(&user, &info, &query) {
-            return status.into();
-        }
         let long_running = info.is_long_running();
         let _slot = match self.0.limits.enter(&user, &info, long_running) {
             Ok(slot) => slot,
             Err(status) => return status.into(),
         };
         let limit = requested_timeout(&query).map_or(TIMEOUT, |asked| asked.min(TIMEOUT));
-        let Inbound { method, target, headers, body, upgrade, .. } = inbound;
         let request = Request {
             inner: &self.0,
             method: &method,

@@ -25,7 +25,7 @@ use crate::accept::Encoding;
 const GZIP_THRESHOLD: usize = 128 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// Objects at least this large are not copied into chunks.
-const BY_REFERENCE: usize = 8 * 1024;
+const BY_REFERENCE: usize = 32 * 1024;
 
 pub(crate) type WireBody = UnsyncBoxBody<Bytes, std::io::Error>;
 type Chunks = BoxStream<'static, std::io::Result<Bytes>>;
@@ -193,7 +193,6 @@ impl Iterator for ListChunks {
             }
             if item.body().len() >= BY_REFERENCE {
                 let [head, revision, tail] = item.json_parts();
-                self.buffer.reserve(0);
                 self.flush();
                 self.ready.extend([head, revision]);
                 self.ready.push_back(tail);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{ObjectKey, Value};
-use client::resources::{CONFIG_MAPS, PODS};
-use client::{Client, Informers, Selection, Tls, TlsConfig, discover};
+use client::resources::{CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
+use client::{Client, Informers, PatchKind, Selection, Tls, TlsConfig, discover};
 use pki::CertificateSpec;
 
 use crate::fixture::Fixture;
@@ -95,4 +95,57 @@ async fn a_pod_is_bound_and_evicted() {
     assert_eq!(bound.to_value().str_at(&["spec", "nodeName"]), Some("n1"));
     client.evict(created.key(), &Default::default()).await.unwrap();
     assert!(client.get(&PODS, created.key()).await.unwrap().is_deleting());
+}
+
+#[tokio::test]
+async fn a_kubelet_may_do_its_work_and_no_other() {
+    let fixture = Fixture::start().await;
+    let admin = in_process(&fixture);
+    let node = Client::new(fixture.env.clone(), Arc::new(fixture.node.clone()), "kubelet");
+    let value = |json: &str| Value::parse(json.as_bytes()).unwrap();
+    let in_default = |name: &str| ObjectKey::new("default", name);
+
+    node.create(&NODES, &value(r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}"#)).await.unwrap();
+    let other = value(r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n2"}}"#);
+    assert!(node.create(&NODES, &other).await.is_err(), "another node's object");
+    let ready = value(r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#);
+    node.patch_status(&NODES, &ObjectKey::cluster("n1"), PatchKind::Strategic, &ready).await.unwrap();
+    let lease = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"n1","namespace":"kube-node-lease"},
+        "spec":{"holderIdentity":"n1","leaseDurationSeconds":40}}"#;
+    node.create(&LEASES, &value(lease)).await.unwrap();
+
+    for name in ["used", "unused"] {
+        let secret =
+            format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{name}","namespace":"default"}}}}"#);
+        admin.create(&SECRETS, &value(&secret)).await.unwrap();
+    }
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"default"},"spec":{
+        "containers":[{"name":"c","image":"i"}],"volumes":[{"name":"v","secret":{"secretName":"used"}}]}}"#;
+    let pod = admin.create(&PODS, &value(pod)).await.unwrap();
+    assert!(node.get(&SECRETS, &in_default("used")).await.unwrap_err().is_forbidden(), "not before the pod is here");
+    admin.bind(pod.key(), pod.uid(), "n1").await.unwrap();
+    node.get(&SECRETS, &in_default("used")).await.unwrap();
+    assert!(node.get(&SECRETS, &in_default("unused")).await.unwrap_err().is_forbidden());
+
+    let informers = Informers::new(node.clone());
+    let mine = informers.selected(&PODS, Selection::all().fields("spec.nodeName=n1"));
+    mine.synced().await;
+    assert_eq!(mine.list("").len(), 1);
+    let running = value(r#"{"status":{"phase":"Running"}}"#);
+    node.patch_status(&PODS, pod.key(), PatchKind::Strategic, &running).await.unwrap();
+    mine.until(|pods| pods.list("").iter().any(|pod| pod.to_value().str_at(&["status", "phase"]) == Some("Running")))
+        .await;
+    let token = format!(
+        r#"{{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{{"boundObjectRef":{{"apiVersion":"v1","kind":"Pod","name":"p","uid":"{}"}}}}}}"#,
+        pod.uid()
+    );
+    let issued =
+        node.create_subresource(&SERVICE_ACCOUNTS, &in_default("default"), "token", &value(&token)).await.unwrap();
+    assert!(issued.object().unwrap().to_value().str_at(&["status", "token"]).is_some());
+    let unbound = value(r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}"#);
+    assert!(node.create_subresource(&SERVICE_ACCOUNTS, &in_default("default"), "token", &unbound).await.is_err());
+    let now = client::DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
+    node.delete(&PODS, pod.key(), &now).await.unwrap();
+    mine.until(|pods| pods.list("").is_empty()).await;
+    assert!(node.get(&SECRETS, &in_default("used")).await.unwrap_err().is_forbidden(), "not after the pod is gone");
 }

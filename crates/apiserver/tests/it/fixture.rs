@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 pub struct Fixture {
     pub env: Env,
     pub admin: Local,
+    /// The kubelet of node `n1`.
+    pub node: Local,
     pub pki: Arc<ClusterPki>,
     pub store: Arc<dyn store::Store>,
     pub address: std::net::SocketAddr,
@@ -63,12 +65,13 @@ impl Fixture {
         };
         let server = apiserver::build(config).await.unwrap();
         let admin = server.local(UserInfo::authenticated("kubernetes-admin", &["system:masters"]));
+        let node = server.local(UserInfo::authenticated("system:node:n1", &["system:nodes"]));
         let address = server.addresses()[0];
         let mut ready = server.ready();
         let task = env.spawn(async move { server.run(std::future::pending()).await.unwrap() });
         let waited = tokio::time::timeout(Duration::from_secs(20), ready.wait_for(|ready| *ready)).await;
         waited.expect("the server becomes ready").unwrap();
-        let fixture = Fixture { env, admin, pki, store, address, task, _folder: folder };
+        let fixture = Fixture { env, admin, node, pki, store, address, task, _folder: folder };
         fixture.account("default").await;
         fixture
     }
