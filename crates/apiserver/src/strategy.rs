@@ -6,6 +6,7 @@
 
 mod certificate_signing_request;
 mod config_map;
+mod controller_revision;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -16,6 +17,7 @@ mod field;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
+mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
@@ -36,6 +38,7 @@ mod runtime_class;
 mod secret;
 pub(crate) mod service;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 mod storage_class;
 #[cfg(test)]
@@ -56,6 +59,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
     vec![
         Box::new(certificate_signing_request::CertificateSigningRequest),
         Box::new(config_map::ConfigMap),
+        Box::new(controller_revision::ControllerRevision),
         Box::new(cron_job::CronJob),
         Box::new(daemon_set::DaemonSet),
         Box::new(deployment::Deployment),
@@ -65,6 +69,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(horizontal_pod_autoscaler::HorizontalPodAutoscaler),
         Box::new(ingress::Ingress),
         Box::new(ingress_class::IngressClass),
+        Box::new(ip_address::IpAddress),
         Box::new(job::Job),
         Box::new(lease::Lease),
         Box::new(limit_range::LimitRange),
@@ -88,6 +93,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(secret::Secret),
         Box::new(service::Service::new(settings)),
         Box::new(service_account::ServiceAccount),
+        Box::new(service_cidr::ServiceCidr),
         Box::new(stateful_set::StatefulSet),
         Box::new(storage_class::StorageClass),
     ]

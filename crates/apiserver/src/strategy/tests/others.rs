@@ -286,6 +286,28 @@ fn networking() {
 }
 
 #[test]
+fn addresses_and_their_ranges() {
+    let kind = Kind::of("networking.k8s.io", "v1", "IPAddress");
+    let parent = "spec: {parentRef: {resource: services, namespace: default, name: s}}";
+    kind.check_invalid(&format!("{{metadata: {{name: 'fd00::1'}}, {parent}}}"), &[]);
+    kind.check_invalid(
+        "{metadata: {name: 10.0.0.01}, spec: {parentRef: {resource: services}}}",
+        &[
+            "metadata.name: Invalid value: \"10.0.0.01\": must not have leading 0s",
+            "spec.parentRef.name: Required value",
+        ],
+    );
+    let kind = Kind::of("networking.k8s.io", "v1", "ServiceCIDR");
+    kind.check_invalid("spec: {}", &["spec.cidrs: Required value: at least one CIDR required"]);
+    kind.check_update(
+        "spec: {cidrs: [10.0.0.0/24]}",
+        "spec: {cidrs: [10.0.1.0/24]}",
+        "",
+        &["spec.cidrs: Invalid value: [\"10.0.1.0/24\"]: field is immutable"],
+    );
+}
+
+#[test]
 fn classes() {
     let kind = Kind::of("storage.k8s.io", "v1", "StorageClass");
     kind.check_created(
