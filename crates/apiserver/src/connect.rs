@@ -48,6 +48,15 @@ impl Nodes {
         Ok(Nodes { dialer: Dialer::new(env, certificate, authority)?, env: env.clone() })
     }
 
+    /// Whether a subresource is a stream to elsewhere.
+    pub(crate) fn serves(kind: &Kind, subresource: &str) -> bool {
+        match kind.kind {
+            "Pod" => matches!(subresource, "proxy" | "log" | "exec" | "attach" | "portforward"),
+            "Node" | "Service" => subresource == "proxy",
+            _ => false,
+        }
+    }
+
     /// Sends the request on to where it leads.
     pub(crate) async fn connect(
         &self,

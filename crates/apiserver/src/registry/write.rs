@@ -178,6 +178,7 @@ impl Call<'_> {
     ) -> Result<u64, Refused> {
         let storage = self.storage();
         if self.dry_run {
+            self.registry.fresh().await.map_err(Refused::Failed)?;
             return match (expected, storage.cache.get(key)) {
                 (0, Some(_)) => Err(Refused::Object),
                 _ => Ok(expected),

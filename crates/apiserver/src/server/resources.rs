@@ -9,7 +9,9 @@ use client::ObjectList;
 use futures_util::future::BoxFuture;
 
 use super::Request;
+use crate::accept;
 use crate::answer::{Answer, Content};
+use crate::connect::Nodes;
 use crate::registry::{self, Call, Filter, ListError, ListOptions, Resource};
 
 /// A body that is read when it is wanted.
@@ -25,6 +27,10 @@ impl Request<'_> {
         let kind = api::resource(&info.group, &info.version, &info.resource).ok_or_else(Status::path_not_found)?;
         self.check_path(kind)?;
         self.warn_of(kind);
+        if !Nodes::serves(kind, &info.subresource) {
+            // Before anything happens: a client that cannot read the answer must not write.
+            accept::negotiate(self.headers, info.verb == "watch")?;
+        }
         if !info.subresource.is_empty() {
             return self.subresource(kind, body, upgrade).await;
         }

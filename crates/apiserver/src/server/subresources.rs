@@ -13,6 +13,7 @@ use super::Request;
 use super::resources::LazyBody;
 use crate::answer::{Answer, Content};
 use crate::body::{self, Expected};
+use crate::connect::Nodes;
 use crate::registry::{Change, Resource, WriteOptions, timestamp};
 
 impl Request<'_> {
@@ -27,10 +28,7 @@ impl Request<'_> {
         let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource).cloned() else {
             return Err(Status::path_not_found());
         };
-        if matches!(
-            (kind.kind, subresource.name),
-            ("Pod" | "Node" | "Service", "proxy") | ("Pod", "log" | "exec" | "attach" | "portforward")
-        ) {
+        if Nodes::serves(kind, subresource.name) {
             return self.inner.nodes.connect(self, kind, body, upgrade).await;
         }
         if !subresource.verbs.contains(&info.verb.as_str()) {
