@@ -117,6 +117,8 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
                 }
             }));
             steps::node_is_ready(&clients.admin, &settings.node_name).await?;
+            // After a stop the API server still has the node as it was before.
+            steps::network_is_ready(&env, &*network).await;
             handle.reported().await;
             Ok(handle)
         })
