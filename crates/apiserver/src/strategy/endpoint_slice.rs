@@ -1,6 +1,6 @@
 //! EndpointSlice. Upstream: pkg/apis/discovery/validation.
 
-use apimachinery::validation::dns1123_label;
+use apimachinery::validation::{dns1123_label, ip_legacy};
 use apimachinery::{FieldError, Value};
 
 use super::field::{Errors, Path, Report, fill, fill_absent, immutable, items, items_mut, text};
@@ -61,12 +61,11 @@ fn endpoints(slice: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
             let path = addresses_path.index(i);
             match kind {
                 "IPv4" | "IPv6" => {
-                    if errors.ip(&path, address) {
-                        if address.contains(':') != (kind == "IPv6") {
-                            errors.invalid(&path, address, format!("must be a valid {kind} address"));
-                        }
-                        special_ip(address, &path, errors);
+                    let valid = ip_legacy(address).is_empty() && address.contains(':') == (kind == "IPv6");
+                    if !valid {
+                        errors.invalid(&path, address, format!("must be a valid {kind} address"));
                     }
+                    special_ip(address, &path, errors);
                 }
                 _ => errors.subdomain(&path, address),
             }

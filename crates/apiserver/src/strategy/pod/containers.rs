@@ -188,9 +188,6 @@ fn ports(container: &Value, path: &Path<'_>, errors: &mut Errors) {
             0 => {}
             number => errors.port(&path.child("hostPort"), number),
         }
-        if let Some(address) = port.str_at(&["hostIP"]).filter(|address| !address.is_empty()) {
-            errors.ip(&path.child("hostIP"), address);
-        }
         errors.needs_one_of(&path.child("protocol"), text(port, "protocol"), &PROTOCOLS);
     }
 }

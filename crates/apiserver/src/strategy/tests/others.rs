@@ -56,10 +56,12 @@ fn endpoints_and_slices() {
     let slice = "{addressType: IPv4, endpoints: [{addresses: [10.0.0.1]}], ports: [{port: 80}]}";
     kind.check_created(slice, &[("ports", r#"[{"name":"","port":80,"protocol":"TCP"}]"#)]);
     kind.check_invalid(
-        "{addressType: IPv4, endpoints: [{addresses: []}, {addresses: ['fd00::1']}], ports: [{port: 1}, {port: 2}]}",
+        "{addressType: IPv4, endpoints: [{addresses: []}, {addresses: ['fd00::1', x]}], ports: [{port: 1}, {port: 2}]}",
         &[
             "endpoints[0].addresses: Required value: must contain at least 1 address",
             "endpoints[1].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address",
+            "endpoints[1].addresses[1]: Invalid value: \"x\": must be a valid IPv4 address",
+            "endpoints[1].addresses[1]: Invalid value: \"x\": must be a valid IP address",
             "ports[1].name: Duplicate value: \"\"",
         ],
     );
