@@ -5,9 +5,11 @@
 mod correlate;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{Backoff, Client, Error, PatchKind, TaskGuard, resources};
@@ -74,6 +76,8 @@ pub enum EventType {
 pub struct EventRecorder {
     client: Client,
     queue: mpsc::Sender<Record>,
+    /// When the last event happened: names are made of times, so no two happen at the same one.
+    last: Arc<Mutex<Timestamp>>,
     _writer: Arc<TaskGuard>,
 }
 
@@ -104,7 +108,7 @@ impl EventRecorder {
         let (tx, rx) = mpsc::channel(QUEUE);
         let source = Source { component: component.to_owned(), host: host.to_owned() };
         let writer = client.env().spawn(write_all(client.clone(), source, rx));
-        EventRecorder { client, queue: tx, _writer: Arc::new(TaskGuard::new(writer)) }
+        EventRecorder { client, queue: tx, last: Arc::default(), _writer: Arc::new(TaskGuard::new(writer)) }
     }
 
     pub fn normal(&self, object: &Object, reason: &'static str, message: impl Into<String>) {
@@ -116,7 +120,13 @@ impl EventRecorder {
     }
 
     pub fn event(&self, object: ObjectReference, r#type: EventType, reason: &'static str, message: impl Into<String>) {
-        let record = Record { object, r#type, reason, message: message.into(), at: self.client.env().now() };
+        let at = {
+            let mut last = self.last.lock();
+            let next = last.saturating_add(Duration::from_nanos(1)).unwrap_or(Timestamp::MAX);
+            *last = self.client.env().now().max(next);
+            *last
+        };
+        let record = Record { object, r#type, reason, message: message.into(), at };
         if let Err(mpsc::error::TrySendError::Full(record)) = self.queue.try_send(record) {
             tracing::warn!(reason = record.reason, object = %record.object.name, "event dropped: too many wait");
         }
