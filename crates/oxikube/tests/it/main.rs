@@ -1,0 +1,6 @@
+//! Whole clusters, driven by the commands and the real kubectl as a person drives them.
+
+mod kubectl;
+mod life;
+mod path;
+mod support;
