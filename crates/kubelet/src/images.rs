@@ -120,7 +120,9 @@ impl Images {
                 let pause = last.map_or(FIRST, |last| (last * 2).min(MAX));
                 let failed = Failed { pause, at, message: format!("ErrImagePull: {message}") };
                 self.failed.lock().insert(key, failed);
-                Err(Refusal { reason: "ErrImagePull", message, retry_at: Some(at + pause) })
+                // Half-way it is told that this is a pause.
+                let retry_at = Some(at + (pause / 2).min(FIRST));
+                Err(Refusal { reason: "ErrImagePull", message, retry_at })
             }
         }
     }

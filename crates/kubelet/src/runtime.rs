@@ -128,7 +128,7 @@ macro_rules! calls {
             $(#[$doc])*
             pub(crate) async fn $name(&self, request: $request) -> Result<$answer, Status> {
                 let mut client = self.client.$service.clone();
-                self.within(LIMIT, async move { client.$name(request).await.map(tonic::Response::into_inner) }).await
+                self.within(LIMIT, Box::pin(async move { client.$name(request).await.map(tonic::Response::into_inner) })).await
             }
         )*}
     };
@@ -171,7 +171,7 @@ impl Runtime {
         let mut client = self.client.runtime.clone();
         let request = StopContainerRequest { container_id: id.to_owned(), timeout: grace };
         let limit = LIMIT + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        self.within(limit, async move { client.stop_container(request).await.map(drop) }).await
+        self.within(limit, Box::pin(async move { client.stop_container(request).await.map(drop) })).await
     }
 
     /// Runs a command to its end; `limit` is the command's.
@@ -184,7 +184,7 @@ impl Runtime {
         let mut client = self.client.runtime.clone();
         let timeout = limit.map_or(0, |limit| i64::try_from(limit.as_secs()).unwrap_or(i64::MAX));
         let request = ExecSyncRequest { container_id: id.to_owned(), cmd, timeout };
-        let call = async move { client.exec_sync(request).await.map(tonic::Response::into_inner) };
+        let call = Box::pin(async move { client.exec_sync(request).await.map(tonic::Response::into_inner) });
         match limit {
             Some(limit) => self.within(limit + Duration::from_secs(5), call).await,
             None => call.await,
@@ -194,12 +194,12 @@ impl Runtime {
     /// Fetches an image; takes as long as it takes.
     pub(crate) async fn pull_image(&self, request: PullImageRequest) -> Result<String, Status> {
         let mut client = self.client.images.clone();
-        client.pull_image(request).await.map(|answer| answer.into_inner().image_ref)
+        Box::pin(client.pull_image(request)).await.map(|answer| answer.into_inner().image_ref)
     }
 
     pub(crate) async fn container_events(&self) -> Result<tonic::Streaming<ContainerEventResponse>, Status> {
         let mut client = self.client.runtime.clone();
-        client.get_container_events(GetEventsRequest {}).await.map(tonic::Response::into_inner)
+        Box::pin(client.get_container_events(GetEventsRequest {})).await.map(tonic::Response::into_inner)
     }
 
     /// Every sandbox that a kubelet made.

@@ -275,7 +275,7 @@ impl Worker {
             if shared.report(&pod, &state, false).await || shared.memory.lock().failure.is_some() {
                 return Ending::Finished;
             }
-            let Some(outcome) = self.attend(&pod, shared.sync(&pod, state)).await else { continue };
+            let Some(outcome) = self.attend(&pod, Box::pin(shared.sync(&pod, state))).await else { continue };
             if let Ok(state) = shared.ctx.runtime.pod(&shared.uid).await
                 && shared.report(&pod, &state, false).await
             {
@@ -287,9 +287,9 @@ impl Worker {
     }
 
     /// Runs a pass, telling the status meanwhile; gives it up when the pod is to end.
-    async fn attend<T>(&mut self, pod: &Pod, pass: impl Future<Output = T>) -> Option<T> {
+    async fn attend<T>(&mut self, pod: &Pod, pass: impl Future<Output = T> + Unpin) -> Option<T> {
         let shared = self.shared.clone();
-        let mut pass = std::pin::pin!(pass);
+        let mut pass = pass;
         let mut poked = false;
         let result = loop {
             tokio::select! {
@@ -372,9 +372,9 @@ impl Worker {
                     continue;
                 }
             };
-            let kill = shared.kill_pod(&pod, &state, grace);
+            let kill = Box::pin(shared.kill_pod(&pod, &state, grace));
             let killed = {
-                let mut kill = std::pin::pin!(kill);
+                let mut kill = kill;
                 loop {
                     tokio::select! {
                         killed = &mut kill => break Some(killed),

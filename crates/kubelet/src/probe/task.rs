@@ -123,7 +123,7 @@ impl Task {
         let limit = seconds(self.probe.timeout_seconds, 1).max(Duration::from_secs(1));
         let mut checked = Checked::Error(String::new());
         for _ in 0..TRIES {
-            checked = check(&self.ctx, &self.container, &self.probe, &instance.id, ip, limit).await;
+            checked = Box::pin(check(&self.ctx, &self.container, &self.probe, &instance.id, ip, limit)).await;
             if !matches!(checked, Checked::Error(_)) {
                 break;
             }

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
 use super::containers::Lists;
 use crate::spec::{init_containers, spec};
+use crate::worker::restarts::restarts_after;
 
 /// Whether nothing comes after this phase.
 pub(crate) fn is_final(phase: &str) -> bool {
@@ -15,18 +16,18 @@ enum Stage {
     Unknown,
     Waiting,
     Running,
-    Stopped { succeeded: bool },
+    /// It ended with this code, and may wait to be run again.
+    Stopped(i32),
 }
 
 fn stage(status: Option<&ContainerStatus>) -> Stage {
     let Some(status) = status else { return Stage::Unknown };
     match &status.state {
         Some(ContainerState { running: Some(_), .. }) => Stage::Running,
-        Some(ContainerState { terminated: Some(end), .. }) => Stage::Stopped { succeeded: end.exit_code == 0 },
+        Some(ContainerState { terminated: Some(end), .. }) => Stage::Stopped(end.exit_code),
         Some(ContainerState { waiting: Some(_), .. }) => {
             let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-            // It ran and waits to be run again.
-            last.map_or(Stage::Waiting, |_| Stage::Stopped { succeeded: false })
+            last.map_or(Stage::Waiting, |end| Stage::Stopped(end.exit_code))
         }
         _ => Stage::Unknown,
     }
@@ -35,10 +36,10 @@ fn stage(status: Option<&ContainerStatus>) -> Stage {
 /// The phase that the containers' statuses make; `ended` if none of them comes again.
 pub(crate) fn phase(pod: &Pod, lists: &Lists, ended: bool) -> &'static str {
     let spec = spec(pod);
-    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
     let init = |name: &str| lists.init.iter().find(|status| status.name == name);
     let (mut pending, mut pending_sidecars, mut failed) = (0, 0, 0);
-    let (mut unknown, mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0, 0);
+    let (mut unknown, mut running, mut waiting) = (0, 0, 0);
+    let (mut stopped, mut succeeded, mut restarting) = (0, 0, 0);
     for container in init_containers(pod) {
         let status = init(&container.name);
         if rules::is_sidecar(container) {
@@ -55,13 +56,13 @@ pub(crate) fn phase(pod: &Pod, lists: &Lists, ended: bool) -> &'static str {
                     pending_sidecars += 1;
                     unknown += 1;
                 }
-                Stage::Stopped { .. } => {}
+                Stage::Stopped(_) => {}
             }
             continue;
         }
         match stage(status) {
-            Stage::Stopped { succeeded: true } => {}
-            Stage::Stopped { succeeded: false } => failed += usize::from(last_failed(status)),
+            Stage::Stopped(0) => {}
+            Stage::Stopped(_) => failed += 1,
             Stage::Unknown | Stage::Running | Stage::Waiting => pending += 1,
         }
     }
@@ -70,13 +71,14 @@ pub(crate) fn phase(pod: &Pod, lists: &Lists, ended: bool) -> &'static str {
             Stage::Unknown => unknown += 1,
             Stage::Running => running += 1,
             Stage::Waiting => waiting += 1,
-            Stage::Stopped { succeeded: well } => {
+            Stage::Stopped(code) => {
                 stopped += 1;
-                succeeded += usize::from(well);
+                succeeded += usize::from(code == 0);
+                restarting += usize::from(!ended && restarts_after(pod, container, code));
             }
         }
     }
-    if failed > 0 && policy == "Never" {
+    if failed > 0 && spec.restart_policy.as_deref() == Some("Never") {
         return "Failed";
     }
     let initialized = lists.containers.iter().any(has_started);
@@ -85,22 +87,11 @@ pub(crate) fn phase(pod: &Pod, lists: &Lists, ended: bool) -> &'static str {
     }
     match (running > 0, stopped > 0, unknown == 0) {
         (true, _, true) => "Running",
-        (false, true, true) => match policy {
-            _ if ended && stopped == succeeded => "Succeeded",
-            _ if ended => "Failed",
-            "Always" => "Running",
-            _ if stopped == succeeded => "Succeeded",
-            "Never" => "Failed",
-            _ => "Running",
-        },
+        (false, true, true) if restarting > 0 => "Running",
+        (false, true, true) if stopped == succeeded => "Succeeded",
+        (false, true, true) => "Failed",
         _ => "Pending",
     }
-}
-
-fn last_failed(status: Option<&ContainerStatus>) -> bool {
-    let states = status.into_iter().flat_map(|status| [&status.state, &status.last_state]);
-    let ends = states.flatten().filter_map(|state| state.terminated.as_ref());
-    ends.into_iter().next().is_some_and(|end| end.exit_code != 0)
 }
 
 /// Whether the container runs or ran.

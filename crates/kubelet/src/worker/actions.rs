@@ -251,4 +251,3 @@ fn running_sidecar(step: &Step<'_>, verdicts: Verdicts<'_>, actions: &mut Action
         (false, true) => false,
     }
 }
-

@@ -58,7 +58,7 @@ impl Shared {
             return;
         }
         let ip = self.address(pod).await;
-        let run = self.run_hook(spec, container.id(), handler, ip);
+        let run = Box::pin(self.run_hook(spec, container.id(), handler, ip));
         if let Some(Err(error)) = self.ctx.env.timeout(self.until(deadline), run).await {
             tracing::debug!(container = %spec.name, error = error.0, "preStop handler failed");
             self.event(pod, Some(&spec.name), EventType::Warning, "FailedPreStopHook", "PreStopHook failed");

@@ -36,7 +36,7 @@ impl Shared {
         kit: &Kit,
         target: Option<&str>,
     ) -> Result<(), Option<Instant>> {
-        match self.try_start(pod, container, kit, target).await {
+        match Box::pin(self.try_start(pod, container, kit, target)).await {
             Ok(()) => {
                 self.memory.lock().waiting.remove(&container.name);
                 Ok(())
@@ -71,7 +71,7 @@ impl Shared {
             return Err(Refusal { reason: "RunContainerError", message, retry_at: None });
         }
         self.event(pod, Some(&container.name), EventType::Normal, "Started", "Container started");
-        self.post_start(pod, container, &id).await
+        Box::pin(self.post_start(pod, container, &id)).await
     }
 
     /// A container that ended a moment ago waits, longer each time.

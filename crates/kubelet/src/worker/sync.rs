@@ -56,7 +56,7 @@ impl Shared {
             return self.again();
         }
         let mut outcome = Outcome::default();
-        let (volumes, refresh_at) = match self.volumes(pod, &state).await {
+        let (volumes, refresh_at) = match Box::pin(self.volumes(pod, &state)).await {
             Ok(found) => found,
             Err(message) => {
                 self.event(pod, None, EventType::Warning, "FailedMount", message);
@@ -69,7 +69,7 @@ impl Shared {
             outcome.no_later_than(at);
         }
         let wanted = actions::compute(pod, &state, &|id, kind| self.probes.verdict(id, kind));
-        match self.carry_out(pod, state, volumes, &wanted).await {
+        match Box::pin(self.carry_out(pod, state, volumes, &wanted)).await {
             Ok(Some(at)) => outcome.no_later_than(at),
             Ok(None) => {}
             Err(()) => outcome.no_later_than(self.ctx.env.monotonic() + self.ctx.env.jitter(AGAIN, 0.5)),
@@ -150,7 +150,7 @@ impl Shared {
                 self.event(pod, None, EventType::Normal, "SandboxChanged", message);
             }
             let grace = spec::spec(pod).termination_grace_period_seconds.unwrap_or(30);
-            self.kill_pod(pod, &state, grace).await.map_err(|status| failed("kill", &status))?;
+            Box::pin(self.kill_pod(pod, &state, grace)).await.map_err(|status| failed("kill", &status))?;
             if !wanted.create_sandbox {
                 return Ok(None);
             }
@@ -158,7 +158,7 @@ impl Shared {
             for kill in &wanted.kill {
                 let Some(instance) = state.containers.iter().find(|c| c.id() == kill.id) else { continue };
                 let grace = self.grace_after(pod, &kill.name, kill.probe);
-                let killed = self.kill(pod, instance, &kill.message, grace, async {}).await;
+                let killed = Box::pin(self.kill(pod, instance, &kill.message, grace, async {})).await;
                 killed.map_err(|status| failed("kill a container", &status))?;
             }
             if !wanted.kill.is_empty() {
@@ -187,7 +187,7 @@ impl Shared {
         }
         let Some(sandbox) = state.ready_sandbox().map(|sandbox| sandbox.id.clone()) else { return Err(()) };
         let kit = self.kit(pod, state, volumes, sandbox, config).await?;
-        self.start_all(pod, &kit, wanted).await
+        Box::pin(self.start_all(pod, &kit, wanted)).await
     }
 
     async fn kit(

@@ -1,0 +1,222 @@
+//! A pod from its creation to its end.
+
+use std::time::Duration;
+
+use client::resources;
+use serde_json::json;
+
+use crate::world::World;
+
+fn one() -> serde_json::Value {
+    json!({"containers": [{"name": "web"}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_runs_and_is_deleted() {
+    let world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    let pod = world.pod().unwrap();
+    let status = pod.status.as_ref().unwrap();
+    assert_eq!(status.pod_ip.as_deref(), Some("10.1.0.1"));
+    assert_eq!(status.host_ip.as_deref(), Some("192.0.2.9"));
+    assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+    assert_eq!(status.observed_generation, Some(1));
+    for condition in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        assert_eq!(world.condition(condition).0, "True", "{condition}");
+    }
+    let web = world.status("web").unwrap();
+    assert!(web.ready && web.started == Some(true) && web.restart_count == 0);
+    assert!(web.container_id.unwrap().starts_with("fake://container-"));
+    let log = world.cri.take_log();
+    assert_eq!(log, ["sandbox p 0", "create web 0", "start web"]);
+    world.until("events are written", || world.events().len() >= 3).await;
+    assert_eq!(
+        world.events(),
+        [
+            "Pulled: Container image \"app:1\" already present on machine and can be accessed by the pod",
+            "Created: Container created",
+            "Started: Container started",
+        ]
+    );
+
+    let uid = pod.metadata.uid.unwrap();
+    let folder = world.config.root.join("pods").join(&uid);
+    assert!(folder.join("etc-hosts").exists());
+    world.delete(5).await;
+    world.until_gone().await;
+    assert_eq!(world.cri.take_log()[..1], ["stop web 5"]);
+    world.until("nothing is left", || world.cri.counts() == (0, 0) && !folder.exists()).await;
+    let group = world.group().child("kubelet/besteffort").unwrap().child(&format!("pod{uid}")).unwrap();
+    assert!(!group.exists());
+    world.until("the end is told", || world.has_event("Killing: Stopping container web")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_well_succeeds_and_stays() {
+    let world = World::new().await;
+    world.cri.ends("web", Some(0));
+    world.create(json!({"restartPolicy": "Never", "containers": [{"name": "web"}]}));
+    world.until_phase("Succeeded").await;
+    assert_eq!(world.condition("Ready"), ("False".into(), "PodCompleted".into()));
+    assert_eq!(world.condition("Initialized"), ("True".into(), "PodCompleted".into()));
+    assert_eq!(world.status("web").unwrap().state.unwrap().terminated.unwrap().exit_code, 0);
+    world.env.sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.cri.counts(), (1, 1), "its log can still be read");
+    world.delete(30).await;
+    world.until_gone().await;
+    world.until("nothing is left", || world.cri.counts() == (0, 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_without_restart_fails_the_pod() {
+    let world = World::new().await;
+    world.create(json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]}));
+    world.until_phase("Running").await;
+    world.cri.end("a", 3);
+    world.until("a has ended", || world.status("a").unwrap().state.unwrap().terminated.is_some()).await;
+    assert_eq!(world.phase(), "Running");
+    assert_eq!(world.condition("Ready"), ("False".into(), "ContainersNotReady".into()));
+    world.cri.end("b", 0);
+    world.until_phase("Failed").await;
+    assert_eq!(world.condition("ContainersReady"), ("False".into(), "PodFailed".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_grace_period_counts() {
+    let world = World::new().await;
+    world.cri.stubborn("web");
+    world.create(one());
+    world.until_phase("Running").await;
+    world.cri.take_log();
+    let began = world.env.monotonic();
+    world.delete(600).await;
+    world.until("it is asked to end", || world.cri.take_log().contains(&"stop web 600".to_owned())).await;
+    world.delete(3).await;
+    world.until_gone().await;
+    assert!(world.env.monotonic() - began < Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_taken_away_ends_too() {
+    let world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    world.server.remove(&resources::PODS, &World::key());
+    world.until("nothing is left", || world.cri.counts() == (0, 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_the_same_name_is_another_one() {
+    let world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    let first = world.status("web").unwrap().container_id;
+    world.server.remove(&resources::PODS, &World::key());
+    world.create(one());
+    world.until_phase("Running").await;
+    assert_ne!(world.status("web").unwrap().container_id, first);
+    world.until("the first is gone", || world.cri.counts() == (1, 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_run() {
+    let world = World::new().await;
+    world.create(json!({"containers": [{"name": "web", "lifecycle": {
+        "postStart": {"exec": {"command": ["begin"]}}, "preStop": {"exec": {"command": ["finish"]}}}}]}));
+    world.until_phase("Running").await;
+    world.until("it was begun", || world.cri.take_log().contains(&"exec begin".to_owned())).await;
+    world.delete(30).await;
+    world.until_gone().await;
+    let log = world.cri.take_log();
+    let position = |text: &str| log.iter().position(|line| line.starts_with(text)).unwrap();
+    assert!(position("exec finish") < position("stop web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_post_start_restarts_the_container() {
+    let world = World::new().await;
+    world.cri.command("begin", 1);
+    world
+        .create(json!({"containers": [{"name": "web", "lifecycle": {"postStart": {"exec": {"command": ["begin"]}}}}]}));
+    world.until("the failure is told", || world.has_event("FailedPostStartHook: PostStartHook failed")).await;
+    world.until("it is restarted", || world.status("web").is_some_and(|web| web.restart_count > 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_long_a_run_fails_the_pod() {
+    let world = World::new().await;
+    world.create(json!({"activeDeadlineSeconds": 60, "containers": [{"name": "web"}]}));
+    world.until_phase("Running").await;
+    let began = world.env.monotonic();
+    world.until_phase("Failed").await;
+    let took = world.env.monotonic() - began;
+    assert!((55..70).contains(&took.as_secs()), "{took:?}");
+    let status = world.pod().unwrap().status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
+    assert!(!world.cri.is_running("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_leaves_containers_running_and_they_are_adopted() {
+    let mut world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    let before = world.status("web").unwrap();
+    world.cri.take_log();
+    let writes = world.server.writes().len();
+    world.start().await;
+    world.handle.clone().unwrap().reported().await;
+    world.env.sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.cri.take_log(), Vec::<String>::new());
+    assert_eq!(world.status("web").unwrap(), before);
+    let of_pod = world.server.writes()[writes..].iter().filter(|write| write.contains("/pods/")).count();
+    assert_eq!(of_pod, 0, "nothing changed, nothing is told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_pods_that_are_gone_is_ended() {
+    let mut world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    world.kubelet = None;
+    world.server.remove(&resources::PODS, &World::key());
+    world.start().await;
+    world.until("nothing is left", || world.cri.counts() == (0, 0)).await;
+    let pods = world.config.root.join("pods");
+    world.until("no folder is left", || std::fs::read_dir(&pods).unwrap().count() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_stop_everything_runs_again() {
+    let mut world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    let writes = world.server.writes().len();
+    world.handle.clone().unwrap().stop_all(Duration::from_secs(9)).await.unwrap();
+    assert_eq!(world.cri.counts(), (0, 0));
+    assert!(!world.group().child("kubelet").unwrap().exists());
+    let told = world.server.writes();
+    assert!(told[writes..].iter().all(|write| !write.contains("/pods/")), "{told:?}");
+    world.start().await;
+    world.until("it runs again", || world.status("web").unwrap().restart_count == 1).await;
+    world.until_phase("Running").await;
+    let last = world.status("web").unwrap().last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_do_not_fit_are_refused() {
+    let world = World::new().await;
+    world.create(json!({"containers": [{"name": "web", "resources": {"requests": {"cpu": "100000"}}}]}));
+    world.until_phase("Failed").await;
+    let status = world.pod().unwrap().status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    assert!(
+        status
+            .message
+            .unwrap()
+            .starts_with("Pod was rejected: Node didn't have enough resource: cpu, requested: 100000000")
+    );
+    assert_eq!(world.cri.counts(), (0, 0));
+}

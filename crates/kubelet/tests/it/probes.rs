@@ -1,0 +1,93 @@
+//! Probes decide about readiness and restarts.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_told_at_once() {
+    let world = World::new().await;
+    world.cri.command("ready", 1);
+    world.create(json!({"containers": [{"name": "web", "readinessProbe":
+        {"exec": {"command": ["ready"]}, "periodSeconds": 1, "failureThreshold": 2}}]}));
+    world.until_phase("Running").await;
+    assert_eq!(world.condition("Ready"), ("False".into(), "ContainersNotReady".into()));
+    world.until("the failure is told", || world.has_event("Unhealthy: Readiness probe failed: said")).await;
+    world.cri.command("ready", 0);
+    let began = world.env.monotonic();
+    world.until("it is ready", || world.condition("Ready").0 == "True").await;
+    assert!((world.env.monotonic() - began) < Duration::from_millis(1500));
+    world.cri.command("ready", 1);
+    let began = world.env.monotonic();
+    world.until("it is not ready", || world.condition("Ready").0 == "False").await;
+    assert!((world.env.monotonic() - began) < Duration::from_millis(2500));
+    assert_eq!(world.status("web").unwrap().restart_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_liveness_probe_restarts() {
+    let world = World::new().await;
+    world.create(json!({"containers": [{"name": "web", "livenessProbe":
+        {"exec": {"command": ["alive"]}, "periodSeconds": 5, "failureThreshold": 3, "terminationGracePeriodSeconds": 7}}]}));
+    world.until_phase("Running").await;
+    world.env.sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.status("web").unwrap().restart_count, 0);
+    world.cri.take_log();
+    world.cri.command("alive", 1);
+    world.until("it is restarted", || world.status("web").unwrap().restart_count == 1).await;
+    assert!(world.cri.take_log().contains(&"stop web 7".to_owned()));
+    world
+        .until("it is told", || {
+            world.has_event("Killing: Container web failed liveness probe, will be restarted")
+                && world.has_event("Unhealthy: Liveness probe failed: said")
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_probes_wait_for_the_startup_probe() {
+    let world = World::new().await;
+    world.cri.command("up", 1);
+    world.create(json!({"containers": [{"name": "web",
+        "startupProbe": {"exec": {"command": ["up"]}, "periodSeconds": 1, "failureThreshold": 100},
+        "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 1},
+        "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 1}}]}));
+    world.until("it runs", || world.status("web").is_some_and(|web| web.state.unwrap().running.is_some())).await;
+    world.env.sleep(Duration::from_secs(20)).await;
+    let log = world.cri.take_log();
+    assert!(log.contains(&"exec up".to_owned()) && !log.contains(&"exec alive".to_owned()), "{log:?}");
+    assert_eq!(world.status("web").unwrap().started, Some(false));
+    world.cri.command("up", 0);
+    world.until("it is ready", || world.status("web").unwrap().ready).await;
+    let ups = |log: Vec<String>| log.iter().filter(|line| *line == "exec up").count();
+    world.cri.take_log();
+    world.env.sleep(Duration::from_secs(20)).await;
+    assert_eq!(ups(world.cri.take_log()), 0, "once started, always started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_startup_probe_restarts() {
+    let world = World::new().await;
+    world.cri.command("up", 1);
+    world.create(json!({"containers": [{"name": "web", "startupProbe":
+        {"exec": {"command": ["up"]}, "initialDelaySeconds": 30, "periodSeconds": 1, "failureThreshold": 2}}]}));
+    world.until("it runs", || world.cri.is_running("web")).await;
+    let began = world.env.monotonic();
+    world.until("it is restarted", || world.status("web").is_some_and(|web| web.restart_count == 1)).await;
+    let took = (world.env.monotonic() - began).as_secs();
+    assert!((30..35).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_survives_the_kubelet() {
+    let mut world = World::new().await;
+    world.create(json!({"containers": [{"name": "web", "readinessProbe":
+        {"exec": {"command": ["ready"]}, "periodSeconds": 10}}]}));
+    world.until("it is ready", || world.condition("Ready").0 == "True").await;
+    let before = world.server.get(&client::resources::PODS, &World::key()).unwrap().revision();
+    world.start().await;
+    world.env.sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.server.get(&client::resources::PODS, &World::key()).unwrap().revision(), before);
+}
