@@ -25,7 +25,9 @@ async fn commands_answer_with_output_and_code() {
     let answer = node
         .exec(&id, &["sh", "-c", "cat /proc/1/comm; cat /proc/self/cgroup /proc/1/cgroup | sort -u | wc -l"], 10)
         .await;
-    assert!(text(&answer.unwrap().stdout).starts_with("sleep\n"));
+    let answer = answer.unwrap();
+    let (out, err) = (text(&answer.stdout), text(&answer.stderr));
+    assert!(out.starts_with("sleep\n"), "{out} {err} {}", answer.exit_code);
     // What it leaves in the background does not hold the answer up.
     let answer = node.exec(&id, &["sh", "-c", "sleep 100 & echo done"], 10).await.unwrap();
     assert_eq!(text(&answer.stdout), "done\n");

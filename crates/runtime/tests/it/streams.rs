@@ -48,11 +48,12 @@ impl Stream {
 
     /// Reads stdout until it holds `text`.
     async fn until(&mut self, text: &str) -> String {
-        let mut all = String::new();
+        let (mut all, mut other) = (String::new(), String::new());
         while !all.contains(text) {
-            let (channel, data) = self.next().await.unwrap_or_else(|| panic!("ended before {text:?}: {all:?}"));
-            if channel == 1 {
-                all += &String::from_utf8_lossy(&data);
+            match self.next().await {
+                Some((1, data)) => all += &String::from_utf8_lossy(&data),
+                Some((_, data)) => other += &String::from_utf8_lossy(&data),
+                None => panic!("ended before {text:?}: {all:?} {other:?}"),
             }
         }
         all
