@@ -1,6 +1,7 @@
 //! The path of a request, top to bottom: identify, authorise, limit, route, act, shape.
 
 mod limits;
+mod metrics;
 mod resources;
 mod reviews;
 mod subresources;
@@ -32,6 +33,7 @@ use crate::request::{Query, RequestInfo};
 use crate::{health, table};
 
 use limits::Limits;
+use metrics::{Labels, Metrics};
 
 /// A table of more rows takes longer than other requests should wait for a thread.
 const MANY_ROWS: usize = 20;
@@ -52,6 +54,7 @@ pub(crate) struct Inner {
     pub nodes: Nodes,
     issuer: Issuer,
     limits: Limits,
+    metrics: Metrics,
 }
 
 /// What verifiers of service-account tokens read. Upstream: pkg/serviceaccount/openidmetadata.go.
@@ -123,6 +126,7 @@ impl Server {
             nodes,
             issuer,
             limits: Limits::default(),
+            metrics: Metrics::default(),
         }))
     }
 
@@ -174,6 +178,13 @@ impl Server {
 
     async fn served(&self, inbound: Inbound) -> Answer {
         let (info, query) = RequestInfo::parse(&inbound.method, &inbound.target);
+        let labels = Labels::of(&info);
+        let answer = self.answered(inbound, info, query).await;
+        self.0.metrics.count(labels, answer.code);
+        answer
+    }
+
+    async fn answered(&self, inbound: Inbound, info: RequestInfo, query: Query) -> Answer {
         let Inbound { method, target, headers, body, credentials, upgrade } = inbound;
         let user = match self.admitted(&credentials, &headers, &info, &query).await {
             Ok(user) => user,
@@ -251,6 +262,10 @@ impl Request<'_> {
         }
         match path {
             "" => Ok(Answer::json(StatusCode::OK, self.paths())),
+            "/metrics" => {
+                let answer = Answer::text(StatusCode::OK, self.inner.metrics.text());
+                Ok(answer.with(http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+            }
             "/version" => Ok(Answer::json(StatusCode::OK, version())),
             "/.well-known/openid-configuration" => {
                 Ok(Answer::json(StatusCode::OK, self.inner.issuer.configuration.clone()))
@@ -271,6 +286,7 @@ impl Request<'_> {
                 "/.well-known/openid-configuration",
                 "/healthz",
                 "/livez",
+                "/metrics",
                 "/openapi/v3",
                 "/openid/v1/jwks",
                 "/readyz",
