@@ -41,7 +41,7 @@ async fn starting_is_quick_and_shims_are_small() {
         memory(pid, "Pss"),
     );
     // A machine under load, and a program without optimisation: the floor is far from what is usual.
-    assert!(middle(&mut sum) < 200_000, "{sum:?}");
+    assert!(middle(&mut sum) < 500_000, "{sum:?}");
     assert!(dirty < 2048, "{dirty} kB");
     node.finish().await;
 }
