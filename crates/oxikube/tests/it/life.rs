@@ -6,7 +6,7 @@ use std::path::Path;
 
 use testkit::machine::Machine;
 
-use crate::support::started;
+use crate::support::{load_images, started};
 
 /// Everything on the machine that a cluster may leave behind.
 fn traces(machine: &Machine) -> BTreeSet<String> {
@@ -83,6 +83,56 @@ fn delete_leaves_nothing() {
     let left: Vec<_> = after.difference(&before).collect();
     let lost: Vec<_> = before.difference(&after).collect();
     assert!(left.is_empty() && lost.is_empty(), "left: {left:#?}\nlost: {lost:#?}");
+}
+
+/// Pods, volumes and Services, and a daemon that had no chance to end in order.
+#[test]
+fn delete_after_a_kill_leaves_nothing() {
+    let machine = Machine::new("killed", env!("CARGO_BIN_EXE_oxikube"));
+    let before = traces(&machine);
+    machine.oxikube("start").ok();
+    load_images(&machine);
+    machine.kubectl_with("create -f -", BUSY).ok();
+    machine.kubectl("wait --for=condition=Ready pod/busy --timeout=60s").ok();
+    kill_daemon(&machine);
+    machine.oxikube("delete --yes").ok();
+    // The archives of the images are the test's own, and kubectl keeps a cache.
+    let others = |trace: &str| trace.ends_with(".tar") || trace.ends_with("/.kube") || trace.contains("/.kube/cache");
+    let left: Vec<_> = traces(&machine).difference(&before).filter(|trace| !others(trace)).cloned().collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+const BUSY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: busy, labels: {app: busy}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: oxikube.local/busybox:1
+    command: [sleep, "10000"]
+    ports: [{containerPort: 80, hostPort: 8081}]
+    volumeMounts: [{name: memory, mountPath: /memory}]
+  volumes: [{name: memory, emptyDir: {medium: Memory}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: busy}
+spec: {type: NodePort, selector: {app: busy}, ports: [{port: 80}]}
+"#;
+
+/// Ends the daemon as a lack of memory would.
+fn kill_daemon(machine: &Machine) {
+    let control =
+        std::os::unix::net::UnixStream::connect(Path::new("/run/oxikube").join(machine.name()).join("control.sock"))
+            .unwrap();
+    let daemon = rustix::net::sockopt::socket_peercred(&control).unwrap().pid;
+    let handle = rustix::process::pidfd_open(daemon, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL).unwrap();
+    // Readable once it ended.
+    let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut ended, None).unwrap(), 1);
 }
 
 #[test]
