@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::error::Error;
 use crate::images::Images;
+use crate::logs::rotate;
 use crate::node::{self, machine::Machine};
 use crate::objects::Objects;
 use crate::pods::Pods;
@@ -94,6 +95,7 @@ impl Kubelet {
         let pods = Pods::new(ctx.clone());
         let _ = pods_cell.set(pods.clone());
         let node = TaskGuard::new(env.spawn(node::run(ctx.clone(), machine, port)));
+        let rotation = TaskGuard::new(env.spawn(rotate::run(ctx.clone())));
         let events = {
             let (ctx, pods) = (ctx.clone(), pods.clone());
             TaskGuard::new(env.spawn(runtime::follow(runtime, move |uid| {
@@ -142,7 +144,7 @@ impl Kubelet {
             }
         };
         pods.stop();
-        drop((node, events, network));
+        drop((node, events, network, rotation));
         handle.0.running.send_replace(None);
         result
     }

@@ -3,6 +3,7 @@
 
 mod follow;
 mod lines;
+pub(crate) mod rotate;
 
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};

@@ -106,11 +106,10 @@ impl Probes {
         let mut tasks = self.tasks.lock();
         for container in probed(pod) {
             for (kind, probe) in probes(container) {
-                let key = (container.name.clone(), kind);
-                if !tasks.contains_key(&key) {
+                tasks.entry((container.name.clone(), kind)).or_insert_with(|| {
                     self.adopt(pod, container, kind);
-                    tasks.insert(key, self.start(pod, container, kind, probe));
-                }
+                    self.start(pod, container, kind, probe)
+                });
             }
         }
         drop(tasks);

@@ -151,6 +151,7 @@ calls! {
     runtime.exec(ExecRequest) -> ExecResponse;
     runtime.attach(AttachRequest) -> AttachResponse;
     runtime.port_forward(PortForwardRequest) -> PortForwardResponse;
+    runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
     runtime.list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
     images.image_status(ImageStatusRequest) -> ImageStatusResponse;
     images.list_images(ListImagesRequest) -> ListImagesResponse;

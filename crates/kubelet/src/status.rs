@@ -109,3 +109,6 @@ fn set_addresses(facts: &Facts<'_>, status: &mut PodStatus) {
     status.pod_ip = ips.first().cloned();
     status.pod_ips = if ips.is_empty() { None } else { Some(ips.into_iter().map(|ip| PodIP { ip }).collect()) };
 }
+
+#[cfg(test)]
+mod tests;

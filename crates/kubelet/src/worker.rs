@@ -259,6 +259,7 @@ impl Worker {
             }
             let pod = self.pod();
             self.updates.borrow_and_update();
+            self.learn();
             let state = match shared.ctx.runtime.pod(&shared.uid).await {
                 Ok(state) => state,
                 Err(status) => {
@@ -295,10 +296,11 @@ impl Worker {
             tokio::select! {
                 result = &mut pass => break Some(result),
                 changed = self.updates.changed() => {
+                    let news = self.learn();
                     if changed.is_err() || self.ends() {
                         break None;
                     }
-                    poked = true;
+                    poked |= news;
                 }
                 () = shared.poke.notified() => {
                     poked = true;

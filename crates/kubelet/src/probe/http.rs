@@ -149,7 +149,6 @@ fn headers(target: &Target, agent: &str) -> HeaderMap {
         (ACCEPT, "*/*".to_owned()),
         (CONNECTION, "close".to_owned()),
     ];
-    let own = own.into_iter().map(|(name, value)| (name, value));
     for (name, value) in own {
         headers.extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));
     }

@@ -251,3 +251,6 @@ fn running_sidecar(step: &Step<'_>, verdicts: Verdicts<'_>, actions: &mut Action
         (false, true) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -407,6 +407,15 @@ impl RuntimeService for FakeCri {
         answer(ExecSyncResponse { exit_code, stdout: b"said".to_vec(), stderr: Vec::new() })
     }
 
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Answer<ReopenContainerLogResponse> {
+        let state = self.0.state.lock();
+        std::fs::write(&state.containers[&request.into_inner().container_id].status.log_path, "").unwrap();
+        answer(ReopenContainerLogResponse {})
+    }
+
     async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {
         answer(ExecResponse { url: self.0.state.lock().streaming.clone() })
     }

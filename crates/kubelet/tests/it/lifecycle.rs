@@ -220,3 +220,14 @@ async fn pods_that_do_not_fit_are_refused() {
     );
     assert_eq!(world.cri.counts(), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn large_logs_are_rotated() {
+    let world = World::new().await;
+    let uid = world.create(one()).uid().to_owned();
+    world.until_phase("Running").await;
+    let folder = world.config.logs.join(format!("ns_p_{uid}/web"));
+    std::fs::write(folder.join("0.log"), vec![b'x'; 11 << 20]).unwrap();
+    world.until("it is rotated", || std::fs::read_dir(&folder).unwrap().count() == 2).await;
+    world.until("a new one is begun", || std::fs::metadata(folder.join("0.log")).is_ok_and(|log| log.len() == 0)).await;
+}

@@ -91,3 +91,29 @@ async fn readiness_survives_the_kubelet() {
     world.env.sleep(Duration::from_secs(60)).await;
     assert_eq!(world.server.get(&client::resources::PODS, &World::key()).unwrap().revision(), before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn ports_are_probed() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    world.create(json!({"containers": [
+        {"name": "tcp", "ports": [{"name": "web", "containerPort": port}],
+            "readinessProbe": {"tcpSocket": {"host": "127.0.0.1", "port": "web"}, "periodSeconds": 1}},
+        {"name": "http", "readinessProbe": {"httpGet": {"host": "127.0.0.1", "port": port, "path": "/x"}, "periodSeconds": 1,
+            "timeoutSeconds": 2}}]}));
+    world.until("one is ready", || world.status("tcp").is_some_and(|tcp| tcp.ready)).await;
+    let message = format!("Unhealthy: Readiness probe failed: Get \"http://127.0.0.1:{port}/x\": ");
+    // It is connected to, and never answers.
+    let late = format!("{message}context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+    world.until("the other is not", || world.has_event(&late)).await;
+    drop(listener);
+    let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
+    world
+        .until("neither is ready", || {
+            world.has_event(&format!("Unhealthy: Readiness probe failed: {refused}"))
+                && world.has_event(&format!("{message}{refused}"))
+        })
+        .await;
+    world.until("it is told", || !world.status("tcp").unwrap().ready).await;
+}
