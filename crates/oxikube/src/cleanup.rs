@@ -1,11 +1,12 @@
 //! Removes what a cluster has on the machine while no daemon of it runs.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cluster::Settings;
 use env::Env;
 use futures_util::future::BoxFuture;
 use linux::cgroup::Hierarchies;
 use linux::netns::NetNs;
+use rustix::process::{Pid, PidfdFlags};
 
 use crate::daemon::node_runtime;
 
@@ -22,9 +23,31 @@ pub(crate) fn cleanup(settings: Settings) -> BoxFuture<'static, Result<()>> {
             handle.stop_all(GRACE).await.context("ending containers")?;
             handle.remove_all().await.context("removing containers")?;
         }
+        end_rest(&env, &settings).await?;
         remove_network(&env, &settings).await?;
         remove_rest(&settings)
     })
+}
+
+/// Ends what no record tells of, as somebody removed the data of the cluster while its containers went on.
+async fn end_rest(env: &Env, settings: &Settings) -> Result<()> {
+    let group = Hierarchies::detect()?.group(settings.scope().cgroup(""))?;
+    let mut ends = Vec::new();
+    for pid in group.processes().context("finding processes that still run")? {
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(process) => ends.push(linux::descriptor::readable(process)?),
+            Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error).context("watching a process that still runs"),
+        }
+    }
+    group.kill().context("ending processes that still run")?;
+    for end in ends {
+        if env.timeout(GRACE, end.readable()).await.is_none() {
+            bail!("a process of cluster {} did not end within {} s", settings.name, GRACE.as_secs());
+        }
+    }
+    Ok(())
 }
 
 /// Links, routes, tables and changed settings of the kernel.

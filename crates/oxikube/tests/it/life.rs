@@ -88,16 +88,31 @@ fn delete_leaves_nothing() {
 /// Pods, volumes and Services, and a daemon that had no chance to end in order.
 #[test]
 fn delete_after_a_kill_leaves_nothing() {
-    let machine = Machine::new("killed", env!("CARGO_BIN_EXE_oxikube"));
+    delete_after_a_kill("killed", |_| ());
+}
+
+#[test]
+fn delete_without_its_data_leaves_nothing() {
+    delete_after_a_kill("dataless", |machine| {
+        linux::mount::unmount_below(&machine.data_dir()).unwrap();
+        fs::remove_dir_all(machine.data_dir()).unwrap();
+    });
+}
+
+fn delete_after_a_kill(name: &str, spoil: impl Fn(&Machine)) {
+    let machine = Machine::new(name, env!("CARGO_BIN_EXE_oxikube"));
     let before = traces(&machine);
     machine.oxikube("start").ok();
     load_images(&machine);
     machine.kubectl_with("create -f -", BUSY).ok();
     machine.kubectl("wait --for=condition=Ready pod/busy --timeout=60s").ok();
     kill_daemon(&machine);
+    spoil(&machine);
     machine.oxikube("delete --yes").ok();
-    // The archives of the images are the test's own, and kubectl keeps a cache.
-    let others = |trace: &str| trace.ends_with(".tar") || trace.ends_with("/.kube") || trace.contains("/.kube/cache");
+    assert!(!machine.kubectl("config view").ok().contains(machine.name()));
+    // The archives of the images are the test's own. kubectl keeps a cache, and its configuration stays, without the
+    // cluster, once what was there before is forgotten.
+    let others = |trace: &str| trace.ends_with(".tar") || trace.contains("/.kube");
     let left: Vec<_> = traces(&machine).difference(&before).filter(|trace| !others(trace)).cloned().collect();
     assert!(left.is_empty(), "{left:#?}");
 }
