@@ -219,13 +219,8 @@ impl Handle {
         for stopped in join_all(running.map(|container| runtime.stop_container(&container.id, seconds))).await {
             result = result.and(stopped.map_err(failed("stop a container")));
         }
-        let sandboxes = runtime.sandboxes().await.map_err(failed("list sandboxes"))?;
-        let removals = sandboxes
-            .iter()
-            .map(|sandbox| runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }));
-        for removed in join_all(removals).await {
-            result = result.and(removed.map(drop).map_err(failed("remove a sandbox")));
-        }
+        let removed = self.remove_sandboxes().await;
+        result = result.and(removed);
         let (config, cgroups) = (self.0.config.clone(), self.0.cgroups.clone());
         let clean = tokio::task::spawn_blocking(move || {
             linux::mount::unmount_below(&config.root.join("pods"))?;
@@ -233,5 +228,24 @@ impl Handle {
         });
         let cleaned = clean.await.map_err(std::io::Error::other).and_then(|cleaned| cleaned);
         result.and(cleaned.map_err(Error::CleanUp))
+    }
+
+    /// A worker that was ended may have been removing one: then it is gone by the second look.
+    async fn remove_sandboxes(&self) -> Result<(), Error> {
+        let runtime = &self.0.runtime;
+        let failed = |action| move |source| Error::Runtime { action, source: Box::new(source) };
+        let mut result = Ok(());
+        for _ in 0..2 {
+            let sandboxes = runtime.sandboxes().await.map_err(failed("list sandboxes"))?;
+            let removals = sandboxes.iter().map(|sandbox| {
+                runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() })
+            });
+            let removed = join_all(removals).await.into_iter().collect::<Result<Vec<_>, _>>();
+            result = removed.map(drop).map_err(failed("remove a sandbox"));
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 }

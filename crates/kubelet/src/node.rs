@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{Backoff, PatchKind, resources};
+use client::{Backoff, EventType, ObjectReference, PatchKind, resources};
 use cri::v1::{NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest, VersionRequest};
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use serde_json::{Value as Json, json};
@@ -216,7 +216,34 @@ impl Keeper {
         }
         let Ok(body) = Value::from_serialize(&patch) else { return Ok(()) };
         self.ctx.client.patch_status(&resources::NODES, known.key(), PatchKind::Strategic, &body).await?;
+        self.announce(known, &old, &new);
         self.told = Some((essence, now));
         Ok(())
+    }
+
+    /// Records what changed of the node's conditions. Upstream: recordNodeStatusEvent.
+    fn announce(&mut self, node: &Object, old: &NodeStatus, new: &NodeStatus) {
+        // Upstream's kubelet knows its node by name before it knows its uid.
+        let about = ObjectReference { uid: node.name().to_owned(), ..ObjectReference::to(node) };
+        let event = |reason: &'static str, message: String| {
+            self.ctx.recorder.event(about.clone(), EventType::Normal, reason, message);
+        };
+        if self.told.is_none() {
+            event("Starting", "Starting kubelet.".to_owned());
+        }
+        let status = |of: &NodeStatus, name: &str| {
+            let found = of.conditions.iter().flatten().find(|condition| condition.type_ == name);
+            found.map(|condition| condition.status == "True")
+        };
+        for (name, yes, no) in conditions::EVENTS {
+            let now = status(new, name);
+            let before = if self.told.is_none() && name != "Ready" { None } else { status(old, name) };
+            if now != before
+                && let Some(now) = now
+            {
+                let reason = if now { yes } else { no };
+                event(reason, format!("Node {} status is now: {reason}", node.name()));
+            }
+        }
     }
 }

@@ -14,6 +14,14 @@ use crate::config::Config;
 /// Pressure that ended is told as ended only after this long (upstream: `evictionPressureTransitionPeriod`).
 const TRANSITION: Duration = Duration::from_secs(300);
 
+/// What is told of a condition that became true, and false.
+pub(super) const EVENTS: [(&str, &str, &str); 4] = [
+    ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+    ("Ready", "NodeReady", "NodeNotReady"),
+];
+
 /// How the runtime is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Runtime {

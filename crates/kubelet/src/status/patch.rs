@@ -33,6 +33,7 @@ pub(super) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Json>
             continue;
         }
         let value = match field {
+            "conditions" => merged_conditions(before, after),
             "podIPs" | "hostIPs" => merged_ips(before, after),
             _ => after.cloned().unwrap_or(Json::Null),
         };
@@ -80,6 +81,22 @@ fn is_empty(value: &Json) -> bool {
     }
 }
 
+/// Conditions are merged by type: what one no longer says has to be taken back.
+fn merged_conditions(before: Option<&Json>, after: Option<&Json>) -> Json {
+    let list = |of: Option<&Json>| of.and_then(Json::as_array).cloned().unwrap_or_default();
+    let (before, mut after) = (list(before), list(after));
+    for condition in &mut after {
+        let old = before.iter().find(|old| old["type"] == condition["type"]);
+        let said = old.and_then(Json::as_object).into_iter().flatten().map(|(key, _)| key);
+        if let Some(condition) = condition.as_object_mut() {
+            for key in said {
+                condition.entry(key.clone()).or_insert(Json::Null);
+            }
+        }
+    }
+    Json::Array(after)
+}
+
 /// These lists are merged by address: those that are gone have to be named.
 fn merged_ips(before: Option<&Json>, after: Option<&Json>) -> Json {
     let list = |of: Option<&Json>| of.and_then(Json::as_array).cloned().unwrap_or_default();
@@ -119,5 +136,11 @@ mod tests {
             Some(json!({"conditions": [condition("False")]})),
         );
         check(json!({"conditions": [others]}), json!({"conditions": []}), None);
+        let unready = json!({"type": "Ready", "status": "False", "reason": "r", "message": "m"});
+        check(
+            json!({"conditions": [unready]}),
+            json!({"conditions": [condition("True")]}),
+            Some(json!({"conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]})),
+        );
     }
 }

@@ -35,6 +35,9 @@ async fn the_node_registers_and_becomes_ready() {
     for pressure in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
         assert_eq!(world.node_condition(pressure).unwrap().0, "False");
     }
+    world.until("it is told", || world.has_event("NodeReady: Node n1 status is now: NodeReady")).await;
+    assert!(world.has_event("Starting: Starting kubelet."));
+    assert!(world.has_event("NodeHasSufficientMemory: Node n1 status is now: NodeHasSufficientMemory"));
 }
 
 #[tokio::test(start_paused = true)]

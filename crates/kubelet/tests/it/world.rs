@@ -240,9 +240,14 @@ impl World {
         self.until("the pod is gone", || self.pod().is_none()).await;
     }
 
-    /// Every event as `reason: message`, in order of their creation.
+    /// Every event of pods as `reason: message`, in order of their creation.
     pub fn events(&self) -> Vec<String> {
+        self.events_of("Pod")
+    }
+
+    fn events_of(&self, kind: &str) -> Vec<String> {
         let mut events: Vec<_> = self.server.list(&resources::EVENTS);
+        events.retain(|event| event.to_value().str_at(&["involvedObject", "kind"]) == Some(kind));
         events.sort_by_key(|event| event.revision());
         let text = |event: &Arc<Object>| {
             let value = event.to_value();
@@ -253,7 +258,7 @@ impl World {
     }
 
     pub fn has_event(&self, text: &str) -> bool {
-        self.events().iter().any(|event| event == text)
+        [self.events(), self.events_of("Node")].concat().iter().any(|event| event == text)
     }
 
     pub fn group(&self) -> linux::cgroup::Group {
