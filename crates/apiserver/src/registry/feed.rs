@@ -8,7 +8,7 @@ use apimachinery::Object;
 use store::{EventKind, RangeQuery, WatchBatch, WatchQuery};
 use tracing::{debug, error, warn};
 
-use super::cache::Change;
+use super::cache::{Change, NODE_FIELD};
 use super::{Registry, STORE_ROOT, Storage};
 
 /// How long history is kept for reads of the past. Upstream: `--etcd-compaction-interval`.
@@ -87,7 +87,10 @@ impl Registry {
                     None => continue,
                 },
             };
-            self.show(storage, &key, object.as_deref());
+            let same = |new: &Arc<Object>| storage.cache.get(&key).is_some_and(|old| desires_the_same(&old, new));
+            if !object.as_ref().is_some_and(same) {
+                self.show(storage, &key, object.as_deref());
+            }
             storage.cache.append(Change { key, object, revision: event.revision }, now);
         }
         self.through.send_if_modified(|through| {
@@ -126,6 +129,17 @@ impl Registry {
             previous = self.through();
         }
     }
+}
+
+/// Whether only the status or the metadata of a kind with generations changed: most writes, and nothing to authorisation.
+/// A binding counts no generation, so the node is compared too; claims made for a pod are told in its status.
+fn desires_the_same(old: &Object, new: &Object) -> bool {
+    new.generation() > 0
+        && old.generation() == new.generation()
+        && old.uid() == new.uid()
+        && old.field(NODE_FIELD) == new.field(NODE_FIELD)
+        && old.is_deleting() == new.is_deleting()
+        && !std::str::from_utf8(new.body()).is_ok_and(|body| body.contains("ClaimStatus"))
 }
 
 fn object_of(storage: &Storage, event: &store::Event) -> Option<Arc<Object>> {
