@@ -6,27 +6,24 @@ mod clean;
 mod hooks;
 mod kill;
 pub(crate) mod restarts;
+mod shared;
 mod start;
 mod sync;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Object, ObjectKey};
-use client::{Backoff, EventType, ObjectReference};
+use apimachinery::Object;
+use client::{Backoff, EventType};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::admission;
-use crate::context::Context;
-use crate::probe::Probes;
-use crate::runtime::PodState;
 use crate::spec;
-use crate::status::{self, Facts, Messages, Waiting, Writer, is_final};
+use crate::status::is_final;
+
+pub(crate) use shared::Shared;
 
 /// A pod as the API server tells it.
 #[derive(Clone)]
@@ -36,161 +33,6 @@ pub(crate) struct Update {
     pub(crate) pod: Arc<Pod>,
     /// It is gone from the API server.
     pub(crate) removed: bool,
-}
-
-/// What all that happens to one pod shares.
-pub(crate) struct Shared {
-    pub(crate) ctx: Arc<Context>,
-    pub(crate) key: ObjectKey,
-    pub(crate) uid: String,
-    /// Something may have changed: the runtime, a probe, a referred object.
-    pub(crate) poke: Arc<Notify>,
-    pub(crate) probes: Probes,
-    writer: Option<Writer>,
-    memory: Mutex<Memory>,
-}
-
-/// What is remembered between passes.
-struct Memory {
-    waiting: Waiting,
-    restarts: backoff::Restarts,
-    mounts: Backoff,
-    messages: Messages,
-    /// Containers whose `preStop` handler has been begun.
-    hooks: BTreeSet<String>,
-    /// Containers whose end has been announced.
-    announced: BTreeSet<String>,
-    prepared: bool,
-    /// Whether it was decided that the pod may run here.
-    admitted: bool,
-    /// Why the pod was failed: reason and message.
-    failure: Option<(&'static str, String)>,
-}
-
-/// Why a pod ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Ending {
-    /// It is deleted, or its object is gone.
-    Deleted,
-    /// Its containers have ended and none comes again, or it was failed.
-    Finished,
-}
-
-impl Shared {
-    pub(crate) fn new(ctx: Arc<Context>, update: &Update, poke: Arc<Notify>) -> Arc<Shared> {
-        let pod = &update.pod;
-        let writer = update.object.as_ref().map(|object| Writer::start(ctx.client.clone(), object, pod));
-        let memory = Memory {
-            waiting: Waiting::new(),
-            restarts: backoff::Restarts::default(),
-            mounts: Backoff::new(Duration::from_millis(500), Duration::from_secs(122)),
-            messages: Messages::new(),
-            hooks: BTreeSet::new(),
-            announced: BTreeSet::new(),
-            prepared: false,
-            admitted: false,
-            failure: None,
-        };
-        Arc::new(Shared {
-            key: ObjectKey::new(spec::namespace(pod), spec::name(pod)),
-            uid: spec::uid(pod).to_owned(),
-            probes: Probes::new(ctx.clone(), poke.clone()),
-            ctx,
-            poke,
-            writer,
-            memory: Mutex::new(memory),
-        })
-    }
-
-    /// Waits until what is known of the pod has been told.
-    pub(crate) async fn reported(&self) {
-        if let Some(writer) = &self.writer {
-            writer.flush().await;
-        }
-    }
-
-    /// Whether the pod was let in.
-    pub(crate) fn is_admitted(&self) -> bool {
-        let memory = self.memory.lock();
-        memory.admitted && memory.failure.is_none()
-    }
-
-    fn about(&self, pod: &Pod, container: Option<&str>) -> ObjectReference {
-        ObjectReference {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-            uid: self.uid.clone(),
-            resource_version: pod.metadata.resource_version.clone().unwrap_or_default(),
-            field_path: container.map(|name| spec::field_path(pod, name)).unwrap_or_default(),
-        }
-    }
-
-    fn event(
-        &self,
-        pod: &Pod,
-        container: Option<&str>,
-        kind: EventType,
-        reason: &'static str,
-        message: impl Into<String>,
-    ) {
-        if self.writer.is_some() {
-            self.ctx.recorder.event(self.about(pod, container), kind, reason, message);
-        }
-    }
-
-    /// The pod's primary address.
-    async fn address(&self, pod: &Pod) -> Option<IpAddr> {
-        if spec::host_network(pod) {
-            return self.ctx.config.node_ips.first().copied();
-        }
-        self.ctx.runtime.pod(&self.uid).await.ok()?.ips().first().copied()
-    }
-
-    /// Works out the status and tells it. Returns whether the pod has come to its end.
-    async fn report(&self, pod: &Pod, state: &PodState, ended: bool) -> bool {
-        let Some(writer) = &self.writer else { return false };
-        let mut messages = std::mem::take(&mut self.memory.lock().messages);
-        if state.containers.iter().any(|c| c.is_exited() && !messages.contains_key(c.id())) {
-            let owned = state.clone();
-            let read = tokio::task::spawn_blocking(move || {
-                status::read_messages(&owned, &mut messages);
-                messages
-            });
-            messages = read.await.unwrap_or_default();
-        }
-        let old = writer.last();
-        self.probes.attend(pod, state, ended);
-        let mut memory = self.memory.lock();
-        memory.messages = messages;
-        let failure = memory.failure.clone();
-        let facts = Facts {
-            pod,
-            old: &old,
-            state,
-            messages: &memory.messages,
-            waiting: &memory.waiting,
-            readiness: &self.probes,
-            host_ips: &self.ctx.config.node_ips,
-            runtime_name: self.ctx.runtime_name(),
-            now: self.ctx.env.now(),
-            ended,
-            failure: failure.as_ref().map(|(reason, message)| (*reason, message.as_str())),
-        };
-        let generated = status::generate(&facts);
-        let ends = generated.ends;
-        self.probes.tell(&generated.status);
-        drop(memory);
-        writer.tell(generated.status);
-        ends
-    }
-
-    /// Fails a pod that has not been started, or ran for too long.
-    fn fail(&self, pod: &Pod, reason: &'static str, message: String) {
-        self.event(pod, None, EventType::Warning, reason, message.clone());
-        self.memory.lock().failure = Some((reason, message));
-    }
 }
 
 /// A pod's task.
@@ -206,20 +48,12 @@ impl Worker {
     pub(crate) async fn run(&mut self) {
         let pod = self.pod();
         let status = pod.status.clone().unwrap_or_default();
-        let ending = match status.phase.as_deref().filter(|phase| is_final(phase)) {
-            Some(_) if !self.ends() => Some(Ending::Finished),
-            Some(_) => Some(Ending::Deleted),
-            None => None,
-        };
-        let was_final = ending.is_some();
-        let ending = match ending {
-            Some(ending) => ending,
-            None => {
-                self.admit(&pod, &status);
-                self.live().await
-            }
-        };
-        tracing::debug!(pod = %self.shared.key, ?ending, "pod ends");
+        let was_final = status.phase.as_deref().is_some_and(is_final);
+        if !was_final {
+            self.admit(&pod, &status);
+            self.live().await;
+        }
+        tracing::debug!(pod = %self.shared.key, "pod ends");
         self.terminate(was_final).await;
         self.shared.clean(&self.pod()).await;
         self.finish().await;
@@ -251,11 +85,11 @@ impl Worker {
     }
 
     /// Syncs the pod until it ends.
-    async fn live(&mut self) -> Ending {
+    async fn live(&mut self) {
         let shared = self.shared.clone();
         loop {
             if self.ends() {
-                return Ending::Deleted;
+                return;
             }
             let pod = self.pod();
             self.updates.borrow_and_update();
@@ -274,13 +108,13 @@ impl Worker {
                 shared.fail(&pod, "DeadlineExceeded", message.to_owned());
             }
             if shared.report(&pod, &state, false).await || shared.memory.lock().failure.is_some() {
-                return Ending::Finished;
+                return;
             }
             let Some(outcome) = self.attend(&pod, Box::pin(shared.sync(&pod, state))).await else { continue };
             if let Ok(state) = shared.ctx.runtime.pod(&shared.uid).await
                 && shared.report(&pod, &state, false).await
             {
-                return Ending::Finished;
+                return;
             }
             let next = [outcome.next, deadline].into_iter().flatten().min();
             self.wait(next).await;

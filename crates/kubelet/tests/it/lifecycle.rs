@@ -19,7 +19,7 @@ async fn a_pod_runs_and_is_deleted() {
     let pod = world.pod().unwrap();
     let status = pod.status.as_ref().unwrap();
     assert_eq!(status.pod_ip.as_deref(), Some("10.1.0.1"));
-    assert_eq!(status.host_ip.as_deref(), Some("192.0.2.9"));
+    assert_eq!(status.host_ip.as_deref(), Some("127.0.0.9"));
     assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
     assert_eq!(status.observed_generation, Some(1));
     for condition in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {

@@ -26,7 +26,7 @@ async fn the_node_registers_and_becomes_ready() {
     let node = world.node();
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
     let status = &node["status"];
-    assert_eq!(status["addresses"][0]["address"], "192.0.2.9");
+    assert_eq!(status["addresses"][0]["address"], "127.0.0.9");
     assert_eq!(status["nodeInfo"]["containerRuntimeVersion"], "fake://1");
     assert_eq!(status["nodeInfo"]["kubeletVersion"], "v1.35.4");
     assert_eq!(status["daemonEndpoints"]["kubeletEndpoint"]["Port"], world.port);

@@ -1,7 +1,12 @@
 //! Probes decide about readiness and restarts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use serde_json::json;
 
 use crate::world::World;
@@ -116,4 +121,35 @@ async fn ports_are_probed() {
         })
         .await;
     world.until("it is told", || !world.status("tcp").unwrap().ready).await;
+}
+
+/// A health service that answers with this status.
+async fn health(env: &env::Env, status: Arc<AtomicU8>) -> (u16, client::TaskGuard) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.9:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let service = move |request: http::Request<hyper::body::Incoming>| {
+        assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+        let message = Bytes::from(vec![0, 0, 0, 0, 2, 8, status.load(Ordering::Relaxed)]);
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let frames = [Frame::data(message), Frame::trailers(trailers)].map(Ok::<_, std::convert::Infallible>);
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        async move { http::Response::builder().header("content-type", "application/grpc").body(body).unwrap() }
+    };
+    let server = streams::Server::plain(env.clone()).run(listener, service, std::future::pending());
+    (port, client::TaskGuard::new(env.spawn(async move { server.await.unwrap() })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_services_are_asked() {
+    let world = World::new().await;
+    let status = Arc::new(AtomicU8::new(2));
+    let (port, _server) = health(&world.env, status.clone()).await;
+    // The service listens on the node's own address.
+    world.create(json!({"hostNetwork": true, "containers": [{"name": "web", "readinessProbe":
+        {"grpc": {"port": port}, "periodSeconds": 1}}]}));
+    let refused = "Unhealthy: Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")";
+    world.until("it says that it does not serve", || world.has_event(refused)).await;
+    status.store(1, Ordering::Relaxed);
+    world.until("it is ready", || world.condition("Ready").0 == "True").await;
 }

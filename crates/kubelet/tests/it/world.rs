@@ -94,7 +94,7 @@ impl World {
             authority.issue(&pki::CertificateSpec::server("n1", &["n1"], &["127.0.0.1".parse().unwrap()])).unwrap();
         let certificate = streams::ServerCertificate::new(leaf.chain().unwrap(), leaf.private_key().unwrap()).unwrap();
         let scope = linux::Scope::new(&name, folder.path().join("run"), folder.path().join("data"));
-        let ips = vec!["192.0.2.9".parse().unwrap()];
+        let ips = vec!["127.0.0.9".parse().unwrap()];
         let pem = authority.certificate_pem();
         let front = Arc::new(Front { server: server.clone(), users: Mutex::default() });
         let client = client::Client::new(env.clone(), front.clone(), "kubelet/1 (test)");
