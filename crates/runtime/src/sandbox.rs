@@ -292,8 +292,11 @@ pub(crate) async fn remove_all(daemon: &Arc<Daemon>) -> Result<(), Error> {
     }
     let daemon = daemon.clone();
     blocking(move || {
-        let group = daemon.group(&daemon.scope.cgroup("pods"))?;
-        group.remove().context(|| "remove the control groups".to_owned())
+        let failed = || "remove the control groups".to_owned();
+        daemon.group(&daemon.scope.cgroup("pods"))?.remove().context(failed)?;
+        // Others of this scope may still be in use, or hold the daemon itself.
+        daemon.group(&daemon.scope.cgroup(""))?.remove_if_empty().context(failed)?;
+        Ok(())
     })
     .await
 }

@@ -131,7 +131,7 @@ impl Node {
                 left.push(format!("mount {}", mount.path.display()));
             }
         }
-        let group = linux::cgroup::Hierarchies::detect().unwrap().group(self.scope.cgroup("pods")).unwrap();
+        let group = linux::cgroup::Hierarchies::detect().unwrap().group(self.scope.cgroup("")).unwrap();
         if group.exists() {
             left.push(format!("control group {}", group.path().display()));
         }
