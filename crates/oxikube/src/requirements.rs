@@ -15,5 +15,7 @@ fn cgroups(settings: &Settings) -> std::io::Result<()> {
     let hierarchies = linux::cgroup::Hierarchies::detect()?;
     let group = hierarchies.group(settings.scope().cgroup("check"))?;
     group.create()?;
-    group.remove()
+    group.remove()?;
+    // A cluster that is there keeps its own.
+    hierarchies.group(settings.scope().cgroup(""))?.remove_if_empty().map(drop)
 }
