@@ -129,6 +129,13 @@ impl Machine {
         self.run(command)
     }
 
+    /// The real kubectl, not started yet.
+    pub fn kubectl_command(&self, args: &str) -> Command {
+        let mut command = self.command(&self.kubectl);
+        command.args(args.split_whitespace());
+        command
+    }
+
     /// The real kubectl with `input` on its standard input.
     pub fn kubectl_with(&self, args: &str, input: &str) -> Said {
         use std::io::Write;

@@ -3,4 +3,5 @@
 mod kubectl;
 mod life;
 mod path;
+mod pods;
 mod support;
