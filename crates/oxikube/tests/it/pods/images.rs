@@ -67,6 +67,7 @@ pub fn begin(machine: &Machine) -> Registries {
             ("token", &spec(&token_image, &secrets("{name: token}"))),
             ("no-secret", &spec(&basic.put("private/other:1", &image("other")), "")),
             ("bad-secret", &spec(&token.put("private/other:1", &image("other")), &secrets("{name: token-wrong}"))),
+            ("bad-basic", &spec(&basic.put("private/third:1", &image("third")), &secrets("{name: basic-wrong}"))),
             ("missing", &spec(&format!("{}/no/such:1", anyone.address()), "")),
             ("never", &never),
             ("corrupt", &spec(&anyone.put("some/wrong:1", &wrong), "")),
@@ -98,10 +99,11 @@ pub fn refused(machine: &Machine) {
     };
     check("no-secret", "401");
     check("bad-secret", "incorrect username or password");
+    check("bad-basic", "401");
     check("missing", "not found");
     check("corrupt", "digest");
     shows(machine, "never", WAITING, "ErrImageNeverPull");
     event(machine, "never", &["Warning ErrImageNeverPull", "is not present with pull policy of Never"]);
-    let pods = "anonymous basic token no-secret bad-secret missing never corrupt";
+    let pods = "anonymous basic token no-secret bad-secret bad-basic missing never corrupt";
     machine.kubectl(&format!("delete pod {pods} --now --wait=false")).ok();
 }
