@@ -49,12 +49,17 @@ impl Worker {
         let pod = self.pod();
         let status = pod.status.clone().unwrap_or_default();
         let was_final = status.phase.as_deref().is_some_and(is_final);
-        if !was_final {
+        if was_final || self.shared.writer.is_none() {
+            self.shared.settle();
+        } else {
             self.admit(&pod, &status);
+        }
+        if !was_final {
             self.live().await;
         }
         tracing::debug!(pod = %self.shared.key, "pod ends");
         self.terminate(was_final).await;
+        self.shared.settle();
         self.shared.clean(&self.pod()).await;
         self.finish().await;
     }
@@ -71,7 +76,7 @@ impl Worker {
 
     /// Lets a pod in that this node has not seen before, or fails it.
     fn admit(&self, pod: &Pod, status: &PodStatus) {
-        if status.start_time.is_some() || self.updates.borrow().object.is_none() {
+        if status.start_time.is_some() {
             self.shared.memory.lock().admitted = true;
             return;
         }

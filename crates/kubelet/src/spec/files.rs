@@ -68,17 +68,13 @@ pub(crate) fn make_message_file(config: &Config, pod: &Pod, container: &str, uni
     Ok(path)
 }
 
-/// The folders of a pod, and of its containers' logs.
+/// The folders of a pod, and of its logs.
 pub(crate) fn make_folders(config: &Config, pod: &Pod) -> io::Result<()> {
     let folder = pod_folder(&config.root, uid(pod));
     for path in [folder.join("volumes"), folder.join("containers")] {
         fs::create_dir_all(path)?;
     }
-    let logs = config.pod_logs(super::namespace(pod), super::name(pod), uid(pod));
-    for container in super::all_containers(pod) {
-        fs::create_dir_all(logs.join(&container.name))?;
-    }
-    Ok(())
+    fs::create_dir_all(config.pod_logs(super::namespace(pod), super::name(pod), uid(pod)))
 }
 
 /// The greatest number among a container's log files, from which its restarts are told when nothing else is left of them.

@@ -5,9 +5,11 @@ use std::path::Path;
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{
     Capability, Image, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
+    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace,
 };
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
+};
 
 use super::{SpecError, full_name, init_containers, spec};
 
@@ -88,6 +90,7 @@ pub(super) fn container(
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED),
         readonly_paths: paths(&READ_ONLY),
+        apparmor: own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref()).map(apparmor),
         seccomp: Some(seccomp(own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()), profiles)),
         ..Default::default()
     })
@@ -110,7 +113,9 @@ fn namespaces(pod: &Pod) -> NamespaceOption {
         pid: pid.into(),
         ipc: mode(spec.host_ipc).into(),
         target_id: String::new(),
-        userns_options: None,
+        // Mappings are the runtime's to choose.
+        userns_options: (spec.host_users == Some(false))
+            .then(|| UserNamespace { mode: NamespaceMode::Pod.into(), ..UserNamespace::default() }),
     }
 }
 
@@ -157,6 +162,17 @@ fn seccomp(wanted: Option<&SeccompProfile>, profiles: &Path) -> SecurityProfile 
             let localhost_ref = profiles.join(name).to_string_lossy().into_owned();
             SecurityProfile { localhost_ref, ..profile(ProfileType::Localhost) }
         }
+        _ => profile(ProfileType::Unconfined),
+    }
+}
+
+fn apparmor(wanted: &AppArmorProfile) -> SecurityProfile {
+    match wanted.type_.as_str() {
+        "RuntimeDefault" => profile(ProfileType::RuntimeDefault),
+        "Localhost" => SecurityProfile {
+            localhost_ref: wanted.localhost_profile.clone().unwrap_or_default(),
+            ..profile(ProfileType::Localhost)
+        },
         _ => profile(ProfileType::Unconfined),
     }
 }

@@ -9,7 +9,7 @@ use apimachinery::ObjectKey;
 use client::{Backoff, EventType, ObjectReference};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{Update, backoff};
 use crate::context::Context;
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) poke: Arc<Notify>,
     pub(crate) probes: Probes,
     pub(super) writer: Option<Writer>,
+    /// Whether what this kubelet knows of the pod was handed to the writer.
+    told: watch::Sender<bool>,
     pub(super) memory: Mutex<Memory>,
 }
 
@@ -69,15 +71,23 @@ impl Shared {
             ctx,
             poke,
             writer,
+            told: watch::Sender::new(false),
             memory: Mutex::new(memory),
         })
     }
 
     /// Waits until what is known of the pod has been told.
     pub(crate) async fn reported(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.told.subscribe().wait_for(|told| *told).await;
         if let Some(writer) = &self.writer {
             writer.flush().await;
         }
+    }
+
+    /// There is nothing, or nothing more, to be told.
+    pub(super) fn settle(&self) {
+        self.told.send_replace(true);
     }
 
     /// Whether the pod was let in.
@@ -154,6 +164,7 @@ impl Shared {
         self.probes.tell(&generated.status);
         drop(memory);
         writer.tell(generated.status);
+        self.settle();
         ends
     }
 

@@ -122,6 +122,7 @@ impl Shared {
             kit.state.latest(name).map_or_else(logged, |latest| latest.restart_count().saturating_add(1));
         let ips = if spec::host_network(pod) { config.node_ips.clone() } else { kit.situation.pod_ips.clone() };
         let make = || {
+            std::fs::create_dir_all(&logs)?;
             let hosts = files::write_hosts(config, pod, &ips)?;
             let unique = format!("{:08x}", self.ctx.env.random_u64() as u32);
             Ok::<_, std::io::Error>((hosts, files::make_message_file(config, pod, name, &unique)?))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::EventType;
+use client::{EventType, Resource};
 use cri::v1::{RemovePodSandboxRequest, RunPodSandboxRequest};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ use crate::volumes::{self, Contents, Mounted};
 
 /// What failed is tried again after so long, unless something changes before (upstream: `backOffPeriod`).
 const AGAIN: Duration = Duration::from_secs(10);
+
+const RUNTIME_CLASSES: Resource = Resource::cluster("node.k8s.io", "v1", "runtimeclasses");
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,9 +178,15 @@ impl Shared {
         };
         let config = sandbox_config(&self.ctx.config, pod, attempt, &resolver);
         if wanted.create_sandbox {
-            let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
-            if let Err(status) = self.ctx.runtime.run_pod_sandbox(request).await {
-                let message = format!("Failed to create pod sandbox: {}", rpc_text(&status));
+            let made = match self.runtime_handler(pod).await {
+                Ok(runtime_handler) => {
+                    let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
+                    self.ctx.runtime.run_pod_sandbox(request).await.map_err(|status| rpc_text(&status))
+                }
+                Err(message) => Err(message),
+            };
+            if let Err(message) = made {
+                let message = format!("Failed to create pod sandbox: {message}");
                 self.event(pod, None, EventType::Warning, "FailedCreatePodSandBox", message);
                 return Err(());
             }
@@ -188,6 +196,18 @@ impl Shared {
         let Some(sandbox) = state.ready_sandbox().map(|sandbox| sandbox.id.clone()) else { return Err(()) };
         let kit = self.kit(pod, state, volumes, sandbox, config).await?;
         Box::pin(self.start_all(pod, &kit, wanted)).await
+    }
+
+    /// The runtime's name for the pod's RuntimeClass.
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        let Some(class) = spec::spec(pod).runtime_class_name.as_deref().filter(|class| !class.is_empty()) else {
+            return Ok(String::new());
+        };
+        let found = self.ctx.client.find(&RUNTIME_CLASSES, &apimachinery::ObjectKey::cluster(class)).await;
+        let found = found.map_err(|error| error.to_string())?.map(|class| class.to_value());
+        let handler = found.as_ref().and_then(|class| class.str_at(&["handler"]));
+        let missing = || format!("failed to get sandbox runtime: RuntimeClass {class:?} not found");
+        handler.map(str::to_owned).ok_or_else(missing)
     }
 
     async fn kit(

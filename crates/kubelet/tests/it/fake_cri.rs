@@ -227,9 +227,13 @@ impl RuntimeService for FakeCri {
     }
 
     async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
-        let config = request.into_inner().config.unwrap();
+        let request = request.into_inner();
+        let config = request.config.unwrap();
         let created_at = self.now();
         let mut state = self.0.state.lock();
+        if !request.runtime_handler.is_empty() {
+            state.log.push(format!("handler {}", request.runtime_handler));
+        }
         state.next += 1;
         let id = format!("sandbox-{:04}", state.next);
         let metadata = config.metadata.clone().unwrap();

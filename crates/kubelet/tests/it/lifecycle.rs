@@ -198,8 +198,12 @@ async fn after_a_stop_everything_runs_again() {
     assert!(!world.group().child("kubelet").unwrap().exists());
     let told = world.server.writes();
     assert!(told[writes..].iter().all(|write| !write.contains("/pods/")), "{told:?}");
+    let before = world.status("web").unwrap();
+    assert!(before.state.unwrap().running.is_some());
     world.start().await;
-    world.until("it runs again", || world.status("web").unwrap().restart_count == 1).await;
+    world.handle.clone().unwrap().reported().await;
+    assert_eq!(world.status("web").unwrap().restart_count, 1, "what was told before the stop holds no more");
+    world.until("it runs again", || world.cri.is_running("web")).await;
     world.until_phase("Running").await;
     let last = world.status("web").unwrap().last_state.unwrap().terminated.unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
@@ -230,4 +234,48 @@ async fn large_logs_are_rotated() {
     std::fs::write(folder.join("0.log"), vec![b'x'; 11 << 20]).unwrap();
     world.until("it is rotated", || std::fs::read_dir(&folder).unwrap().count() == 2).await;
     world.until("a new one is begun", || std::fs::metadata(folder.join("0.log")).is_ok_and(|log| log.len() == 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_image_restarts_the_container() {
+    let world = World::new().await;
+    world.create(json!({"restartPolicy": "Never", "containers": [{"name": "web"}]}));
+    world.until_phase("Running").await;
+    world.cri.can_pull("app:2");
+    world.server.edit(&resources::PODS, &World::key(), |pod| {
+        let mut containers = pod.items_at(&["spec", "containers"]).to_vec();
+        containers[0].set(&["image"], "app:2");
+        pod.set(&["spec", "containers"], apimachinery::Value::Array(containers));
+    });
+    world.until("it is restarted", || world.status("web").unwrap().restart_count == 1).await;
+    world.until("it is told", || world.has_event("Killing: Container web definition changed, will be restarted")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn runtime_classes_name_handlers() {
+    let world = World::new().await;
+    world.create(json!({"runtimeClassName": "other", "containers": [{"name": "web"}]}));
+    let missing = "FailedCreatePodSandBox: Failed to create pod sandbox: failed to get sandbox runtime: RuntimeClass \"other\" not found";
+    world.until("it is missed", || world.has_event(missing)).await;
+    let classes = client::Resource::cluster("node.k8s.io", "v1", "runtimeclasses");
+    world.server.put(&classes, r#"{"metadata":{"name":"other"},"handler":"vm"}"#);
+    world.until_phase("Running").await;
+    assert!(world.cri.take_log().contains(&"handler vm".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_containers_are_added() {
+    let world = World::new().await;
+    world.create(one());
+    world.until_phase("Running").await;
+    world.server.edit(&resources::PODS, &World::key(), |pod| {
+        let debug = json!([{"name": "debug", "image": "app:1", "imagePullPolicy": "IfNotPresent", "targetContainerName": "web"}]);
+        pod.set(&["spec", "ephemeralContainers"], apimachinery::Value::parse(debug.to_string().as_bytes()).unwrap());
+    });
+    world.until("it runs", || world.status("debug").is_some_and(|debug| debug.state.unwrap().running.is_some())).await;
+    let linux = world.cri.config("debug").linux.unwrap().security_context.unwrap();
+    assert!(linux.namespace_options.unwrap().target_id.starts_with("container-"));
+    world.cri.end("debug", 0);
+    world.until("its end is told", || world.status("debug").unwrap().state.unwrap().terminated.is_some()).await;
+    assert_eq!(world.phase(), "Running");
 }
