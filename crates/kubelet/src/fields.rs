@@ -7,7 +7,7 @@ use apimachinery::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
 /// What fields say that is not in the pod's spec.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Situation {
     pub host_ips: Vec<IpAddr>,
     pub pod_ips: Vec<IpAddr>,

@@ -1,6 +1,6 @@
 //! What all that happens to one pod shares, and what is remembered of it between passes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,12 @@ use tokio::sync::{Notify, watch};
 
 use super::{Update, backoff};
 use crate::context::Context;
+use crate::fields::Situation;
 use crate::probe::Probes;
 use crate::runtime::PodState;
 use crate::spec;
 use crate::status::{self, Facts, Messages, Waiting, Writer};
+use crate::volumes::{Contents, Mounted};
 
 /// What all that happens to one pod shares.
 pub(crate) struct Shared {
@@ -43,10 +45,21 @@ pub(super) struct Memory {
     /// Containers whose end has been announced.
     pub(super) announced: BTreeSet<String>,
     pub(super) prepared: bool,
+    /// The volumes as they were made last.
+    pub(super) volumes: Option<MadeVolumes>,
     /// Whether it was decided that the pod may run here.
     pub(super) admitted: bool,
     /// Why the pod was failed: reason and message.
     pub(super) failure: Option<(&'static str, String)>,
+}
+
+/// Volumes, and all that they were made from.
+pub(super) struct MadeVolumes {
+    pub(super) contents: Contents,
+    pub(super) situation: Situation,
+    pub(super) labels: Option<BTreeMap<String, String>>,
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+    pub(super) mounted: BTreeMap<String, Mounted>,
 }
 
 impl Shared {
@@ -61,6 +74,7 @@ impl Shared {
             hooks: BTreeSet::new(),
             announced: BTreeSet::new(),
             prepared: false,
+            volumes: None,
             admitted: false,
             failure: None,
         };

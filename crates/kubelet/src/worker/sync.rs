@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::actions::{self, Actions};
+use super::shared::MadeVolumes;
 use super::start::Kit;
 use crate::environment::Referred;
 use crate::error::rpc_text;
@@ -122,14 +123,31 @@ impl Shared {
             secrets: self.ctx.objects.secrets(pod),
             tokens: tokens.tokens,
         };
-        let (root, situation, owned) = (self.ctx.config.root.clone(), self.situation(pod, state), pod.clone());
-        let work = move || volumes::set_up(&root, &owned, &situation, &contents);
-        let made = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
         let refresh_at = tokens.refresh_at.map(|at| {
             let left = Duration::try_from(at.duration_since(self.ctx.env.now())).unwrap_or_default();
             self.ctx.env.monotonic() + left.max(Duration::from_secs(1))
         });
-        Ok((made.map_err(|error| error.to_string())?, refresh_at))
+        let situation = self.situation(pod, state);
+        let (labels, annotations) = (&pod.metadata.labels, &pod.metadata.annotations);
+        if let Some(made) = &self.memory.lock().volumes
+            && (&made.contents, &made.situation, &made.labels, &made.annotations)
+                == (&contents, &situation, labels, annotations)
+        {
+            return Ok((made.mounted.clone(), refresh_at));
+        }
+        let (root, owned) = (self.ctx.config.root.clone(), pod.clone());
+        let with = (situation.clone(), contents.clone());
+        let work = move || volumes::set_up(&root, &owned, &with.0, &with.1);
+        let made = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+        let mounted = made.map_err(|error| error.to_string())?;
+        self.memory.lock().volumes = Some(MadeVolumes {
+            contents,
+            situation,
+            labels: labels.clone(),
+            annotations: annotations.clone(),
+            mounted: mounted.clone(),
+        });
+        Ok((mounted, refresh_at))
     }
 
     /// Does what is to be done. Tells when something that waits is due; an error is an event already.
