@@ -242,6 +242,10 @@ pub(crate) async fn remove(daemon: &Arc<Daemon>, id: &str) -> Result<(), Error> 
         found => found?,
     };
     let _turn = sandbox.lock.lock().await;
+    // Somebody else may have removed it while this waited.
+    if daemon.sandbox(id).is_err() {
+        return Ok(());
+    }
     stop_locked(daemon, &sandbox).await?;
     for container in daemon.containers_of(&sandbox.id) {
         container::remove(daemon, &container).await?;

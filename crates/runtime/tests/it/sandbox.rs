@@ -138,6 +138,16 @@ async fn stopping_and_removing_can_be_repeated() {
         let request = RemoveContainerRequest { container_id: id.clone() };
         node.client.runtime.remove_container(request).await.unwrap();
     }
+    // Also by several at once.
+    let sandbox = node.sandbox("raced").await;
+    let removals = (0..4).map(|_| {
+        let mut runtime = node.client.runtime.clone();
+        let request = RemovePodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+        async move { runtime.remove_pod_sandbox(request).await }
+    });
+    for removed in futures_util::future::join_all(removals).await {
+        removed.unwrap();
+    }
     node.finish().await;
 }
 
