@@ -133,7 +133,16 @@ struct Inner {
     /// Held while the catalog is replaced, so that `state` needn't be.
     writing: Mutex<()>,
     /// Keeps other processes out.
-    _lock: File,
+    _lock: FolderLock,
+}
+
+/// Unlocks when dropped, not when closed: a child between fork and exec holds the file open for a moment longer.
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
 }
 
 #[derive(Default)]
@@ -325,7 +334,7 @@ impl Inner {
             state: Mutex::default(),
             writing: Mutex::default(),
             config,
-            _lock: lock,
+            _lock: FolderLock(lock),
         };
         for (id, record) in store.catalog.load()? {
             match store.know(record) {
