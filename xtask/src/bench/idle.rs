@@ -30,7 +30,7 @@ pub(super) fn run() -> Result<Value> {
     Ok(json!({
         "processes": memory.len(),
         "pss_mib": memory.iter().map(|(_, kib)| kib).sum::<u64>() as f64 / 1024.0,
-        "daemon_pss_mib": memory.iter().filter(|(name, _)| name == "oxikube").map(|(_, kib)| kib).sum::<u64>() as f64 / 1024.0,
+        "daemon_pss_mib": memory.iter().filter(|(name, _)| name != "oxikube-shim").map(|(_, kib)| kib).sum::<u64>() as f64 / 1024.0,
         "cpu_percent_of_a_core": cpu / WATCHED.as_secs_f64() * 100.0,
         "api_requests_per_minute": requests.map(|n| n / minutes),
         "upstream": {"pss_mib": 770, "cpu_percent_of_a_core": 4.1},
