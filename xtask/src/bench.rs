@@ -19,7 +19,7 @@ use crate::{call, root};
 pub fn run(name: &str) -> Result<()> {
     call("cargo", &["build", "--release", "--locked", "-p", "oxikube"])?;
     crate::prerequisites::install()?;
-    crate::prerequisites::clients(&root())?;
+    crate::peers::build(&root(), &["kubectl"])?;
     let result = match name {
         "start" => start::run()?,
         "idle" => idle::run()?,

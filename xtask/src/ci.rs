@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{call, prerequisites, root, tidy};
+use crate::{call, peers, prerequisites, root, tidy};
 
 pub fn run() -> Result<()> {
     prerequisites::install()?;
     call("cargo", &["fmt", "--all", "--check"])?;
     tidy::run(&root())?;
     call("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    prerequisites::clients(&root())?;
+    peers::build(&root(), peers::OF_TESTS)?;
     call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
     call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod images;
+mod peers;
 mod prerequisites;
 mod schema;
 mod tidy;
@@ -18,7 +19,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   tidy           the rules no compiler knows
   schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
   images         the example's images, from Debian packages, into target/images
-  clients        build the real clients that tests drive (kubectl)
+  peers [NAME]   upstream's own programs (all, or those named), which tests drive and compare with
 ";
 
 fn main() -> Result<()> {
@@ -29,7 +30,7 @@ fn main() -> Result<()> {
         ["schema"] => schema::run(&root()),
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
-        ["clients"] => prerequisites::clients(&root()).map(|path| println!("{}", path.display())),
+        ["peers", names @ ..] => peers::run(&root(), names),
         _ => {
             eprint!("{USAGE}");
             std::process::exit(2);

@@ -5,4 +5,5 @@
 pub mod example;
 pub mod image;
 pub mod machine;
+pub mod peers;
 pub mod registry;

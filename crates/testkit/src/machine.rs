@@ -54,7 +54,7 @@ impl Machine {
     /// A machine with loopback up, whose cluster is called `name` (which no other test may use) and run by the program `oxikube`.
     ///
     /// # Panics
-    /// Without the real kubectl (`cargo xtask clients` builds it), and where namespaces can't be made.
+    /// Without the real kubectl (`cargo xtask peers kubectl` builds it), and where namespaces can't be made.
     pub fn new(name: &str, oxikube: &str) -> Machine {
         let namespace = NetNs::unpinned().expect("network namespaces can be made as root");
         let machine = Machine {
@@ -62,7 +62,7 @@ impl Machine {
             folder: tempfile::tempdir().expect("a temporary folder"),
             namespace,
             oxikube: oxikube.into(),
-            kubectl: kubectl(),
+            kubectl: crate::peers::path("kubectl"),
         };
         machine.namespace.run(loopback_up).expect("entering the namespace").expect("bringing loopback up");
         machine
@@ -188,15 +188,6 @@ impl Drop for Machine {
             }
         }
     }
-}
-
-/// The real kubectl that `cargo xtask clients` built.
-fn kubectl() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = std::env::var_os("OXIKUBE_CACHE").map_or_else(|| root.join("target/clients"), PathBuf::from);
-    let path = folder.join("kubectl-v1.35.4");
-    assert!(path.exists(), "{} is missing: run cargo xtask clients first", path.display());
-    path
 }
 
 fn loopback_up() -> io::Result<()> {

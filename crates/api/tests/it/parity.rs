@@ -1,7 +1,6 @@
 //! Ours against upstream's own types, for every kind: the same JSON, the same protobuf, the same words for what is wrong.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use api::protobuf;
@@ -15,14 +14,12 @@ use crate::populate::{difference, every_kind, hollow, populated};
 
 /// Asks Go; one answer for each question.
 fn ask(questions: &[Json]) -> Vec<Json> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = std::env::var_os("OXIKUBE_CACHE").map_or_else(|| root.join("target/clients"), PathBuf::from);
-    let oracle = folder.join("parity-v1.35.4");
+    let oracle = testkit::peers::path("types");
     let mut child = Command::new(&oracle)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}; cargo xtask clients builds it", oracle.display()));
+        .unwrap_or_else(|error| panic!("{}: {error}", oracle.display()));
     let lines: String = questions.iter().map(|question| format!("{question}\n")).collect();
     let mut input = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()).unwrap());
