@@ -67,6 +67,9 @@ pub trait PodNetwork: Send + Sync {
     /// Whether [`PodNetwork::setup`] can succeed.
     fn status(&self) -> NetworkStatus;
 
+    /// Resolves once [`PodNetwork::setup`] can succeed.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
     /// The node's pod ranges as CRI's `UpdateRuntimeConfig` carries them: comma-separated, at most one per family.
     fn set_pod_cidr<'a>(&'a self, pod_cidr: &'a str) -> NetworkFuture<'a, ()>;
 }

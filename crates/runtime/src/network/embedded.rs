@@ -4,6 +4,7 @@
 //! pods come from the node's own address. Both ends know each other's hardware address, and nobody asks for it.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 
 use env::Env;
 use futures_util::FutureExt;
@@ -14,6 +15,7 @@ use linux::netns::NetNs;
 use linux::nft::{self, Batch, Family};
 use linux::{Scope, sysctl};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::ipam::{Ipam, Sandbox, gateway};
 use super::rules::{self, Ranges};
@@ -48,6 +50,8 @@ pub struct EmbeddedNetwork {
     config: EmbeddedConfig,
     netlink: Netlink,
     ipam: Mutex<Ipam>,
+    /// Told once there is a range and its rules.
+    ready: watch::Sender<bool>,
 }
 
 const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
@@ -64,8 +68,9 @@ impl EmbeddedNetwork {
         let (netlink, driver) = Netlink::open_in(&config.host).await.map_err(link)?;
         config.env.spawn(driver);
         let ipam = Mutex::new(Ipam::open(record(&config.scope))?);
-        let network = EmbeddedNetwork { config, netlink, ipam };
+        let network = EmbeddedNetwork { config, netlink, ipam, ready: watch::Sender::new(false) };
         network.install_rules()?;
+        network.tell_ready();
         Ok(network)
     }
 
@@ -76,6 +81,10 @@ impl EmbeddedNetwork {
             self.teardown(id).await?;
         }
         Ok(())
+    }
+
+    fn tell_ready(&self) {
+        self.ready.send_replace(self.status() == NetworkStatus::Ready);
     }
 
     async fn set_up(&self, request: &SandboxNetwork) -> Result<Vec<IpAddr>, NetworkError> {
@@ -259,6 +268,14 @@ impl PodNetwork for EmbeddedNetwork {
         }
     }
 
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        async move {
+            // The sender lives as long as this does.
+            let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+        }
+        .boxed()
+    }
+
     fn set_pod_cidr<'a>(&'a self, pod_cidr: &'a str) -> NetworkFuture<'a, ()> {
         async move {
             let ranges = parse_ranges(pod_cidr)?;
@@ -269,7 +286,9 @@ impl PodNetwork for EmbeddedNetwork {
                 }
                 ipam.set_ranges(&ranges)?;
             }
-            self.install_rules()
+            self.install_rules()?;
+            self.tell_ready();
+            Ok(())
         }
         .boxed()
     }

@@ -286,7 +286,8 @@ async fn a_restart_adopts_and_cleanup_leaves_nothing() {
     assert_eq!(node.tables(), Vec::<String>::new());
     let error = node.network.setup(&request("a", &node.host, &[])).await.unwrap_err();
     assert_eq!(error.to_string(), "the node has no pod CIDR yet");
-    node.network.set_pod_cidr("10.244.1.0/24").await.unwrap();
+    let told = tokio::join!(node.network.ready(), node.network.set_pod_cidr("10.244.1.0/24")).1;
+    told.unwrap();
     assert_eq!(node.network.status(), NetworkStatus::Ready);
     let netlink = connect(&node.env, &node.host).await;
     // The kernel adds and removes IPv6 routes of its own in its own time.

@@ -25,6 +25,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Node {
     pub env: Env,
     pub scope: Scope,
+    /// What makes containers.
+    pub runtime: crate::runtimes::Runtime,
     pub client: Client,
     images: ImageStore,
     /// A runtime of its own: dropping it drops every task of the daemon, also those that serve a connection.
@@ -58,6 +60,10 @@ impl PodNetwork for Loopback {
         NetworkStatus::Ready
     }
 
+    fn ready(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn set_pod_cidr<'a>(&'a self, _: &'a str) -> NetworkFuture<'a, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -65,7 +71,7 @@ impl PodNetwork for Loopback {
 
 impl Node {
     /// A node with the image `busybox`.
-    pub async fn start() -> Node {
+    pub async fn start(runtime: crate::runtimes::Runtime) -> Node {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = TempDir::with_prefix("oxikube-runtime-").unwrap();
@@ -75,7 +81,7 @@ impl Node {
         let images = ImageStore::open(runtime::image::Config::new(env.clone(), &scope)).await.unwrap();
         images.load(std::io::Cursor::new(docker_save(&[("busybox:latest", &image())]))).await.unwrap();
         let client = Client::connect(scope.run("cri.sock").to_str().unwrap()).unwrap();
-        let mut node = Node { env, scope, client, images, serving: None, folder: Some(folder) };
+        let mut node = Node { env, scope, runtime, client, images, serving: None, folder: Some(folder) };
         node.serve().await;
         node
     }
@@ -176,7 +182,16 @@ impl Node {
     }
 
     pub async fn run_sandbox(&mut self, config: PodSandboxConfig) -> Result<String, tonic::Status> {
-        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let handler = self.runtime.handler();
+        self.run_sandbox_with(config, handler).await
+    }
+
+    pub async fn run_sandbox_with(
+        &mut self,
+        config: PodSandboxConfig,
+        handler: &str,
+    ) -> Result<String, tonic::Status> {
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         Ok(self.client.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 
