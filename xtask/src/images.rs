@@ -1,12 +1,30 @@
-//! `cargo xtask images`: the example's images as archives that `oxikube image load` takes.
+//! `cargo xtask images [--conformance]`: images as archives that `oxikube image load` takes: the example's, and those of upstream's suite.
+
+mod busybox;
+mod debian;
+mod upstream;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use testkit::{example, image};
 
-/// Builds them from this machine's Debian packages, installing what is missing, into `target/images/`.
+/// What the command line asks for.
+pub fn command(root: &Path, arguments: &[&str]) -> Result<()> {
+    match arguments {
+        [] => run(root),
+        ["--conformance"] => run(root).and_then(|()| Ok(println!("{}", conformance(root)?.display()))),
+        _ => bail!("usage: cargo xtask images [--conformance]"),
+    }
+}
+
+/// The archive of the images that upstream's suite names, made if it isn't there.
+pub fn conformance(root: &Path) -> Result<PathBuf> {
+    upstream::archive(root)
+}
+
+/// Builds the example's from this machine's Debian packages, installing what is missing, into `target/images/`.
 pub fn run(root: &Path) -> Result<()> {
     crate::prerequisites::install()?;
     let folder = root.join("target/images");

@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   bench NAME     start, idle, pod or api: the budgets, measured, as JSON
   tidy           the rules no compiler knows
   schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
-  images         the example's images, from Debian packages, into target/images
+  images         the example's images, from Debian packages, into target/images; --conformance: also those of upstream's suite
   peers [NAME]   upstream's own programs (all, or those named), which tests drive and compare with
 ";
 
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
-        ["images"] => images::run(&root()),
+        ["images", args @ ..] => images::command(&root(), args),
         ["schema"] => schema::run(&root()),
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),

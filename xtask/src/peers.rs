@@ -37,6 +37,7 @@ const PEERS: &[Peer] = &[
     program("nonewprivs", "k8s.io/kubernetes/test/images/nonewprivs"),
     program("resource-consumer", "k8s.io/kubernetes/test/images/resource-consumer"),
     program("consume-cpu", "k8s.io/kubernetes/test/images/resource-consumer/consume-cpu"),
+    program("pause", "./pause"),
     program("sample-apiserver", "k8s.io/sample-apiserver"),
     program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
@@ -50,7 +51,7 @@ pub const OF_TESTS: &[&str] = &["kubectl", "types"];
 pub const OF_THE_SUITE: &[&str] = &["e2e.test", "ginkgo", "kubectl"];
 /// What goes into the images of upstream's suite.
 pub const OF_IMAGES: &[&str] =
-    &["agnhost", "nonewprivs", "resource-consumer", "consume-cpu", "sample-apiserver", "etcd"];
+    &["agnhost", "nonewprivs", "resource-consumer", "consume-cpu", "pause", "sample-apiserver", "etcd"];
 /// What `cargo xtask parity` compares with.
 pub const OF_PARITY: &[&str] = &["etcd", "kube-apiserver"];
 
@@ -95,6 +96,18 @@ pub fn run(root: &Path, names: &[&str]) -> Result<()> {
         println!("{}", testkit::peers::path(peer.name).display());
     }
     Ok(())
+}
+
+/// The folder with the sources of the Kubernetes that we are measured against, which holds files of its images.
+pub fn sources(root: &Path) -> Result<PathBuf> {
+    let module = root.join("conformance");
+    go::Go::find(&testkit::peers::folder())?.folder_of(&module, "k8s.io/kubernetes")
+}
+
+/// What the programs `names` were built from, as one digest.
+pub fn made_of(root: &Path, names: &[&str]) -> Result<String> {
+    let stamps = named(names)?.into_iter().map(|peer| stamp(&root.join("conformance"), peer));
+    Ok(digest(stamps.collect::<Result<Vec<_>>>()?.concat().as_bytes()))
 }
 
 fn named(names: &[&str]) -> Result<Vec<&'static Peer>> {
@@ -169,7 +182,9 @@ mod tests {
         for group in [OF_TESTS, OF_THE_SUITE, OF_IMAGES, OF_PARITY] {
             named(group).unwrap();
         }
-        assert!(named(&["docker"]).err().unwrap().to_string().contains("no peer is called \"docker\"; there are kubectl,"));
+        assert!(
+            named(&["docker"]).err().unwrap().to_string().contains("no peer is called \"docker\"; there are kubectl,")
+        );
     }
 
     #[test]

@@ -268,6 +268,11 @@ pub fn busybox_layer() -> io::Result<Layer> {
     let program = ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(Path::new).find(|path| path.exists());
     let program = program
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "busybox: install the package busybox-static"))?;
+    applets_layer(program)
+}
+
+/// A layer with the busybox `program`, a link in `/bin` for each program that it is, and the files a shell wants.
+pub fn applets_layer(program: &Path) -> io::Result<Layer> {
     let listed = std::process::Command::new(program).arg("--list").output()?;
     let applets = String::from_utf8_lossy(&listed.stdout).into_owned();
     let mut layer = Layer::new()

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-
 use anyhow::{Context, Result, bail};
 use env::Env;
 
@@ -46,11 +45,23 @@ impl Go {
 
     /// Brings the modules of `module` onto this machine.
     pub fn fetch(&self, module: &Path) -> Result<()> {
+        self.download(module, &[]).map(drop)
+    }
+
+    /// Where the sources of one of the modules of `module` are.
+    pub fn folder_of(&self, module: &Path, name: &str) -> Result<PathBuf> {
+        let said = self.download(module, &["-json", name])?;
+        let said: serde_json::Value = serde_json::from_slice(&said).context("reading what go mod download says")?;
+        let folder = said["Dir"].as_str().with_context(|| format!("go mod download names no folder of {name}"))?;
+        Ok(PathBuf::from(folder))
+    }
+
+    fn download(&self, module: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
         let mut command = Command::new("timeout");
-        command.arg(FETCH).arg(&self.program).args(["mod", "download"]);
+        command.arg(FETCH).arg(&self.program).args(["mod", "download"]).args(arguments);
         let output = prepared(&mut command, module).output().context("starting go")?;
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let reason = match output.status.code() {
