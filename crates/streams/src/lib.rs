@@ -14,6 +14,7 @@
 
 pub mod remotecommand;
 mod serve;
+pub mod spdy;
 mod tls;
 
 pub use serve::{Peer, Server};
