@@ -1,11 +1,14 @@
-//! OpenAPI v3 documents, one for each group version, written from the tables when they are asked for.
+//! OpenAPI documents, written from the tables when they are asked for: v3 for each group version, v2 for all together.
 //!
 //! They say what kubectl needs for `explain`, validation and patches: schemas with list types, merge keys and defaults, and
-//! for each path the operations, their kinds, parameters and the content types of a PATCH. Upstream: /openapi/v3.
+//! for each path the operations, their kinds, parameters and the content types of a PATCH. Upstream: /openapi/v3, /openapi/v2.
 
 mod descriptions;
 mod paths;
 mod schemas;
+mod v2;
+
+pub use v2::{Form, v2};
 
 use serde_json::{Value as Json, json};
 
@@ -21,7 +24,7 @@ pub fn v3(group: &str, version: &str, server_version: &str) -> Option<Vec<u8>> {
     let found = kinds::groups().iter().find(|known| known.name == group)?;
     let found = found.versions.iter().find(|known| known.name == version)?;
     let mut out = Document::start(server_version);
-    let mut schemas = schemas::Collector::new(group, found);
+    let mut schemas = schemas::Collector::new(vec![(group, found)]);
     for (path, item) in paths::of(group, version) {
         schemas.note_references(&item);
         out.member(&path, &item);
@@ -59,12 +62,17 @@ impl Document {
     }
 
     fn finish(mut self) -> Vec<u8> {
-        let security = json!({"BearerToken": {
-            "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"
-        }});
+        let security = security();
         self.out.extend_from_slice(format!(r#"}},"securitySchemes":{security}}}}}"#).as_bytes());
         self.out
     }
+}
+
+/// How clients say who they are.
+fn security() -> Json {
+    json!({"BearerToken": {
+        "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"
+    }})
 }
 
 /// A reference to a type's schema.

@@ -5,7 +5,7 @@
 
 mod decode;
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 use apimachinery::schema::Type;
 use apimachinery::{GroupVersion, Value};

@@ -1,18 +1,20 @@
-//! OpenAPI v3: an index whose URLs carry a hash, and documents that may be kept for ever under them.
+//! OpenAPI: of v3 an index whose URLs carry a hash, and documents that may be kept for ever under them; of v2 one document.
 //!
 //! Nothing of it stays in memory but the hashes: clients keep the documents, and making one takes milliseconds.
 
 use std::sync::Arc;
 
+use api::openapi::Form;
 use apimachinery::Status;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use crate::answer::Answer;
+use crate::accept;
+use crate::answer::{Answer, Content};
 use crate::discovery::hex;
 use crate::request::Query;
 use crate::server::GIT_VERSION;
@@ -20,7 +22,13 @@ use crate::server::GIT_VERSION;
 #[derive(Default)]
 pub(crate) struct OpenApi {
     documents: OnceCell<Arc<[Document]>>,
+    /// The hash of the v2 document.
+    v2: OnceCell<String>,
 }
+
+/// What the v2 document is called as a protobuf message, and was called when a media type could hold an `@`.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const OLD_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 struct Document {
     /// `apis/apps/v1`
@@ -42,6 +50,9 @@ impl OpenApi {
         query: &Query,
         headers: &HeaderMap,
     ) -> Option<Result<Answer, Status>> {
+        if path == "/openapi/v2" {
+            return Some(self.v2(headers).await);
+        }
         let rest = path.strip_prefix("/openapi/v3")?;
         let documents = match self.documents.get_or_try_init(|| busy(documents)).await {
             Ok(documents) => documents,
@@ -53,6 +64,30 @@ impl OpenApi {
         let root = rest.trim_start_matches('/');
         let document = documents.iter().find(|document| document.root == root)?;
         Some(document.answer(query.get("hash"), headers).await)
+    }
+
+    /// The v2 document. Upstream: kube-openapi pkg/handler.
+    async fn v2(&self, headers: &HeaderMap) -> Result<Answer, Status> {
+        let clauses = accept::clauses(headers);
+        let form = |media: &str| match media {
+            "application/json" | "application/*" | "*/*" => Some(Form::Json),
+            PROTOBUF | OLD_PROTOBUF => Some(Form::Protobuf),
+            _ => None,
+        };
+        let Some(form) = clauses.iter().find_map(|clause| form(&clause.media)) else {
+            return Ok(Answer::new(StatusCode::NOT_ACCEPTABLE, Content::Bytes(Bytes::new())).with(VARY, "Accept"));
+        };
+        let hash = || busy(|| hash(&api::openapi::v2(Form::Json, GIT_VERSION)));
+        // Both forms say the same, and clients keep them apart by what they accept.
+        let etag = format!("\"{}\"", self.v2.get_or_try_init(hash).await?);
+        let answer = if headers.get(IF_NONE_MATCH).and_then(|tag| tag.to_str().ok()) == Some(&etag) {
+            Answer::new(StatusCode::NOT_MODIFIED, Content::Bytes(Bytes::new()))
+        } else {
+            let document = busy(move || api::openapi::v2(form, GIT_VERSION)).await?;
+            let media = if form == Form::Json { "application/json" } else { PROTOBUF };
+            Answer::json(StatusCode::OK, document).with(CONTENT_TYPE, media)
+        };
+        Ok(answer.with(ETAG, &etag).with(VARY, "Accept"))
     }
 }
 
@@ -88,10 +123,14 @@ fn documents() -> Arc<[Document]> {
         if documents.iter().any(|document| document.root == root) {
             continue;
         }
-        let hash = hex(&Sha256::digest(render(kind.group, kind.version))).to_uppercase();
+        let hash = hash(&render(kind.group, kind.version));
         documents.push(Document { root, group: kind.group, version: kind.version, hash });
     }
     documents.into()
+}
+
+fn hash(document: &[u8]) -> String {
+    hex(&Sha256::digest(document)).to_uppercase()
 }
 
 fn render(group: &str, version: &str) -> Vec<u8> {

@@ -287,6 +287,7 @@ impl Request<'_> {
                 "/healthz",
                 "/livez",
                 "/metrics",
+                "/openapi/v2",
                 "/openapi/v3",
                 "/openid/v1/jwks",
                 "/readyz",

@@ -136,8 +136,7 @@ pub(super) static KINDS: &[Kind] = &[
             text("Containers", Cell::ContainerNames(&["spec", "template", "spec"])).wide(),
             text("Images", Cell::ContainerImages(&["spec", "template", "spec"])).wide(),
             text("Selector", Cell::Labels(&["spec", "selector"])).wide(),
-        ])
-        .unenforced(),
+        ]),
     core!("ResourceQuota", "resourcequotas")
         .short(&["quota"])
         .with(&[status(("", "v1", "ResourceQuota"))])

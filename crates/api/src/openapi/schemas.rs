@@ -12,14 +12,14 @@ use crate::tables;
 
 /// Collects the types that a document refers to.
 pub(super) struct Collector<'d> {
-    group: &'d str,
-    version: &'d Version,
+    /// The groups and versions whose kinds are told.
+    versions: Vec<(&'d str, &'d Version)>,
     wanted: BTreeSet<&'static str>,
 }
 
 impl<'d> Collector<'d> {
-    pub(super) fn new(group: &'d str, version: &'d Version) -> Collector<'d> {
-        Collector { group, version, wanted: BTreeSet::new() }
+    pub(super) fn new(versions: Vec<(&'d str, &'d Version)>) -> Collector<'d> {
+        Collector { versions, wanted: BTreeSet::new() }
     }
 
     /// Notes every type that `json` refers to.
@@ -83,10 +83,16 @@ impl<'d> Collector<'d> {
         }
         let kind = name.rsplit('.').next().unwrap_or_default();
         let is_kind = ty.field("apiVersion").is_some() && ty.field("kind").is_some();
-        let served = kinds::type_of(self.group, self.version.name, kind).is_some_and(|served| served.id() == ty.id());
-        if served && (is_kind || kind == "WatchEvent") && !is_reference(ty) {
-            schema["x-kubernetes-group-version-kind"] =
-                json!([{"group": self.group, "kind": kind, "version": self.version.name}]);
+        if (is_kind || kind == "WatchEvent") && !is_reference(ty) {
+            let serves = |(group, version): &&(&str, &Version)| {
+                kinds::type_of(group, version.name, kind).is_some_and(|served| served.id() == ty.id())
+            };
+            let served = self.versions.iter().filter(serves);
+            let served: Vec<Json> =
+                served.map(|(group, version)| json!({"group": group, "kind": kind, "version": version.name})).collect();
+            if !served.is_empty() {
+                schema["x-kubernetes-group-version-kind"] = Json::Array(served);
+            }
         }
         schema
     }

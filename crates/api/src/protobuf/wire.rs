@@ -68,7 +68,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(super) fn put_number(out: &mut Vec<u8>, tag: u16, value: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, tag: u16, value: u64) {
     put_varint(out, u64::from(tag) << 3);
     put_varint(out, value);
 }
@@ -78,14 +78,14 @@ pub(super) fn put_double(out: &mut Vec<u8>, tag: u16, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, tag: u16, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, tag: u16, bytes: &[u8]) {
     put_varint(out, u64::from(tag) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Puts what `write` appends as one field, its length before it.
-pub(super) fn put_message(
+pub(crate) fn put_message(
     out: &mut Vec<u8>,
     tag: u16,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), ProtobufError>,

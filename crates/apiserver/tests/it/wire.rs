@@ -136,8 +136,23 @@ async fn schemas_version_and_health() {
     assert!(document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"].is_object());
     let (code, headers, _) = wire.get("/openapi/v3/apis/apps/v1?hash=ABC", "application/json").await;
     assert_eq!((code, headers["location"].to_str().unwrap()), (StatusCode::MOVED_PERMANENTLY, url.as_str()));
-    let (code, _, _) = wire.get("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf").await;
-    assert_eq!(code, StatusCode::NOT_FOUND);
+    for (accept, media, start) in [
+        (
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            &b"\x0a\x032.0"[..],
+        ),
+        ("application/json", "application/json", &br#"{"swagger":"2.0","#[..]),
+    ] {
+        let (code, headers, body) = wire.send("GET", "/openapi/v2", &[("accept", accept)], Bytes::new()).await;
+        assert_eq!((code, headers["content-type"].to_str().unwrap()), (StatusCode::OK, media));
+        assert!(body.starts_with(start));
+        let known = [("accept", accept), ("if-none-match", headers["etag"].to_str().unwrap())];
+        let (code, _, body) = wire.send("GET", "/openapi/v2", &known, Bytes::new()).await;
+        assert_eq!((code, body.len()), (StatusCode::NOT_MODIFIED, 0));
+    }
+    let (code, _, _) = wire.send("GET", "/openapi/v2", &[("accept", "text/html")], Bytes::new()).await;
+    assert_eq!(code, StatusCode::NOT_ACCEPTABLE);
     let (_, _, version) = wire.get("/version", "application/json").await;
     assert_eq!((version["gitVersion"].as_str(), version["minor"].as_str()), (Some("v1.35.4"), Some("35")));
     for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd", "/livez/ping"] {
