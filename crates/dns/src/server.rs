@@ -1,5 +1,6 @@
 //! Answers questions: the cluster's from the zone, others from the servers the node uses.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,11 +16,19 @@ use parking_lot::RwLock;
 
 use crate::zone::{Found, Zone};
 
-/// Shared by all sockets.
+/// Shared by all sockets; clones share what they answer from.
+#[derive(Clone)]
 pub(crate) struct Handler {
     zone: Arc<RwLock<Zone>>,
+    forward: Arc<RwLock<Forward>>,
+}
+
+/// The node's name servers, and what asks them.
+#[derive(Default)]
+struct Forward {
+    servers: Vec<IpAddr>,
     /// `None` where the node has no name servers.
-    forward: Option<TokioResolver>,
+    resolver: Option<Arc<TokioResolver>>,
 }
 
 /// What to send back.
@@ -31,25 +40,32 @@ struct Reply {
 }
 
 impl Handler {
-    /// Reads the servers to forward to; a missing or empty file means that there are none.
-    pub(crate) fn new(
-        zone: Arc<RwLock<Zone>>,
-        resolv_conf: &Path,
-    ) -> Result<Handler, Box<dyn std::error::Error + Send + Sync>> {
-        let servers = name_servers(&std::fs::read_to_string(resolv_conf).unwrap_or_default());
-        let forward = match servers.is_empty() {
-            true => None,
-            false => {
-                let servers = servers.into_iter().map(NameServerConfig::udp_and_tcp).collect();
-                let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-                Some(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()?)
-            }
-        };
-        Ok(Handler { zone, forward })
+    pub(crate) fn new(zone: Zone) -> Handler {
+        Handler { zone: Arc::new(RwLock::new(zone)), forward: Arc::default() }
     }
 
-    pub(crate) fn zone(&self) -> Arc<RwLock<Zone>> {
-        self.zone.clone()
+    /// What is answered for the cluster.
+    pub(crate) fn zone(&self) -> &RwLock<Zone> {
+        &self.zone
+    }
+
+    /// Reads the servers to forward to; a missing or empty file means that there are none.
+    pub(crate) fn forward_as(&self, resolv_conf: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let servers = name_servers(&std::fs::read_to_string(resolv_conf).unwrap_or_default());
+        if self.forward.read().servers == servers {
+            return Ok(());
+        }
+        let resolver = match servers.is_empty() {
+            true => None,
+            false => {
+                let servers = servers.iter().copied().map(NameServerConfig::udp_and_tcp).collect();
+                let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+                let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+                Some(Arc::new(builder.build()?))
+            }
+        };
+        *self.forward.write() = Forward { servers, resolver };
+        Ok(())
     }
 
     async fn reply(&self, name: &LowerName, kind: RecordType) -> Reply {
@@ -86,7 +102,8 @@ impl Handler {
     }
 
     async fn ask_others(&self, name: Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {
-        let Some(forward) = &self.forward else { return (ResponseCode::ServFail, Vec::new()) };
+        let resolver = self.forward.read().resolver.clone();
+        let Some(forward) = resolver else { return (ResponseCode::ServFail, Vec::new()) };
         match forward.lookup(name, kind).await {
             Ok(lookup) => (ResponseCode::NoError, lookup.answers().to_vec()),
             Err(error) if error.is_nx_domain() => (ResponseCode::NXDomain, Vec::new()),
@@ -125,7 +142,7 @@ fn cname(record: &Record) -> Option<Name> {
 }
 
 /// The `nameserver` lines of a resolv.conf.
-fn name_servers(text: &str) -> Vec<std::net::IpAddr> {
+fn name_servers(text: &str) -> Vec<IpAddr> {
     let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     lines.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
 }

@@ -1,11 +1,12 @@
 //! Which records Services have. Pure: no clock, no network.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use apimachinery::ObjectKey;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
+use serde::{Deserialize, Serialize};
 
 /// Seconds that an answer may be kept.
 const TTL: u32 = 30;
@@ -13,23 +14,27 @@ const TTL: u32 = 30;
 const DNS_VERSION: &str = "1.1.0";
 
 /// A Service, as far as DNS tells of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Service {
     pub kind: ServiceKind,
     pub ports: Vec<Port>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum ServiceKind {
     /// Its own addresses.
     Addresses(Vec<IpAddr>),
     /// Those of its endpoints.
+    #[serde(rename_all = "camelCase")]
     Headless { not_ready_too: bool },
     /// Another name.
     External(String),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Port {
     pub name: String,
     /// In lower case.
@@ -37,7 +42,8 @@ pub(crate) struct Port {
     pub port: u16,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Endpoint {
     pub ip: IpAddr,
     pub hostname: Option<String>,
@@ -107,6 +113,14 @@ impl Zone {
             self.add(record.clone());
         }
         self.by_service.insert(key.clone(), records);
+    }
+
+    /// Forgets every Service that `keep` doesn't know.
+    pub(crate) fn retain(&mut self, keep: &HashSet<ObjectKey>) {
+        let gone: Vec<_> = self.by_service.keys().filter(|key| !keep.contains(key)).cloned().collect();
+        for key in gone {
+            self.set(&key, None, &[]);
+        }
     }
 
     /// What there is for `name` and `kind`.
@@ -324,6 +338,14 @@ mod tests {
         check("dns-version.cluster.local.", T::TXT, "1.1.0");
         check("www.example.com.", T::A, "elsewhere");
         check("9.0.96.10.in-addr.arpa.", T::PTR, "elsewhere");
+    }
+
+    #[test]
+    fn a_snapshot_forgets_the_rest() {
+        let mut zone = zone();
+        zone.retain(&[ObjectKey::new("ns", "web")].into());
+        assert_eq!(ask(&zone, "web.ns.svc.cluster.local.", RecordType::A), "10.96.0.7");
+        assert_eq!(ask(&zone, "db.ns.svc.cluster.local.", RecordType::A), "no such name");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use linux::cgroup::Hierarchies;
 use linux::netns::NetNs;
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::daemon::node_runtime;
+use crate::daemon::{dns_socket, node_runtime};
 
 /// The time that containers get to end.
 pub(crate) const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -23,6 +23,7 @@ pub(crate) fn cleanup(settings: Settings) -> BoxFuture<'static, Result<()>> {
             handle.stop_all(GRACE).await.context("ending containers")?;
             handle.remove_all().await.context("removing containers")?;
         }
+        dns::end(&env, &dns_socket(&settings.scope())).await.context("ending cluster DNS")?;
         end_rest(&env, &settings).await?;
         remove_network(&env, &settings).await?;
         remove_rest(&settings)

@@ -38,14 +38,8 @@ const STACK: usize = 16 << 20;
 
 /// The daemon's process: `oxikube daemon SETTINGS`, with progress lines on standard output and its log on standard error.
 pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("OXIKUBE_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,hickory_server=warn")),
-        )
-        .init();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OXIKUBE_LOG");
+    log_to_stderr(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")));
     // No terminal's end is this process' end; fails only where it leads a session already.
     let _ = rustix::process::setsid();
     let outcome = settings.context("the daemon is started by oxikube start").and_then(|path| {
@@ -65,6 +59,17 @@ pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where everything is told that nobody waits for.
+pub(crate) fn log_to_stderr<F>(filter: F)
+where
+    F: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync + 'static,
+{
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 fn read_settings(path: PathBuf) -> Result<Settings> {
@@ -118,7 +123,7 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
             }));
             steps::node_is_ready(&clients.admin, &settings.node_name).await?;
             // After a stop the API server still has the node as it was before.
-            steps::network_is_ready(&env, &*network).await;
+            network.ready().await;
             handle.reported().await;
             Ok(handle)
         })
@@ -144,6 +149,7 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
             containers.remove_all().await?;
             // No component may put back what is removed now.
             drop(std::mem::take(&mut tasks));
+            dns::end(&env, &dns_socket(&scope)).await.context("ending cluster DNS")?;
             crate::cleanup::remove_network(&env, &settings).await
         };
         stop.answer(outcome.await);
@@ -277,10 +283,19 @@ async fn start_services(env: &Env, settings: &Settings, clients: &Clients, tasks
         listen: SocketAddr::new(settings.node_ip, 0),
         node_name: settings.node_name.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
+        program: dns::Program {
+            command: vec!["/proc/self/exe".into(), "dns".into()],
+            socket: dns_socket(&settings.scope()),
+        },
     })
     .await?;
     tasks.push(guard(env, dns.run()));
     Ok(())
+}
+
+/// Where the DNS process is found again.
+pub(crate) fn dns_socket(scope: &linux::Scope) -> PathBuf {
+    scope.run("dns.sock")
 }
 
 /// The node agent, which serves logs and exec with a certificate of the cluster's authority.

@@ -1,7 +1,7 @@
 //! The one binary: parses argv, builds components, runs them until shutdown.
 //!
-//! It is three programs: `shim` (one per pod, starts before anything else, see the crate), `daemon` (the cluster itself, launched by
-//! `start`), and the commands that people type, which `cluster` implements.
+//! It is four programs: `shim` (one per pod, starts before anything else, see the crate), `dns` (answers questions for the cluster, see
+//! the crate), `daemon` (the cluster itself, launched by `start`), and the commands that people type, which `cluster` implements.
 
 mod cleanup;
 mod daemon;
@@ -17,6 +17,11 @@ fn main() -> ExitCode {
     match arguments.next() {
         // A shim stays small: no runtime, no threads, no logger.
         Some(first) if first == "shim" => std::process::exit(shim::run()),
+        // Nor does cluster DNS need more than it logs.
+        Some(first) if first == "dns" => {
+            daemon::log_to_stderr(tracing::level_filters::LevelFilter::WARN);
+            std::process::exit(dns::run(arguments))
+        }
         Some(first) if first == "daemon" => daemon::main(arguments.next()),
         _ => command(),
     }

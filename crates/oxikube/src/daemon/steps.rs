@@ -8,7 +8,6 @@ use apimachinery::{Object, ObjectKey, Value};
 use client::{Client, resources, wait_until};
 use cluster::progress::{Progress, report};
 use env::Env;
-use runtime::network::{NetworkStatus, PodNetwork};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// No step takes longer on a machine that works.
@@ -44,13 +43,6 @@ pub(super) async fn node_is_ready(client: &Client, name: &str) -> Result<()> {
     let ready = |node: Option<&Object>| node.is_some_and(|node| is_ready(&node.to_value()));
     wait_until(client, &resources::NODES, &ObjectKey::cluster(name), LIMIT, ready).await?;
     Ok(())
-}
-
-/// Waits until the kubelet has told the pod network its range.
-pub(super) async fn network_is_ready(env: &Env, network: &dyn PodNetwork) {
-    while network.status() != NetworkStatus::Ready {
-        env.sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Whether the `Ready` condition of an object is true.
