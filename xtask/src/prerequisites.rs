@@ -5,7 +5,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// A file that says a Debian package is there, and the package.
-const PACKAGES: &[(&str, &str)] = &[("/bin/busybox", "busybox-static"), ("/usr/bin/redis-server", "redis-server")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/bin/redis-server", "redis-server"),
+    ("/usr/bin/strace", "strace"),
+    // What builds the images of upstream's suite.
+    ("/usr/bin/bzip2", "bzip2"),
+    ("/usr/bin/dpkg-source", "dpkg-dev"),
+    ("/usr/bin/gcc", "gcc"),
+    ("/usr/include/stdlib.h", "libc6-dev"),
+    ("/usr/bin/make", "make"),
+    ("/usr/bin/patch", "patch"),
+];
 
 /// Installs the Debian packages that are missing.
 pub fn install() -> Result<()> {

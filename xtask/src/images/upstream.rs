@@ -281,3 +281,47 @@ fn registry(layer: Layer, name: &str, tag: &str, image: &Image) -> Layer {
     }
     layer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_version_replaces_another() {
+        let image = Image::new().layer(Layer::new().file("a", 0o644, "a"), Packing::Plain);
+        let other = marked(image.clone(), "2");
+        assert_ne!(image.id(), other.id());
+        assert_eq!(image.layer_digests(), other.layer_digests());
+    }
+
+    #[test]
+    fn the_registry_answers_what_it_points_to() {
+        let image = Image::new().layer(Layer::new().file("pause", 0o755, "program"), Packing::Zstd);
+        let tar = registry(Layer::new(), "pause", "testing", &image).into_tar();
+        let holds = |text: &str| tar.windows(text.len()).any(|window| window == text.as_bytes());
+        let index = digest(&image::index(&[&image]));
+        let manifest = digest(&image.manifest());
+        let (blob, config) = (image.layer_digests()[0].clone(), image.id());
+        for path in [
+            "var/registry/pause/manifests/testing".to_owned(),
+            format!("var/registry/pause/manifests/{index}"),
+            format!("var/registry/pause/manifests/{manifest}"),
+            format!("var/registry/pause/blobs/{blob}"),
+            format!("var/registry/pause/blobs/{config}"),
+        ] {
+            assert!(holds(&path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a"), "a").unwrap();
+        fs::write(path("b"), "a").unwrap();
+        fs::hard_link(path("a"), path("c")).unwrap();
+        assert!(same_file(&path("a"), &path("c")));
+        assert!(!same_file(&path("a"), &path("b")));
+        assert!(!same_file(&path("a"), &path("none")));
+    }
+}
