@@ -121,7 +121,7 @@ pub enum OpenError {
 /// A store in one file, for one server. Dropping it finishes what waits and closes the file.
 pub struct Embedded {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -177,7 +177,7 @@ impl Embedded {
                 std::thread::Builder::new().name("store-writer".into()).spawn(move || shared.write_until_closed());
             thread = Some(spawned.map_err(|error| OpenError::Engine(Box::new(error)))?);
         }
-        Ok(Arc::new(Embedded { shared, thread }))
+        Ok(Arc::new(Embedded { shared, thread: Mutex::new(thread) }))
     }
 
     /// A store that ends with the process.
@@ -194,10 +194,13 @@ impl Embedded {
     }
 }
 
-impl Drop for Embedded {
-    fn drop(&mut self) {
+impl Embedded {
+    /// Finishes what waits and closes the file, whoever still holds the store: calls fail with [`Error::Closed`] from then on. Blocks.
+    /// Again is fine.
+    pub fn close(&self) {
         self.shared.queue.close();
-        match self.thread.take() {
+        let thread = self.thread.lock().take();
+        match thread {
             // The writer itself may let go of the last handle, when a tag had it.
             Some(thread) if thread.thread().id() == std::thread::current().id() => {}
             Some(thread) => {
@@ -207,6 +210,12 @@ impl Drop for Embedded {
             }
             None => self.shared.close(),
         }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

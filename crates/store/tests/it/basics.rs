@@ -134,6 +134,23 @@ async fn a_second_opener_is_told() {
 }
 
 #[tokio::test]
+async fn closing_does_not_wait_for_the_last_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = folder(&dir);
+    let holder = store.clone();
+    let _watch = store.watch(WatchQuery::prefix("")).await.unwrap();
+    store.commit(Txn::create("/r/a/1", "x")).await.unwrap();
+    store.close();
+    store.close();
+    assert!(matches!(holder.commit(Txn::create("/r/a/2", "x")).await, Err(Error::Closed)));
+    // Another may have it now, and finds it whole.
+    let again = folder(&dir);
+    assert_eq!(again.get(b"/r/a/1").await.unwrap().unwrap().value, "x");
+    drop((store, holder));
+    again.commit(Txn::create("/r/a/2", "x")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_restored_backup_raises_the_revision() {
     let dir = tempfile::tempdir().unwrap();
     let backup = dir.path().join("backup");
