@@ -1,10 +1,12 @@
 //! Streams to nodes, pods and services: logs, exec, attach, port-forward, proxy.
 //!
 //! The request is sent on to the node's kubelet (or the pod's own port) and the two connections become one pipe when the
-//! answer is an upgrade; WebSocket and SPDY frames pass unread. Upstream: pkg/registry/core/pod/strategy.go LogLocation,
-//! StreamLocation; apimachinery pkg/util/proxy.
+//! answer is an upgrade; WebSocket and SPDY frames pass unread. What is proxied comes back with its links rewritten, so that they
+//! lead through the proxy. Upstream: pkg/registry/core/pod/strategy.go LogLocation, StreamLocation; apimachinery pkg/util/proxy.
 
 mod dial;
+mod html;
+mod rewrite;
 mod target;
 
 use api::Kind;
@@ -15,6 +17,7 @@ use futures_util::StreamExt;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tracing::debug;
 
@@ -22,7 +25,8 @@ use crate::answer::{Answer, Content};
 use crate::server::Request;
 use dial::Dialer;
 use futures_util::future::BoxFuture;
-use target::Target;
+use rewrite::Rewriter;
+use target::{Purpose, Target};
 
 /// Headers that belong to one connection and are not sent on.
 const HOP_BY_HOP: &[HeaderName] = &[
@@ -48,6 +52,11 @@ impl Nodes {
         Ok(Nodes { dialer: Dialer::new(env, certificate, authority)?, env: env.clone() })
     }
 
+    /// Shows kubelets this certificate from now on.
+    pub(crate) fn renew(&self, certificate: &pki::Leaf) -> Result<(), crate::BuildError> {
+        self.dialer.renew(certificate)
+    }
+
     /// Whether a subresource is a stream to elsewhere.
     pub(crate) fn serves(kind: &Kind, subresource: &str) -> bool {
         match kind.kind {
@@ -67,33 +76,35 @@ impl Nodes {
     ) -> Result<Answer, Status> {
         let target = target::find(request, kind).await?;
         let wants_upgrade = request.headers.contains_key(UPGRADE);
-        let body = if matches!(*request.method, Method::GET | Method::HEAD) || wants_upgrade {
-            Bytes::new()
-        } else {
-            body.await?
-        };
-        let connection = self.dialer.connect(&target).await?;
-        let (mut sender, driver) = hyper::client::conn::http1::handshake(connection).await.map_err(dialing)?;
-        self.env.spawn(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                debug!(%error, "a connection to a node ended");
-            }
-        });
-        let outgoing = outgoing(request, &target, body)?;
-        let mut response = sender.send_request(outgoing).await.map_err(dialing)?;
+        let is_read = matches!(*request.method, Method::GET | Method::HEAD);
+        if target.purpose == Purpose::Proxy
+            && is_read
+            && !wants_upgrade
+            && let Some(redirect) = rewrite::to_root(request.target)
+        {
+            return Ok(redirect);
+        }
+        let body = if is_read || wants_upgrade { Bytes::new() } else { body.await? };
+        let tunnels = target.purpose == Purpose::Stream && streams::tunnel::is_upgrade(request.headers);
+        let outgoing = if tunnels { tunnelled(&target) } else { outgoing(request, &target, body) }?;
+        let mut sender = self.reach(&target).await?;
+        let mut response = sender.send_request(outgoing).await.map_err(|error| failed(&target, error))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = upgrade else { return Err(Status::bad_request("Upgrade request required")) };
             let node = hyper::upgrade::on(&mut response);
-            self.env.spawn(pipe(client, node));
             let mut answer = Answer::new(StatusCode::SWITCHING_PROTOCOLS, Content::Bytes(Bytes::new()));
             answer.headers = response.headers().clone();
+            if tunnels {
+                let refused = |error: streams::remotecommand::UpgradeError| Status::bad_request(error.to_string());
+                answer.headers = streams::tunnel::response(request.headers).map_err(refused)?.into_parts().0.headers;
+            }
+            self.env.spawn(pipe(client, node, tunnels));
             return Ok(answer);
         }
-        if target.is_log && response.status().as_u16() >= 400 {
+        if target.purpose == Purpose::Log && response.status().as_u16() >= 400 {
             return Err(refusal(response).await);
         }
         let (parts, incoming) = response.into_parts();
-        let headers = passed_on(&parts.headers);
         // The sender lives as long as the body is read: the connection ends with it.
         let stream = BodyStream::new(incoming).filter_map(move |frame| {
             let _keep = &sender;
@@ -103,8 +114,36 @@ impl Nodes {
             };
             std::future::ready(data)
         });
-        Ok(Answer { code: parts.status, headers, content: Content::Stream(stream.boxed()) })
+        let content = Content::Stream(stream.boxed());
+        let answer = Answer { code: parts.status, headers: passed_on(&parts.headers), content };
+        match target.purpose {
+            Purpose::Proxy => Rewriter::new(request, &target).rewrite(answer).await,
+            Purpose::Log | Purpose::Stream => Ok(answer),
+        }
     }
+
+    /// A connection for one request.
+    async fn reach(&self, target: &Target) -> Result<SendRequest<Full<Bytes>>, Status> {
+        let connection = self.dialer.connect(target).await.map_err(|error| failed(target, error))?;
+        let (sender, driver) =
+            hyper::client::conn::http1::handshake(connection).await.map_err(|error| failed(target, error))?;
+        self.env.spawn(async move {
+            if let Err(error) = driver.with_upgrades().await {
+                debug!(%error, "a connection to a node ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// The request for SPDY that goes on to a kubelet in place of one for a WebSocket around it.
+fn tunnelled(target: &Target) -> Result<http::Request<Full<Bytes>>, Status> {
+    let request = http::Request::post(&target.path)
+        .header(http::header::HOST, target.authority())
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, streams::spdy::NAME)
+        .header(&streams::spdy::PROTOCOL_VERSION, "portforward.k8s.io");
+    request.body(Full::default()).map_err(Status::internal)
 }
 
 fn outgoing(request: &Request<'_>, target: &Target, body: Bytes) -> Result<http::Request<Full<Bytes>>, Status> {
@@ -120,6 +159,9 @@ fn outgoing(request: &Request<'_>, target: &Target, body: Bytes) -> Result<http:
     }
     let host = target.authority().parse().map_err(|_| Status::internal("the node's address is no host"))?;
     headers.insert(http::header::HOST, host);
+    if target.purpose == Purpose::Proxy {
+        Rewriter::new(request, target).announce(headers);
+    }
     Ok(outgoing)
 }
 
@@ -146,10 +188,11 @@ async fn refusal(response: http::Response<hyper::body::Incoming>) -> Status {
     Status::new(code, reason, text)
 }
 
-/// Joins the two connections until either ends.
-async fn pipe(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade) {
+/// Joins the two connections until either ends; `unwraps` where the client's bytes are inside a WebSocket.
+async fn pipe(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade, unwraps: bool) {
     let (client, node) = futures_util::join!(client, node);
     match (client, node) {
+        (Ok(client), Ok(node)) if unwraps => streams::tunnel::join(TokioIo::new(client), TokioIo::new(node)).await,
         (Ok(client), Ok(node)) => {
             let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
             if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
@@ -160,6 +203,10 @@ async fn pipe(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade
     }
 }
 
-fn dialing(error: impl std::fmt::Display) -> Status {
-    Status::internal(format!("error dialing backend: {error}"))
+/// Why nobody answers. Upstream: UpgradeAwareHandler for streams, Transport.RoundTrip for proxies.
+fn failed(target: &Target, error: impl std::fmt::Display) -> Status {
+    match target.purpose {
+        Purpose::Proxy => Status::service_unavailable(format!("error trying to reach service: {error}")),
+        Purpose::Log | Purpose::Stream => Status::internal(format!("error dialing backend: {error}")),
+    }
 }

@@ -50,6 +50,7 @@ pub struct ApiServer {
     listeners: Vec<(TcpListener, SocketAddr)>,
     certificate: streams::ServerCertificate,
     renew_at: jiff::Timestamp,
+    kubelet_renew_at: jiff::Timestamp,
     loaded: u64,
     ready: watch::Sender<bool>,
 }
@@ -72,8 +73,7 @@ pub async fn build(mut config: Config) -> Result<ApiServer, BuildError> {
         config.settings.port = local.port();
     }
     let serving = config.pki.certificate("apiserver", &serving_spec(&config))?;
-    let kubelet_spec = CertificateSpec::client("kube-apiserver-kubelet-client", "system:masters");
-    let kubelet_client = config.pki.certificate("apiserver-kubelet-client", &kubelet_spec)?;
+    let kubelet_client = config.pki.certificate(KUBELET_CLIENT, &kubelet_spec())?;
     let nodes = Nodes::new(&config.env, &kubelet_client, config.pki.ca().certificate_pem())?;
     let certificate = streams::ServerCertificate::new(serving.chain()?, serving.private_key()?)?;
     let registry = Arc::new(Registry::new(config.env.clone(), config.store.clone(), &config.settings));
@@ -83,7 +83,8 @@ pub async fn build(mut config: Config) -> Result<ApiServer, BuildError> {
     let issuer = Issuer::new(&config.settings, &config.pki);
     let server = Server::new(config.settings.clone(), registry, access, nodes, issuer);
     let ready = watch::Sender::new(false);
-    Ok(ApiServer { server, config, listeners, certificate, renew_at: serving.renew_at(), loaded, ready })
+    let (renew_at, kubelet_renew_at) = (serving.renew_at(), kubelet_client.renew_at());
+    Ok(ApiServer { server, config, listeners, certificate, renew_at, kubelet_renew_at, loaded, ready })
 }
 
 impl ApiServer {
@@ -104,7 +105,7 @@ impl ApiServer {
 
     /// Serves until `shutdown`, then lets requests under way end. Dropping the future stops everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let ApiServer { server, config, listeners, certificate, renew_at, loaded, ready } = self;
+        let ApiServer { server, config, listeners, certificate, renew_at, kubelet_renew_at, loaded, ready } = self;
         let registry = server.inner().registry.clone();
         let authorities: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(config.pki.ca().certificate_pem().as_bytes()).collect();
@@ -119,7 +120,7 @@ impl ApiServer {
             streams::Server::tls(config.env.clone(), tls.clone()).run(listener, service, shutdown)
         });
         let serving = future::try_join_all(serving);
-        let background = future::join4(
+        let background = future::join5(
             registry.clone().follow(loaded),
             registry.clone().maintain(),
             async {
@@ -129,6 +130,11 @@ impl ApiServer {
             pki::keep_fresh(config.env.clone(), renew_at, || {
                 let leaf = config.pki.certificate("apiserver", &serving_spec(&config))?;
                 certificate.swap(leaf.chain()?, leaf.private_key()?)?;
+                Ok::<_, BuildError>(leaf.renew_at())
+            }),
+            pki::keep_fresh(config.env.clone(), kubelet_renew_at, || {
+                let leaf = config.pki.certificate(KUBELET_CLIENT, &kubelet_spec())?;
+                server.inner().nodes.renew(&leaf)?;
                 Ok::<_, BuildError>(leaf.renew_at())
             }),
         );
@@ -146,6 +152,13 @@ impl ApiServer {
             () = ending => Ok(()),
         }
     }
+}
+
+/// The name of the certificate that kubelets know the API server by.
+const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
+
+fn kubelet_spec() -> CertificateSpec {
+    CertificateSpec::client("kube-apiserver-kubelet-client", "system:masters")
 }
 
 /// What the serving certificate says.

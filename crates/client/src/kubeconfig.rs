@@ -124,6 +124,21 @@ impl Kubeconfig {
         self.entry("clusters", name)?.1.get("cluster")?.get("server")?.as_str()
     }
 
+    /// The client certificate (PEM) that the user `name` shows, if the kubeconfig itself holds one.
+    pub fn client_certificate(&self, name: &str) -> Option<Vec<u8>> {
+        let text = self.entry("users", name)?.1.get("user")?.get("client-certificate-data")?.as_str()?;
+        file::from_base64(text)
+    }
+
+    /// Gives the user of the entry its certificate and key; what is current stays so.
+    pub fn renew(&mut self, entry: &ClusterEntry) {
+        let user = [
+            ("client-certificate-data", file::base64(&entry.client_certificate)),
+            ("client-key-data", file::base64(&entry.client_key)),
+        ];
+        self.put("users", "user", &entry.name, &user);
+    }
+
     /// Writes the entry's cluster, user and context, makes it current, and says how it was before.
     pub fn upsert(&mut self, entry: &ClusterEntry) -> Before {
         let current = self.current_context().filter(|current| *current != entry.name).map(str::to_owned);
@@ -134,11 +149,7 @@ impl Kubeconfig {
         let data = |pem: &[u8]| file::base64(pem);
         let cluster = [("certificate-authority-data", data(&entry.ca)), ("server", entry.server.clone())];
         self.put("clusters", "cluster", &entry.name, &cluster);
-        let user = [
-            ("client-certificate-data", data(&entry.client_certificate)),
-            ("client-key-data", data(&entry.client_key)),
-        ];
-        self.put("users", "user", &entry.name, &user);
+        self.renew(entry);
         let context = [("cluster", entry.name.clone()), ("user", entry.name.clone())];
         self.put("contexts", "context", &entry.name, &context);
         self.set_current_context(&entry.name);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -59,8 +60,12 @@ pub struct Start {
     pub node_ip: Option<IpAddr>,
 
     /// The node's name [default: the host's name].
-    #[arg(long)]
+    #[arg(long, value_parser = node_name)]
     pub node_name: Option<String>,
+
+    /// How long certificates are valid at most, as 90d, 12h, 30m or 60s; they renew themselves [default: a year].
+    #[arg(long, value_parser = lifetime)]
+    pub certificate_lifetime: Option<Duration>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -91,6 +96,25 @@ fn cluster_name(name: &str) -> Result<String, String> {
         .into())
 }
 
+/// Nodes are objects of the cluster, and are called as such can be.
+pub(crate) fn node_name(name: &str) -> Result<String, String> {
+    match apimachinery::validation::dns1123_subdomain(name).first() {
+        None => Ok(name.to_owned()),
+        Some(problem) => Err(format!("{name:?} can't be a node's name: {problem}")),
+    }
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        let number: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(Duration::from_secs(u64::from(number) * seconds))
+    });
+    parsed
+        .filter(|lifetime| (Duration::from_secs(10)..Duration::from_secs(3650 * 86_400)).contains(lifetime))
+        .ok_or_else(|| "a lifetime is 10s or longer and less than 3650d, as 90d, 12h, 30m or 60s".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +129,29 @@ mod tests {
         check("a/b", false);
         check("A", false);
         check(&"x".repeat(41), false);
+    }
+
+    #[test]
+    fn lifetimes_are_read() {
+        let check = |text: &str, expect: Option<u64>| {
+            assert_eq!(lifetime(text).ok(), expect.map(Duration::from_secs), "{text:?}");
+        };
+        check("90d", Some(90 * 86_400));
+        check("12h", Some(43_200));
+        check("15s", Some(15));
+        check("1s", None);
+        check("9999d", None);
+        check("5", None);
+        check("", None);
+        check("-1h", None);
+    }
+
+    #[test]
+    fn node_names_are_checked() {
+        let check = |name: &str, fine: bool| assert_eq!(node_name(name).is_ok(), fine, "{name:?}");
+        check("node-1.example.com", true);
+        check("my_host", false);
+        check("", false);
+        check("Host", false);
     }
 }

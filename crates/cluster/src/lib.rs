@@ -19,12 +19,14 @@ mod check;
 mod delete;
 mod image;
 mod kubeconfig;
+mod routes;
 mod start;
 mod status;
 mod stop;
 
 pub use args::{Args, Command};
 pub use check::{Outcome, Requirement};
+pub use kubeconfig::renew as renew_kubeconfig;
 pub use settings::Settings;
 pub use start::LONELY_NODE_IP;
 pub use status::described;

@@ -4,14 +4,19 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Args, Start};
+use crate::routes::{self, Route};
 
 /// The format of the record; a newer one than ours is refused.
 const FORMAT: u32 = 1;
+
+/// The kernel's routes, as text.
+pub(crate) const ROUTES: &str = "/proc/net/route";
 
 /// The cluster that needs no `--name`.
 pub const DEFAULT_NAME: &str = "oxikube";
@@ -34,6 +39,9 @@ pub struct Settings {
     pub service_cidr: String,
     /// The kubeconfig files that `start` wrote to, so that `delete` cleans the same ones.
     pub kubeconfig: Vec<PathBuf>,
+    /// How long certificates are valid at most, if the command said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_lifetime: Option<Duration>,
 }
 
 impl Settings {
@@ -102,7 +110,8 @@ impl Settings {
         } else {
             let taken: Vec<u16> = others.iter().flat_map(|other| [other.api_port, other.kubelet_port]).collect();
             let free = |from: u16| (from..from + 400).find(|port| !taken.contains(port) && port_is_free(*port));
-            let (pods, services) = free_ranges(&others).context("every pod and service range is taken")?;
+            let routes = routes::parse(&fs::read_to_string(ROUTES).unwrap_or_default());
+            let (pods, services) = free_ranges(&others, &routes).context("every pod and service range is taken")?;
             (
                 free(6444).context("no port from 6444 to 6843 is free")?,
                 free(10300).context("no port from 10300 to 10699 is free")?,
@@ -123,6 +132,7 @@ impl Settings {
             pod_cidr,
             service_cidr,
             kubeconfig,
+            certificate_lifetime: start.certificate_lifetime,
         })
     }
 
@@ -184,11 +194,14 @@ fn recorded(run: &Path, except: &str) -> Result<Vec<Settings>> {
     Ok(all)
 }
 
-/// A pod and a service range that no other cluster has: `10.(128+i).0.0/16` and `10.(192+i).0.0/16`.
-fn free_ranges(others: &[Settings]) -> Option<(String, String)> {
-    (0..60)
-        .map(|i| (format!("10.{}.0.0/16", 128 + i), format!("10.{}.0.0/16", 192 + i)))
-        .find(|(pods, services)| others.iter().all(|other| other.pod_cidr != *pods && other.service_cidr != *services))
+/// A pod and a service range that no other cluster has and that no route leads into: `10.(128+i).0.0/16` and `10.(192+i).0.0/16`.
+fn free_ranges(others: &[Settings], routes: &[Route]) -> Option<(String, String)> {
+    let free = |range: &String| !routes.iter().any(|route| route.overlaps(range));
+    (0..60).map(|i| (format!("10.{}.0.0/16", 128 + i), format!("10.{}.0.0/16", 192 + i))).find(|(pods, services)| {
+        free(pods)
+            && free(services)
+            && others.iter().all(|other| other.pod_cidr != *pods && other.service_cidr != *services)
+    })
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -227,9 +240,11 @@ mod tests {
     fn another_cluster_takes_what_is_free() {
         let first = choose(&["oxikube", "start", "--name", "other-of-test"]);
         assert_ne!(first.api_port, 6443);
-        let (pods, services) = free_ranges(std::slice::from_ref(&first)).unwrap();
+        let (pods, services) = free_ranges(std::slice::from_ref(&first), &[]).unwrap();
         assert_ne!(pods, first.pod_cidr);
         assert_ne!(services, first.service_cidr);
+        let text = routes::EXAMPLE.replace("0003F40A", "0003800A");
+        assert_eq!(free_ranges(&[], &routes::parse(&text)), Some(("10.129.0.0/16".into(), "10.193.0.0/16".into())));
     }
 
     #[test]

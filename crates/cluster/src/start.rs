@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::args::Start;
+use crate::args::{Start, node_name};
 use crate::check::{self, Outcome};
 use crate::control::{Answer, Ask, ask};
 use crate::progress::{Display, Progress};
@@ -57,22 +57,29 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
 /// Settings for a cluster that isn't there yet.
 pub(crate) async fn new_settings(args: &Args, start: &Start, env: &env::Env) -> Result<Settings> {
     let ip = match start.node_ip {
-        Some(ip) => ip,
+        Some(ip) => usable(ip, is_here)?,
         None => node_ip(env).await?,
     };
-    let node = NodeAddress { ip, name: host_name()? };
-    Settings::choose(args, start, node, kubeconfig::paths(args)?)
+    let name = match &start.node_name {
+        Some(name) => name.clone(),
+        None => host_name(&rustix::system::uname().nodename().to_string_lossy())?,
+    };
+    Settings::choose(args, start, NodeAddress { ip, name }, kubeconfig::paths(args)?)
 }
 
 /// An existing cluster keeps its settings, but for what the machine or the command changed.
 async fn resume(mut settings: Settings, args: &Args, start: &Start, env: &env::Env) -> Result<Settings> {
     settings.node_ip = match start.node_ip {
-        Some(ip) => ip,
+        Some(ip) if ip == settings.node_ip && ip == LONELY_NODE_IP => ip,
+        Some(ip) => usable(ip, is_here)?,
         None if settings.node_ip == LONELY_NODE_IP || is_here(settings.node_ip) => settings.node_ip,
         None => node_ip(env).await?,
     };
     if let Some(name) = start.node_name.as_ref().filter(|name| **name != settings.node_name) {
         bail!("the node of cluster {} is called {}, and can't become {name}", settings.name, settings.node_name);
+    }
+    if start.certificate_lifetime.is_some() {
+        settings.certificate_lifetime = start.certificate_lifetime;
     }
     if args.kubeconfig.is_some() {
         settings.kubeconfig = kubeconfig::paths(args)?;
@@ -160,10 +167,70 @@ fn is_here(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-fn host_name() -> Result<String> {
-    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+/// An address that was asked for, if a node can have it.
+fn usable(ip: IpAddr, is_here: fn(IpAddr) -> bool) -> Result<IpAddr> {
+    if ip.is_ipv6() {
+        bail!("the node can't have the address {ip}: pods and Services have IPv4 addresses, and so must it");
+    }
+    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+        bail!("the node can't have the address {ip}: pods must be able to reach it");
+    }
+    if !is_here(ip) {
+        bail!("the node can't have the address {ip}: no link of this machine has it");
+    }
+    Ok(ip)
+}
+
+/// The node's name on a machine that is called `name`.
+fn host_name(name: &str) -> Result<String> {
     if name.is_empty() || name == "(none)" {
         bail!("this machine has no host name; give the node one with --node-name");
     }
-    Ok(name)
+    node_name(&name.to_lowercase()).map_err(|_| {
+        anyhow!("this machine's host name {name:?} can't be a node's name; give the node one with --node-name")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said<T: std::fmt::Display>(result: Result<T>) -> String {
+        result.map_or_else(|error| error.to_string(), |value| value.to_string())
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        let check = |ip: &str, here: fn(IpAddr) -> bool, expect: &str| {
+            assert_eq!(said(usable(ip.parse().unwrap(), here)), expect, "{ip}");
+        };
+        check("192.0.2.1", |_| true, "192.0.2.1");
+        check("192.0.2.1", |_| false, "the node can't have the address 192.0.2.1: no link of this machine has it");
+        check("127.0.0.1", |_| true, "the node can't have the address 127.0.0.1: pods must be able to reach it");
+        check("0.0.0.0", |_| true, "the node can't have the address 0.0.0.0: pods must be able to reach it");
+        let version = "the node can't have the address 2001:db8::1: pods and Services have IPv4 addresses, and so must it";
+        check("2001:db8::1", |_| true, version);
+    }
+
+    #[test]
+    fn host_names_become_node_names() {
+        let check = |name: &str, expect: &str| assert_eq!(said(host_name(name)), expect, "{name:?}");
+        check("Example", "example");
+        check("a.example.com", "a.example.com");
+        check("(none)", "this machine has no host name; give the node one with --node-name");
+        check(
+            "my_host",
+            "this machine's host name \"my_host\" can't be a node's name; give the node one with --node-name",
+        );
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_addresses_gets_the_lonely_one() {
+        let namespace = linux::netns::NetNs::unpinned().unwrap();
+        let ip = namespace.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(node_ip(&env::Env::system()))
+        });
+        assert_eq!(ip.unwrap().unwrap(), LONELY_NODE_IP);
+    }
 }

@@ -93,12 +93,18 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
             let config = store::Config::new(scope.data("store"), env.clone());
             let store = store::Embedded::open(config).context("opening the store")?;
             let pki = ClusterPki::load_or_create(&scope.data("pki"), &env).context("opening keys and certificates")?;
-            pki.certificate("admin", &CertificateSpec::client("kubernetes-admin", "system:masters"))?;
+            let pki = match settings.certificate_lifetime {
+                Some(longest) => pki.limit_lifetime(longest),
+                None => pki,
+            };
             Ok((store, Arc::new(pki)))
         })
         .await?;
+    // However this ends, and whoever still holds the store then.
+    let _closing = Closing(store.clone());
 
     let mut tasks = Vec::new();
+    tasks.push(keep_admin(&env, &settings, &pki)?);
     let clients = steps.run("API server", start_api_server(&env, &settings, store, &pki, &mut tasks)).await?;
     steps.run("control plane", async { start_control_plane(&env, &settings, &pki, &clients, &mut tasks) }).await?;
 
@@ -156,6 +162,30 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
         env.timeout(LAST_WORDS, in_flight.written()).await;
     }
     Ok(())
+}
+
+/// Closes the store in order when it is dropped.
+struct Closing(Arc<store::Embedded>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Makes the certificate that `start` puts into the kubeconfig, and renews it there too.
+fn keep_admin(env: &Env, settings: &Arc<Settings>, pki: &Arc<ClusterPki>) -> Result<TaskGuard> {
+    let spec = CertificateSpec::client("kubernetes-admin", "system:masters");
+    let admin = pki.certificate("admin", &spec)?;
+    let (settings, pki) = (settings.clone(), pki.clone());
+    let renew = move || {
+        let admin = pki.certificate("admin", &spec)?;
+        if !cluster::renew_kubeconfig(&settings, |pem| pki.issued(pem, &spec)).context("renewing the kubeconfig")? {
+            tracing::info!("the kubeconfig's entry is not this cluster's any more: it keeps its certificate");
+        }
+        anyhow::Ok(admin.renew_at())
+    };
+    Ok(guard(env, pki::keep_fresh(env.clone(), admin.renew_at(), renew)))
 }
 
 /// Clients of the API server in this process, each as who it is.

@@ -16,7 +16,7 @@ use crate::leaf::Leaf;
 use crate::{PkiError, leaf};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Clocks of other machines may be behind ours by this much.
+/// Clocks of other machines may be behind ours by this much (less with certificates that live shorter than an hour).
 const SKEW: Duration = Duration::from_secs(300);
 
 /// A self-signed authority with its key.
@@ -147,7 +147,7 @@ fn params(
         params.distinguished_name.push(DnType::OrganizationName, organization);
     }
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = date(now.saturating_sub(SKEW).map_err(|_| PkiError::Invalid("time"))?)?;
+    params.not_before = date(now.saturating_sub(SKEW.min(lifetime / 12)).map_err(|_| PkiError::Invalid("time"))?)?;
     params.not_after = date(now.saturating_add(lifetime).map_err(|_| PkiError::Invalid("time"))?)?;
     let mut serial = [0; 16];
     env.secret(&mut serial);

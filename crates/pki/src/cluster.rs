@@ -1,11 +1,12 @@
 //! A cluster's keys and certificates in one folder.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use env::Env;
 
 use crate::files::{read, write_private};
-use crate::{Authority, CertificateSpec, ClientVerifier, Leaf, PkiError, TokenKey};
+use crate::{Authority, CertificateSpec, ClientVerifier, Leaf, PkiError, TokenKey, leaf};
 
 /// The cluster's authority, the front proxy's, the service accounts' key, and the certificates issued from them.
 pub struct ClusterPki {
@@ -13,6 +14,7 @@ pub struct ClusterPki {
     ca: Authority,
     front_proxy_ca: Authority,
     token_key: TokenKey,
+    longest: Option<Duration>,
     env: Env,
 }
 
@@ -25,8 +27,15 @@ impl ClusterPki {
             ca: Authority::load_or_create(folder, "ca", "kubernetes", env)?,
             front_proxy_ca: Authority::load_or_create(folder, "front-proxy-ca", "front-proxy-ca", env)?,
             token_key: TokenKey::load_or_create(&folder.join("sa.key"))?,
+            longest: None,
             env: env.clone(),
         })
+    }
+
+    /// Certificates of servers and users are issued for no longer than this.
+    pub fn limit_lifetime(mut self, longest: Duration) -> ClusterPki {
+        self.longest = Some(longest);
+        self
     }
 
     /// The authority of servers and users.
@@ -55,9 +64,16 @@ impl ClusterPki {
         {
             return Ok(leaf);
         }
-        let leaf = self.ca.issue(spec)?;
+        let lifetime = self.longest.map_or(spec.lifetime, |longest| longest.min(spec.lifetime));
+        let leaf = self.ca.issue(&CertificateSpec { lifetime, ..spec.clone() })?;
         write_private(&path, leaf.to_pem().as_bytes())?;
         Ok(leaf)
+    }
+
+    /// Whether this authority issued the certificate for what `spec` says, whenever that was.
+    pub fn issued(&self, certificate_pem: &str, spec: &CertificateSpec) -> bool {
+        leaf::Facts::read(certificate_pem)
+            .is_ok_and(|facts| facts.satisfy(certificate_pem, spec, self.ca.certificate_pem()))
     }
 
     /// Checks certificates of clients of this cluster.
@@ -68,8 +84,6 @@ impl ClusterPki {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use jiff::Timestamp;
 
     use super::*;
@@ -127,6 +141,23 @@ mod tests {
         // Rubbish in the file doesn't stay.
         std::fs::write(folder.path().join("x.pem"), "rubbish").unwrap();
         issue(244, &spec);
+    }
+
+    #[test]
+    fn lifetimes_can_be_limited_and_origins_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = at(0);
+        let pki = ClusterPki::load_or_create(folder.path(), &env).unwrap().limit_lifetime(Duration::from_secs(12));
+        let spec = CertificateSpec::client("a", "g");
+        let leaf = pki.certificate("x", &spec).unwrap();
+        let seconds = |at: Timestamp| at.duration_since(start()).as_secs();
+        assert_eq!((seconds(leaf.not_after()), seconds(leaf.renew_at())), (12, 7));
+        assert!(pki.issued(leaf.certificate_pem(), &spec));
+        assert!(!pki.issued(leaf.certificate_pem(), &CertificateSpec::client("b", "g")));
+        assert!(!pki.issued("rubbish", &spec));
+        let other = tempfile::tempdir().unwrap();
+        let other = ClusterPki::load_or_create(other.path(), &at(1)).unwrap();
+        assert!(!other.issued(leaf.certificate_pem(), &spec));
     }
 
     #[test]

@@ -71,18 +71,7 @@ impl Leaf {
 
     /// Whether it says what `spec` asks for, and was signed by the authority of this certificate.
     pub(crate) fn satisfies(&self, spec: &CertificateSpec, authority_pem: &str) -> bool {
-        let (Ok(facts), Ok(authority)) = (Facts::read(&self.certificate_pem), certificates(authority_pem)) else {
-            return false;
-        };
-        let mut names = spec.dns_names.clone();
-        let mut addresses = spec.addresses.clone();
-        names.sort();
-        addresses.sort();
-        facts.common_name == spec.common_name
-            && facts.organizations.first() == spec.organization.as_ref()
-            && facts.dns_names == names
-            && facts.addresses == addresses
-            && authority.first().is_some_and(|authority| facts.signed_by(&self.certificate_pem, authority))
+        Facts::read(&self.certificate_pem).is_ok_and(|facts| facts.satisfy(&self.certificate_pem, spec, authority_pem))
     }
 }
 
@@ -145,6 +134,20 @@ impl Facts {
             not_after: at(certificate.validity().not_after)?,
             public_key: certificate.public_key().subject_public_key.data.to_vec(),
         })
+    }
+
+    /// Whether the certificate in `pem`, which these are of, says what `spec` asks for and was signed by the authority of this certificate.
+    pub(crate) fn satisfy(&self, pem: &str, spec: &CertificateSpec, authority_pem: &str) -> bool {
+        let Ok(authority) = certificates(authority_pem) else { return false };
+        let mut names = spec.dns_names.clone();
+        let mut addresses = spec.addresses.clone();
+        names.sort();
+        addresses.sort();
+        self.common_name == spec.common_name
+            && self.organizations.first() == spec.organization.as_ref()
+            && self.dns_names == names
+            && self.addresses == addresses
+            && authority.first().is_some_and(|authority| self.signed_by(pem, authority))
     }
 
     /// Whether the first certificate in `pem` names `authority` as its issuer and authority key.

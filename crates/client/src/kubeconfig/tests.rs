@@ -70,6 +70,20 @@ fn what_was_created_goes_again() {
 }
 
 #[test]
+fn a_renewal_changes_only_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("config")];
+    fs::write(&paths[0], OTHERS).unwrap();
+    Kubeconfig::edit(&paths, |config| config.upsert(&entry("a"))).unwrap();
+    Kubeconfig::edit(&paths, |config| config.set_current_context("work")).unwrap();
+    let fresh = ClusterEntry { client_certificate: b"FRESH".to_vec(), ..entry("a") };
+    Kubeconfig::edit(&paths, |config| config.renew(&fresh)).unwrap();
+    let config = Kubeconfig::load(&paths).unwrap();
+    assert_eq!(config.client_certificate("a").as_deref(), Some(&b"FRESH"[..]));
+    assert_eq!((config.client_certificate("me"), config.current_context()), (None, Some("work")));
+}
+
+#[test]
 fn of_several_files_each_entry_stays_in_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let paths = [folder.path().join("missing"), folder.path().join("one"), folder.path().join("two")];
