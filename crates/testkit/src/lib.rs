@@ -1,9 +1,12 @@
-//! What tests of several crates need: images made on the spot, a registry to pull them from.
+//! What tests of several crates need: images made on the spot, a registry to pull them from, machines of their own and
+//! terminals.
 //!
 //! A dev-dependency only. Nothing here touches the network but on loopback or where a test put it.
 
 pub mod example;
 pub mod image;
 pub mod machine;
+pub mod parity;
 pub mod peers;
 pub mod registry;
+pub mod terminal;
