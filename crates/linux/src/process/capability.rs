@@ -124,6 +124,21 @@ impl Capabilities {
         let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
         Ok(rustix::thread::set_capabilities(None, sets)?)
     }
+
+    /// Makes this set, as far as this thread is permitted it, inheritable and ambient: programs it executes keep it whoever their
+    /// user is. Does nothing for an empty set.
+    pub fn make_ambient(self) -> io::Result<()> {
+        if self.0 == 0 {
+            return Ok(());
+        }
+        let sets = rustix::thread::capabilities(None)?;
+        let ambient = CapabilitySet::from_bits_retain(self.0) & sets.permitted;
+        rustix::thread::set_capabilities(None, CapabilitySets { inheritable: ambient, ..sets })?;
+        for number in (0..64).filter(|number| ambient.bits() >> number & 1 == 1) {
+            rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1 << number), true)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
