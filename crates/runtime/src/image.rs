@@ -269,6 +269,11 @@ impl ImageStore {
         self.0.rootfs.list()
     }
 
+    /// Whose root file systems there are, without a look at the disk.
+    pub fn rootfs_names(&self) -> Vec<String> {
+        self.0.rootfs.names()
+    }
+
     /// What the container wrote; `None` if nothing was prepared for `id`.
     pub async fn rootfs_usage(&self, id: &str) -> Result<Option<Usage>, ImageError> {
         let (inner, id) = (self.0.clone(), id.to_owned());
@@ -426,7 +431,7 @@ impl Inner {
 
     fn find(&self, name: &str) -> Option<Known> {
         let state = self.state.lock();
-        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        let hex = ["sha256:", "sha512:"].iter().find_map(|algorithm| name.strip_prefix(algorithm)).unwrap_or(name);
         if let Ok(id) = Digest::from_hex(hex)
             && let Some(known) = state.images.get(&id)
         {

@@ -10,7 +10,9 @@ use super::digest::Hashing;
 use super::error::At;
 use super::{Digest, ImageError};
 
-/// The folder of blobs and the one where they are written before they have a name.
+const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
+
+/// The folder of blobs, by algorithm, and the one where they are written before they have a name.
 pub(crate) struct Blobs {
     env: Env,
     folder: PathBuf,
@@ -19,35 +21,37 @@ pub(crate) struct Blobs {
 
 impl Blobs {
     pub(crate) fn open(env: Env, root: &Path) -> Result<Blobs, ImageError> {
-        let blobs = Blobs { env, folder: root.join("blobs/sha256"), ingest: root.join("ingest") };
-        fs::create_dir_all(&blobs.folder).at("create", &blobs.folder)?;
+        let blobs = Blobs { env, folder: root.join("blobs"), ingest: root.join("ingest") };
+        for algorithm in ALGORITHMS {
+            let folder = blobs.folder.join(algorithm);
+            fs::create_dir_all(&folder).at("create", &folder)?;
+        }
         Ok(blobs)
     }
 
     pub(crate) fn path(&self, digest: Digest) -> PathBuf {
-        self.folder.join(digest.hex())
+        self.folder.join(digest.algorithm()).join(digest.hex())
     }
 
     pub(crate) fn contains(&self, digest: Digest) -> bool {
         self.path(digest).exists()
     }
 
-    /// A new blob; it appears with [`Ingest::commit`].
-    pub(crate) fn ingest(&self) -> Result<Ingest, ImageError> {
+    /// A new blob that is to be called so; it appears with [`Ingest::commit`].
+    pub(crate) fn ingest(&self, expected: Digest) -> Result<Ingest, ImageError> {
         let path = self.ingest.join(format!("blob-{:016x}", self.env.random_u64()));
         let file = File::create_new(&path).at("create", &path)?;
-        Ok(Ingest { guard: Temporary(path), content: Hashing::new(file) })
+        Ok(Ingest { guard: Temporary(path), content: Hashing::expecting(file, expected), expected })
     }
 
-    /// Keeps `bytes` and gives their digest.
-    pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest, ImageError> {
-        let digest = Digest::of(bytes);
+    /// Keeps `bytes`, whose digest is `digest`.
+    pub(crate) fn put(&self, bytes: &[u8], digest: Digest) -> Result<(), ImageError> {
         if !self.contains(digest) {
-            let mut ingest = self.ingest()?;
+            let mut ingest = self.ingest(digest)?;
             ingest.write_all(bytes).at("write", &ingest.guard.0)?;
-            ingest.commit(self, digest)?;
+            ingest.commit(self)?;
         }
-        Ok(digest)
+        Ok(())
     }
 
     /// A small blob's content, checked again: a disk may lie.
@@ -59,7 +63,7 @@ impl Blobs {
         if bytes.len() as u64 > limit {
             return Err(ImageError::TooLarge { what: "document", size: bytes.len() as u64, limit });
         }
-        match Digest::of(&bytes) {
+        match digest.like(&bytes) {
             actual if actual == digest => Ok(bytes),
             actual => Err(ImageError::WrongDigest { expected: digest, actual }),
         }
@@ -77,10 +81,13 @@ impl Blobs {
     /// Every blob there is.
     pub(crate) fn list(&self) -> Result<Vec<(Digest, u64)>, ImageError> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.folder).at("list", &self.folder)? {
-            let entry = entry.at("list", &self.folder)?;
-            if let (Some(Ok(digest)), Ok(meta)) = (entry.file_name().to_str().map(Digest::from_hex), entry.metadata()) {
-                found.push((digest, meta.len()));
+        for folder in ALGORITHMS.map(|algorithm| self.folder.join(algorithm)) {
+            for entry in fs::read_dir(&folder).at("list", &folder)? {
+                let entry = entry.at("list", &folder)?;
+                let digest = entry.file_name().to_str().map(Digest::from_hex);
+                if let (Some(Ok(digest)), Ok(meta)) = (digest, entry.metadata()) {
+                    found.push((digest, meta.len()));
+                }
             }
         }
         Ok(found)
@@ -91,6 +98,7 @@ impl Blobs {
 pub(crate) struct Ingest {
     guard: Temporary,
     content: Hashing<File>,
+    expected: Digest,
 }
 
 impl Ingest {
@@ -99,9 +107,9 @@ impl Ingest {
         self.content.count()
     }
 
-    /// Makes the content durable under `expected`, which must be its digest.
-    pub(crate) fn commit(self, blobs: &Blobs, expected: Digest) -> Result<(), ImageError> {
-        let Ingest { guard, content } = self;
+    /// Makes the content durable under its digest, which must be the expected one.
+    pub(crate) fn commit(self, blobs: &Blobs) -> Result<(), ImageError> {
+        let Ingest { guard, content, expected } = self;
         let (file, actual, _) = content.finish();
         if actual != expected {
             return Err(ImageError::WrongDigest { expected, actual });
@@ -110,7 +118,7 @@ impl Ingest {
         blobs.env.failpoint("image.blob.rename")?;
         let path = blobs.path(expected);
         fs::rename(&guard.0, &path).at("rename to", &path)?;
-        sync_folder(&blobs.folder)
+        sync_folder(&blobs.folder.join(expected.algorithm()))
     }
 }
 

@@ -5,12 +5,18 @@ use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
-/// A sha256 digest; written `sha256:` and 64 lower-case hexadecimal digits.
+/// A digest as OCI writes it: `sha256:` and 64, or `sha512:` and 128 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Digest([u8; 32]);
+pub struct Digest(Value);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Value {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
 
 /// Not a digest this store understands.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,38 +24,64 @@ pub struct Digest([u8; 32]);
 pub struct DigestError(pub String);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// The sha256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
-        Digest(Sha256::digest(bytes).into())
+        Digest(Value::Sha256(Sha256::digest(bytes).into()))
     }
 
-    /// The 64 hexadecimal digits alone: the name of a file or folder.
+    /// The digest of `bytes` by the algorithm of this one.
+    pub fn like(&self, bytes: &[u8]) -> Digest {
+        match self.0 {
+            Value::Sha256(_) => Digest::of(bytes),
+            Value::Sha512(_) => Digest(Value::Sha512(Sha512::digest(bytes).into())),
+        }
+    }
+
+    /// What it is called before the colon.
+    pub fn algorithm(&self) -> &'static str {
+        match self.0 {
+            Value::Sha256(_) => "sha256",
+            Value::Sha512(_) => "sha512",
+        }
+    }
+
+    /// The hexadecimal digits alone: the name of a file or folder.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        let bytes: &[u8] = match &self.0 {
+            Value::Sha256(bytes) => bytes,
+            Value::Sha512(bytes) => bytes,
+        };
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The digest whose 64 digits are `hex`.
+    /// The digest whose digits are `hex`; how many there are tells the algorithm.
     pub fn from_hex(hex: &str) -> Result<Digest, DigestError> {
         let error = || DigestError(hex.to_owned());
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Ok(byte - b'0'),
-            b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(error()),
+        let value = match hex.len() {
+            64 => Value::Sha256(bytes(hex).ok_or_else(error)?),
+            128 => Value::Sha512(bytes(hex).ok_or_else(error)?),
+            _ => return Err(error()),
         };
-        let mut bytes = [0; 32];
-        if hex.len() != 64 {
-            return Err(error());
-        }
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Ok(Digest(bytes))
+        Ok(Digest(value))
     }
+}
+
+fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        write!(f, "{}:{}", self.algorithm(), self.hex())
     }
 }
 
@@ -64,7 +96,9 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Digest, DigestError> {
         let error = || DigestError(text.to_owned());
-        Digest::from_hex(text.strip_prefix("sha256:").ok_or_else(error)?).map_err(|_| error())
+        let (algorithm, hex) = text.split_once(':').ok_or_else(error)?;
+        let digest = Digest::from_hex(hex).map_err(|_| error())?;
+        if digest.algorithm() == algorithm { Ok(digest) } else { Err(error()) }
     }
 }
 
@@ -85,13 +119,36 @@ impl From<Digest> for String {
 /// Hashes and counts what passes through it, read or written.
 pub(crate) struct Hashing<T> {
     inner: T,
-    hasher: Sha256,
+    hasher: Hasher,
     bytes: u64,
 }
 
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Sha256(hasher) => hasher.update(bytes),
+            Hasher::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+}
+
 impl<T> Hashing<T> {
+    /// By sha256.
     pub(crate) fn new(inner: T) -> Hashing<T> {
-        Hashing { inner, hasher: Sha256::new(), bytes: 0 }
+        Hashing { inner, hasher: Hasher::Sha256(Sha256::new()), bytes: 0 }
+    }
+
+    /// By the algorithm of what is expected.
+    pub(crate) fn expecting(inner: T, expected: Digest) -> Hashing<T> {
+        match expected.0 {
+            Value::Sha256(_) => Hashing::new(inner),
+            Value::Sha512(_) => Hashing { inner, hasher: Hasher::Sha512(Sha512::new()), bytes: 0 },
+        }
     }
 
     /// How many bytes have passed.
@@ -101,7 +158,11 @@ impl<T> Hashing<T> {
 
     /// What was passed through, the digest and the number of bytes.
     pub(crate) fn finish(self) -> (T, Digest, u64) {
-        (self.inner, Digest(self.hasher.finalize().into()), self.bytes)
+        let value = match self.hasher {
+            Hasher::Sha256(hasher) => Value::Sha256(hasher.finalize().into()),
+            Hasher::Sha512(hasher) => Value::Sha512(hasher.finalize().into()),
+        };
+        (self.inner, Digest(value), self.bytes)
     }
 }
 
@@ -136,7 +197,14 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), empty);
         assert_eq!(empty.parse(), Ok(Digest::of(b"")));
-        for bad in ["", "sha256:", "sha512:00", &empty.to_uppercase(), &empty[..70], "sha256:../../../../etc/passwd"] {
+        let long = format!("sha512:{}", "0a".repeat(64));
+        let digest: Digest = long.parse().unwrap();
+        assert_eq!((digest.to_string(), digest.algorithm()), (long.clone(), "sha512"));
+        assert!(digest.like(b"").hex().starts_with("cf83e1357eefb8bdf1542850d66d8007"));
+        let crossed = long.replace("sha512", "sha256");
+        for bad in
+            ["", "sha256:", "sha512:00", &crossed, &empty.to_uppercase(), &empty[..70], "sha256:../../../../etc/passwd"]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }
@@ -146,5 +214,9 @@ mod tests {
         let mut reader = Hashing::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
         assert_eq!(reader.finish().1, Digest::of(b"abc"));
+        let expected = Digest::from_hex(&"00".repeat(64)).unwrap().like(b"abc");
+        let mut reader = Hashing::expecting(&b"abc"[..], expected);
+        io::copy(&mut reader, &mut io::sink()).unwrap();
+        assert_eq!(reader.finish().1, expected);
     }
 }

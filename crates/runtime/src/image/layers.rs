@@ -71,7 +71,8 @@ impl Layers {
         inherit_root(&root, parents.first())?;
 
         let file = File::open(blob).at("open", blob)?;
-        let mut content = Hashing::new(decompress(file).map_err(|error| extract(UnpackError::Archive(error)))?);
+        let plain = decompress(file).map_err(|error| extract(UnpackError::Archive(error)))?;
+        let mut content = Hashing::expecting(plain, diff_id);
         let usage = unpack(&mut content as &mut dyn Read, &root, &parents, &replaced, self.limits).map_err(extract)?;
         let (_, actual, _) = content.finish();
         if actual != diff_id {

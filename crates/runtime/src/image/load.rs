@@ -52,15 +52,16 @@ pub(crate) fn load(store: &Arc<Inner>, archive: impl Read) -> Result<Vec<Loaded>
         for n in 0..image.chain.len() {
             store.unpack(&image.layers[n], image.diff_ids[n], &image.chain[..=n])?;
         }
-        store.blobs.put(&image.manifest)?;
-        let id = store.blobs.put(&image.config)?;
+        let (manifest, id) = (Digest::of(&image.manifest), Digest::of(&image.config));
+        store.blobs.put(&image.manifest, manifest)?;
+        store.blobs.put(&image.config, id)?;
         match loaded.iter_mut().find(|loaded| loaded.id == id) {
             Some(known) => known.references.extend(image.references.clone()),
             None => loaded.push(Loaded { id, references: image.references.clone() }),
         }
         records.push(catalog::Record {
             id,
-            manifest: Digest::of(&image.manifest),
+            manifest,
             tags: image.references,
             digests: Vec::new(),
             size: image.size,
@@ -149,7 +150,12 @@ impl<'a> Archive<'a> {
                         return Err(ImageError::TooLarge { what: "image archive", size: bytes, limit });
                     }
                     let path = folder.path.join(files.len().to_string());
-                    let mut file = Hashing::new(File::create_new(&path).at("create", &path)?);
+                    let file = File::create_new(&path).at("create", &path)?;
+                    let said = name.strip_prefix("blobs/sha512/").and_then(|hex| Digest::from_hex(hex).ok());
+                    let mut file = match said {
+                        Some(digest) => Hashing::expecting(file, digest),
+                        None => Hashing::new(file),
+                    };
                     loop {
                         match tarball.read(&mut buffer) {
                             Ok(0) => break,
@@ -196,7 +202,7 @@ impl<'a> Archive<'a> {
 
     /// The blob of an OCI layout, whose name must be its digest.
     fn blob(&self, digest: Digest) -> Result<&Member, ImageError> {
-        let member = self.require(&format!("blobs/sha256/{}", digest.hex()))?;
+        let member = self.require(&format!("blobs/{}/{}", digest.algorithm(), digest.hex()))?;
         match member.digest == digest {
             true => Ok(member),
             false => Err(ImageError::WrongDigest { expected: digest, actual: member.digest }),

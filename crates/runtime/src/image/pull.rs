@@ -86,8 +86,8 @@ pub(crate) async fn pull(
     };
     let inner = store.clone();
     blocking(move || {
-        inner.blobs.put(&manifest_bytes)?;
-        inner.blobs.put(&config_bytes)?;
+        inner.blobs.put(&manifest_bytes, manifest_digest)?;
+        inner.blobs.put(&config_bytes, id)?;
         inner.record(vec![record])
     })
     .await?;
@@ -171,7 +171,7 @@ impl Pull {
         let (tx, mut rx) = mpsc::channel::<Bytes>(16);
         let (inner, expected) = (self.store.clone(), descriptor.clone());
         let writer = blocking(move || {
-            let mut ingest = inner.blobs.ingest()?;
+            let mut ingest = inner.blobs.ingest(expected.digest)?;
             while let Some(bytes) = rx.blocking_recv() {
                 ingest.write_all(&bytes).map_err(|source| inner.io("write a blob below", source))?;
                 if ingest.bytes() > expected.size {
@@ -202,8 +202,8 @@ impl Pull {
                 Err(ImageError::WrongSize { expected: descriptor.size, actual: ingest.bytes() })
             }
             (Ok(()), Ok(ingest)) => {
-                let (inner, digest) = (self.store.clone(), descriptor.digest);
-                blocking(move || ingest.commit(&inner.blobs, digest)).await
+                let inner = self.store.clone();
+                blocking(move || ingest.commit(&inner.blobs)).await
             }
         };
         if result.is_err() && counts {

@@ -93,7 +93,7 @@ impl Registry {
         if bytes.len() as u64 > MAX_DOCUMENT {
             return Err(ImageError::TooLarge { what: "manifest", size: bytes.len() as u64, limit: MAX_DOCUMENT });
         }
-        let actual = Digest::of(&bytes);
+        let actual = digest.map_or_else(|| Digest::of(&bytes), |expected| expected.like(&bytes));
         match digest {
             Some(expected) if expected != actual => Err(ImageError::WrongDigest { expected, actual }),
             _ => Ok((bytes.to_vec(), actual)),

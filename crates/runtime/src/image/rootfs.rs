@@ -167,6 +167,10 @@ impl Rootfs {
         self.known.lock().values().flat_map(|record| record.layers.clone()).collect()
     }
 
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.known.lock().keys().cloned().collect()
+    }
+
     pub(crate) fn list(&self) -> Vec<RootfsInfo> {
         let known = self.known.lock().clone();
         let info = |(id, record): (String, Record)| {

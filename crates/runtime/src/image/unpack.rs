@@ -4,6 +4,8 @@
 //! layer can lead anywhere within the layer and nowhere else; names with `..` that climb out are refused. Whiteouts
 //! become overlayfs's own. It knows nothing of images: an archive comes in, files come out.
 
+mod copy_up;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -253,7 +255,14 @@ impl Layer {
         let merge = entry.kind == Kind::Directory && existing == Some(FileType::Directory);
         let hidden = existing.is_some() && is_whiteout(folder, name).map_err(fail("look at"))?;
         let link = match entry.kind {
-            Kind::HardLink => Some(self.link_target(entry)?),
+            Kind::HardLink => {
+                self.copy_up(entry, &clean(&entry.link)?)?;
+                let (folder, name) = self.link_target(entry)?;
+                if is_whiteout(&folder, &name).map_err(fail("link"))? {
+                    return Err(fail("link")(Errno::NOENT));
+                }
+                Some((folder, name))
+            }
             _ => None,
         };
         if let (Some((target_folder, target_name)), Some(_)) = (&link, existing) {

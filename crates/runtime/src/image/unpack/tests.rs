@@ -280,3 +280,42 @@ fn the_root_itself_has_attributes() {
     place.unpack(Archive::new().owner(5, 6).dir(".", 0o711)).unwrap();
     assert_eq!((place.meta("").mode() & 0o7777, place.meta("").uid()), (0o711, 5));
 }
+
+#[test]
+fn a_hard_link_to_a_file_below_brings_it_up() {
+    let place = Place::new();
+    let (parent, grandparent) = (place.path("parent"), place.path("grandparent"));
+    std::fs::create_dir_all(parent.join("bin")).unwrap();
+    for folder in ["lib", "gone", "opaque"] {
+        std::fs::create_dir_all(grandparent.join(folder)).unwrap();
+        std::fs::write(grandparent.join(folder).join("deep"), "deep").unwrap();
+    }
+    std::fs::create_dir_all(parent.join("opaque")).unwrap();
+    rustix::fs::setxattr(parent.join("opaque"), OPAQUE, b"y", XattrFlags::empty()).unwrap();
+    std::fs::write(parent.join("bin/tool"), "content").unwrap();
+    std::os::unix::fs::chown(parent.join("bin/tool"), Some(7), Some(8)).unwrap();
+    std::fs::set_permissions(parent.join("bin/tool"), std::os::unix::fs::PermissionsExt::from_mode(0o4711)).unwrap();
+    rustix::fs::setxattr(parent.join("bin/tool"), "user.note", b"kept", XattrFlags::empty()).unwrap();
+    let parents = [parent.clone(), grandparent];
+    let unpack = |archive: Archive| {
+        let root = &place.path("root");
+        unpack(&archive.into_tar()[..], root, &parents, &place.path("trash"), Limits::default())
+    };
+    let archive = Archive::new().hard_link("bin/alias", "bin/tool").hard_link("other", "lib/deep");
+    let usage = unpack(archive).unwrap();
+    assert_eq!((place.read("bin/alias").as_str(), place.read("other").as_str()), ("content", "deep"));
+    let (tool, alias) = (place.meta("bin/tool"), place.meta("bin/alias"));
+    assert_eq!((tool.ino(), tool.nlink(), tool.mode() & 0o7777), (alias.ino(), 2, 0o4711));
+    assert_eq!((tool.uid(), tool.gid()), (7, 8));
+    assert_eq!(tool.mtime(), std::fs::metadata(parent.join("bin/tool")).unwrap().mtime());
+    assert_eq!(place.xattr("bin/alias", "user.note").as_deref(), Some(&b"kept"[..]));
+    assert_eq!(usage.bytes, 2 * 4096);
+    // What is below, but hidden from here, is no file to link to.
+    for (name, archive) in [
+        ("whiteout", Archive::new().file("gone/.wh.deep", 0, "").hard_link("a", "gone/deep")),
+        ("opaque", Archive::new().hard_link("b", "opaque/deep")),
+        ("nowhere", Archive::new().hard_link("c", "no/such")),
+    ] {
+        assert!(matches!(unpack(archive), Err(UnpackError::Entry { action: "link", .. })), "{name}");
+    }
+}
