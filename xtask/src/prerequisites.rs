@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 const PACKAGES: &[(&str, &str)] = &[
     ("/bin/busybox", "busybox-static"),
     ("/usr/bin/redis-server", "redis-server"),
+    // The runtime's cases run on it too.
+    ("/usr/sbin/runc", "runc"),
     ("/usr/bin/strace", "strace"),
     // What builds the images of upstream's suite.
     ("/usr/bin/bzip2", "bzip2"),

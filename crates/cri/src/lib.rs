@@ -19,6 +19,8 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
+pub mod paths;
+
 use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;

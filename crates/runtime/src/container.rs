@@ -1,9 +1,12 @@
 //! Containers: made, started, stopped, removed.
 
 pub(crate) mod exec;
+pub(crate) mod volumes;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,13 +79,14 @@ async fn make(daemon: &Arc<Daemon>, container: &Arc<Container>, image: &crate::i
     daemon.env.failpoint("runtime-container-recorded")?;
     let rootfs = daemon.images.prepare(&container.id, &image.id.to_string(), Access::ReadWrite).await?;
     daemon.env.failpoint("runtime-container-rootfs")?;
+    let images = volumes::prepare(daemon, container).await?;
     let (on_thread, of, image) = (daemon.clone(), container.clone(), image.clone());
     let (rootfs, user) = blocking(move || {
         // Or what is mounted in a container with shared mounts would appear on the machine, below this folder.
         mount::set_propagation(&rootfs, Propagation::Private, false)
             .context(|| "keep the root mount private".to_owned())?;
         let user = resolve_user(&of, &image, &rootfs)?;
-        write_bundle(&on_thread, &of, &image, &rootfs, &user)?;
+        write_bundle(&on_thread, &of, &image, &Roots { rootfs: &rootfs, images: &images }, &user)?;
         Ok((rootfs, user))
     })
     .await?;
@@ -137,12 +141,19 @@ fn pid_namespace(daemon: &Daemon, container: &Container) -> Result<PidNamespace,
     }
 }
 
+/// Where images' files are mounted for a container.
+struct Roots<'a> {
+    rootfs: &'a Path,
+    /// Those that are volumes.
+    images: &'a BTreeMap<usize, PathBuf>,
+}
+
 /// Writes OCI's configuration and what the shim is to be asked.
 fn write_bundle(
     daemon: &Daemon,
     container: &Container,
     image: &crate::image::Image,
-    rootfs: &Path,
+    roots: &Roots<'_>,
     user: &UserRecord,
 ) -> Result<(), Error> {
     let sandbox = &container.sandbox;
@@ -161,7 +172,8 @@ fn write_bundle(
         id: &container.id,
         config: &container.config,
         image: &image.config,
-        rootfs,
+        rootfs: roots.rootfs,
+        images: roots.images,
         user,
         hierarchies: &daemon.hierarchies,
         sandbox: parts,
@@ -177,10 +189,15 @@ fn start_request(
     daemon: &Daemon,
     container: &Container,
     bundle: &Path,
-    prepared: Prepared,
+    mut prepared: Prepared,
     pid_namespace: PidNamespace,
 ) -> Result<Start, Error> {
     let failed = || "write the container's configuration".to_owned();
+    let program = daemon.handlers.program(&container.sandbox.state.lock().record.handler)?;
+    if program.is_some() {
+        spec::program::complete(&mut prepared, &container.config)?;
+        prepared.seccomp = None;
+    }
     let mut execution = prepared.execution;
     if let Some(source) = &prepared.seccomp {
         let path = bundle.join("seccomp.bpf");
@@ -199,6 +216,7 @@ fn start_request(
         cgroup: prepared.cgroup,
         kill_rest: pid_namespace != PidNamespace::New,
         execution,
+        program,
     })
 }
 
@@ -262,10 +280,13 @@ async fn launch(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(), 
         let group = on_thread.group(&group_path(&of))?;
         group.create().context(failed)?;
         group.apply(&spec::limits(&resources)).context(failed)?;
-        let privileged = is_privileged(&of.config);
-        group.allow_devices(&spec::device_rules(&of.config, privileged)?).context(failed)?;
         fs::create_dir_all(on_thread.state_root()).context(failed)?;
         let mut start = load_start(&on_thread, &of.id)?;
+        // Another runtime's program takes them from its configuration.
+        if start.program.is_none() {
+            let rules = spec::device_rules(&of.config, is_privileged(&of.config))?;
+            group.allow_devices(&rules).context(failed)?;
+        }
         start.execution.oom_score_adj = Some(i32::try_from(resources.oom_score_adj).unwrap_or(0));
         Ok(start)
     })
@@ -358,14 +379,31 @@ pub(crate) async fn unmake(daemon: &Arc<Daemon>, container: &Arc<Container>) -> 
         let group = on_thread.group(&group_path(&of))?;
         let _ = group.kill();
         group.remove().context(|| "remove the container's control group".to_owned())?;
+        forget_program(&on_thread, &of.id);
         record::remove(&on_thread.state_root().join(&of.id)).context(|| "remove the container's state".to_owned())?;
         record::remove(&on_thread.container_run(&of.id)).context(|| "remove the container's bundle".to_owned())
     })
     .await?;
     daemon.env.failpoint("runtime-container-removing")?;
     daemon.images.remove_rootfs(&container.id).await?;
+    volumes::remove(daemon, &container.id).await?;
     let folder = daemon.container_data(&container.id);
     blocking(move || record::remove(&folder).context(|| "remove the container's record".to_owned())).await
+}
+
+/// Another runtime's program may keep more than files of a container that no shim could tell it to forget.
+fn forget_program(daemon: &Daemon, id: &str) {
+    if !daemon.state_root().join(id).exists() {
+        return;
+    }
+    if let Ok(Start { program: Some(program), .. }) = load_start(daemon, id) {
+        let mut command = std::process::Command::new(program);
+        command.arg("--root").arg(daemon.state_root()).args(["delete", "--force", id]);
+        let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !done.is_ok_and(|status| status.success()) {
+            tracing::warn!(container = %id, "the OCI runtime did not delete the container");
+        }
+    }
 }
 
 /// Changes what a container may use; only what is given.

@@ -6,7 +6,7 @@
 //! crash left half made. It knows nothing of Kubernetes' API.
 //!
 //! Main path: `service` answers CRI; `sandbox` and `container` do the work; `spec` turns CRI's words into OCI's; `shims` speaks to
-//! the shims; `streaming` carries exec, attach and port-forward; `image` and `network` are what containers stand on.
+//! the shims; `handlers` finds another OCI runtime's program where a pod wants one; `streaming` carries exec, attach and port-forward; `image` and `network` are what containers stand on.
 //!
 //! ```no_run
 //! # async fn example(env: env::Env, scope: linux::Scope) -> Result<(), Box<dyn std::error::Error>> {
@@ -25,6 +25,7 @@ pub mod network;
 mod container;
 mod error;
 mod events;
+mod handlers;
 mod record;
 mod recover;
 mod sandbox;
@@ -36,6 +37,7 @@ mod state;
 mod stats;
 mod streaming;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
@@ -73,12 +75,22 @@ pub struct Config {
     pub network: Arc<dyn PodNetwork>,
     /// The program and arguments that run [`shim::run`]; by default this program with the argument `shim`.
     pub shim_command: Option<Vec<OsString>>,
+    /// RuntimeClass handlers and the OCI runtimes' programs they mean, besides `runc` and `crun` where these are installed.
+    pub handlers: BTreeMap<String, PathBuf>,
 }
 
 impl Config {
     /// The usual configuration: the socket `cri.sock` in the scope's run folder.
     pub fn new(env: Env, scope: Scope, images: ImageStore, network: Arc<dyn PodNetwork>) -> Config {
-        Config { env, socket: scope.run("cri.sock"), scope, images, network, shim_command: None }
+        Config {
+            env,
+            socket: scope.run("cri.sock"),
+            scope,
+            images,
+            network,
+            shim_command: None,
+            handlers: BTreeMap::new(),
+        }
     }
 }
 

@@ -75,8 +75,10 @@ async fn load_containers(daemon: &Arc<Daemon>) -> Result<(), Error> {
         }
     }
     for info in daemon.images.rootfs() {
-        if let Ok(container) = daemon.container(&info.id) {
-            container.state.lock().rootfs = info.path;
+        if let Ok(container) = daemon.container(container::volumes::owner(&info.id)) {
+            if container.id == info.id {
+                container.state.lock().rootfs = info.path;
+            }
         } else {
             daemon.images.remove_rootfs(&info.id).await?;
         }

@@ -23,9 +23,8 @@ use crate::state::{Daemon, Sandbox};
 
 /// Makes a sandbox and returns its id.
 pub(crate) async fn run(daemon: &Arc<Daemon>, config: PodSandboxConfig, handler: String) -> Result<String, Error> {
-    if !handler.is_empty() {
-        return Err(Error::Invalid(format!("failed to get sandbox runtime: no runtime for {handler:?} is configured")));
-    }
+    // Containers ask again; a handler nobody knows is refused at once.
+    daemon.handlers.program(&handler)?;
     if config.metadata.is_none() {
         return Err(Error::Invalid("sandbox config must include metadata".to_owned()));
     }

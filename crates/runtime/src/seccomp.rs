@@ -15,6 +15,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 /// Where a container's profile comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +89,72 @@ pub(crate) fn filters(
     match source {
         Source::RuntimeDefault => compile(&default_profile::profile(capabilities)),
         Source::Localhost(path) => compile(&load(path)?),
+    }
+}
+
+/// `source` in OCI's words, for a runtime that compiles it itself.
+pub(crate) fn oci(source: &Source, capabilities: Capabilities) -> Result<Value, SeccompError> {
+    match source {
+        Source::RuntimeDefault => Ok(say(&default_profile::profile(capabilities))),
+        Source::Localhost(path) => {
+            let text = read(path)?;
+            // Also what this runtime has no use for is passed on; that it is a profile is seen here.
+            decode::<ProfileFile>(path, &text)?;
+            decode(path, &text)
+        }
+    }
+}
+
+fn say(profile: &Profile) -> Value {
+    let rules = profile.rules.iter().map(|rule| {
+        let mut said = said(&rule.action, "errnoRet", "action");
+        said["names"] = rule.names.clone().into();
+        if !rule.arguments.is_empty() {
+            said["args"] = rule.arguments.iter().map(Argument::said).collect::<Vec<Value>>().into();
+        }
+        said
+    });
+    let rules: Vec<Value> = rules.collect();
+    let mut oci = said(&profile.default, "defaultErrnoRet", "defaultAction");
+    oci["syscalls"] = rules.into();
+    if cfg!(target_arch = "x86_64") {
+        oci["architectures"] = json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
+    } else if cfg!(target_arch = "aarch64") {
+        oci["architectures"] = json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]);
+    }
+    oci
+}
+
+/// An action and its number under the names of its place.
+fn said(action: &SeccompAction, number_key: &str, key: &str) -> Value {
+    let (name, number) = match action {
+        SeccompAction::Allow => ("SCMP_ACT_ALLOW", None),
+        SeccompAction::Errno(number) => ("SCMP_ACT_ERRNO", Some(*number)),
+        SeccompAction::KillThread => ("SCMP_ACT_KILL_THREAD", None),
+        SeccompAction::KillProcess => ("SCMP_ACT_KILL_PROCESS", None),
+        SeccompAction::Trap => ("SCMP_ACT_TRAP", None),
+        SeccompAction::Trace(number) => ("SCMP_ACT_TRACE", Some(*number)),
+        SeccompAction::Log => ("SCMP_ACT_LOG", None),
+    };
+    let mut oci = json!({ key: name });
+    if let Some(number) = number {
+        oci[number_key] = number.into();
+    }
+    oci
+}
+
+impl Argument {
+    fn said(&self) -> Value {
+        let (op, value, value_two) = match self.comparison {
+            Comparison::NotEqual => ("SCMP_CMP_NE", self.value, 0),
+            Comparison::Less => ("SCMP_CMP_LT", self.value, 0),
+            Comparison::LessOrEqual => ("SCMP_CMP_LE", self.value, 0),
+            Comparison::Equal => ("SCMP_CMP_EQ", self.value, 0),
+            Comparison::GreaterOrEqual => ("SCMP_CMP_GE", self.value, 0),
+            Comparison::Greater => ("SCMP_CMP_GT", self.value, 0),
+            Comparison::MaskedEqual(mask) => ("SCMP_CMP_MASKED_EQ", mask, self.value),
+        };
+        json!({"index": self.index, "op": op, "value": value, "valueTwo": value_two})
     }
 }
 
@@ -212,10 +280,16 @@ struct ArgumentFile {
 }
 
 fn load(path: &Path) -> Result<Profile, SeccompError> {
-    let text = std::fs::read(path).map_err(|source| SeccompError::Load { path: path.to_owned(), source })?;
-    let file: ProfileFile = serde_json::from_slice(&text)
-        .map_err(|error| SeccompError::Parse { path: path.to_owned(), message: error.to_string() })?;
-    parse(file)
+    parse(decode(path, &read(path)?)?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SeccompError> {
+    std::fs::read(path).map_err(|source| SeccompError::Load { path: path.to_owned(), source })
+}
+
+fn decode<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, SeccompError> {
+    serde_json::from_slice(text)
+        .map_err(|error| SeccompError::Parse { path: path.to_owned(), message: error.to_string() })
 }
 
 fn parse(file: ProfileFile) -> Result<Profile, SeccompError> {

@@ -3,8 +3,10 @@
 mod devices;
 mod mounts;
 mod process;
+pub(crate) mod program;
 pub(crate) mod users;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use linux::cgroup::{DeviceRule, Hierarchies, Limits};
@@ -12,6 +14,7 @@ use linux::process::Capabilities;
 use serde_json::{Value, json};
 use shim::protocol::Execution;
 
+use cri::paths::{MASKED, READ_ONLY};
 use cri::v1::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption,
     SecurityProfile, security_profile::ProfileType,
@@ -32,6 +35,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) rootfs: &'a Path,
     pub(crate) user: &'a UserRecord,
     pub(crate) hierarchies: &'a Hierarchies,
+    /// Where the images that are mounted as volumes lie, by their place among the container's mounts.
+    pub(crate) images: &'a BTreeMap<usize, PathBuf>,
     pub(crate) sandbox: SandboxParts<'a>,
 }
 
@@ -68,6 +73,8 @@ pub(crate) struct Prepared {
     /// The profile to compile to [`Execution::seccomp`].
     pub(crate) seccomp: Option<seccomp::Source>,
     pub(crate) capabilities: Capabilities,
+    /// Those that its program keeps although the user is not root.
+    pub(crate) ambient: Capabilities,
     /// Where the control group lies.
     pub(crate) cgroup: PathBuf,
 }
@@ -80,10 +87,11 @@ pub(crate) fn prepare(parts: &Ingredients<'_>) -> Result<Prepared, Error> {
     let security = linux.security_context.unwrap_or_default();
     let privileged = security.privileged;
     let capabilities = process::capabilities(&security)?;
+    let ambient = process::ambient(&security, capabilities)?;
     let mounts = mounts::mounts(parts, &security)?;
     let devices = devices::devices(config, privileged)?;
     let cgroup = parts.sandbox.cgroup.join(parts.id);
-    reject_apparmor(&security)?;
+    let apparmor = apparmor(&security)?;
     reject_unsupported(config, &security)?;
 
     let oci = json!({
@@ -102,9 +110,11 @@ pub(crate) fn prepare(parts: &Ingredients<'_>) -> Result<Prepared, Error> {
     });
     let execution = Execution {
         capabilities: Some(capabilities.0),
+        ambient: ambient.0,
         seccomp: None,
         no_new_privileges: security.no_new_privs,
         oom_score_adj: Some(i32::try_from(resources.oom_score_adj).unwrap_or(0)),
+        apparmor: if privileged { None } else { apparmor },
         cwd: process::cwd(config, parts.image),
         propagation: mounts.propagation,
     };
@@ -113,6 +123,7 @@ pub(crate) fn prepare(parts: &Ingredients<'_>) -> Result<Prepared, Error> {
         execution,
         seccomp: if privileged { None } else { seccomp_source(&security)? },
         capabilities,
+        ambient,
         cgroup,
     })
 }
@@ -121,22 +132,6 @@ pub(crate) fn prepare(parts: &Ingredients<'_>) -> Result<Prepared, Error> {
 pub(crate) fn device_rules(config: &ContainerConfig, privileged: bool) -> Result<Vec<DeviceRule>, Error> {
     Ok(devices::devices(config, privileged)?.rules)
 }
-
-/// Upstream: containerd's `oci` defaults, used where a client says nothing at all.
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A client that sends a security context means its lists, also when they are empty.
 fn paths(privileged: bool, config: &ContainerConfig, given: &[String], default: &[&str]) -> Vec<String> {
@@ -185,15 +180,23 @@ fn seccomp_source(security: &LinuxContainerSecurityContext) -> Result<Option<sec
     }
 }
 
-/// A profile that was asked for by name must not be passed over in silence.
-fn reject_apparmor(security: &LinuxContainerSecurityContext) -> Result<(), Error> {
-    let by_field = security.apparmor.as_ref().is_some_and(|profile| profile.profile_type() == ProfileType::Localhost);
+/// The AppArmor profile that was asked for by name; it must not be passed over in silence. The runtime's own is nothing here:
+/// this runtime brings none. Upstream: containerd's `generateApparmorSpecOpts`.
+fn apparmor(security: &LinuxContainerSecurityContext) -> Result<Option<String>, Error> {
+    let by_field = security.apparmor.as_ref().filter(|profile| profile.profile_type() == ProfileType::Localhost);
     #[allow(deprecated)]
-    let by_name = security.apparmor_profile.starts_with("localhost/");
-    if by_field || by_name {
-        return Err(Error::Unsupported("failed to generate apparmor spec opts: apparmor is not supported".to_owned()));
+    let old = security.apparmor_profile.as_str();
+    let named = by_field.map(|profile| profile.localhost_ref.as_str()).or_else(|| old.strip_prefix("localhost/"));
+    let Some(name) = named.map(|name| name.strip_prefix("localhost/").unwrap_or(name)) else { return Ok(None) };
+    let failed = |why: String| Error::Unsupported(format!("failed to generate apparmor spec opts: {why}"));
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    if !enabled.is_ok_and(|answer| answer.starts_with('Y')) {
+        return Err(failed("apparmor is not supported".to_owned()));
     }
-    Ok(())
+    let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    // Each line is a name and a mode in parentheses.
+    let known = loaded.lines().any(|line| line.rsplit_once(" (").is_some_and(|(known, _)| known == name));
+    if known { Ok(Some(name.to_owned())) } else { Err(failed(format!("apparmor profile not found {name}"))) }
 }
 
 fn reject_unsupported(config: &ContainerConfig, security: &LinuxContainerSecurityContext) -> Result<(), Error> {
@@ -205,9 +208,6 @@ fn reject_unsupported(config: &ContainerConfig, security: &LinuxContainerSecurit
     }
     if !config.cdi_devices.is_empty() {
         return unsupported("CDI devices are");
-    }
-    if security.capabilities.as_ref().is_some_and(|sets| !sets.add_ambient_capabilities.is_empty()) {
-        return unsupported("ambient capabilities are");
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use cri::v1::{
 
 use crate::Config;
 use crate::error::{Context, Error};
+use crate::handlers::Handlers;
 use crate::image::ImageStore;
 use crate::network::PodNetwork;
 use crate::record::{self, ContainerRecord, Phase, SandboxRecord};
@@ -34,6 +35,7 @@ pub(crate) struct Daemon {
     pub(crate) network: Arc<dyn PodNetwork>,
     pub(crate) hierarchies: Hierarchies,
     pub(crate) program: Program,
+    pub(crate) handlers: Handlers,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     pub(crate) shim_events: mpsc::UnboundedSender<(String, Event)>,
     pub(crate) tokens: Tokens,
@@ -103,6 +105,7 @@ impl Daemon {
             network: config.network,
             hierarchies,
             program,
+            handlers: Handlers::new(config.handlers),
             events: broadcast::Sender::new(EVENTS),
             shim_events,
             streaming,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use linux::cgroup::Group;
 
+use crate::helper::MadeBy;
 use crate::log::{Lines, Log, Stream, now, stamp};
 use crate::protocol::{ContainerState, Exit, ExitRecord, Start};
 
@@ -18,6 +19,9 @@ pub(crate) struct Container {
     pub(crate) started_at: i64,
     pub(crate) exit: Option<Exit>,
     pub(crate) state_root: PathBuf,
+    pub(crate) bundle: PathBuf,
+    /// The OCI runtime's program that made it, if one did.
+    pub(crate) program: Option<PathBuf>,
     exit_file: PathBuf,
     group: Option<Group>,
     kill_rest: bool,
@@ -101,6 +105,8 @@ impl Container {
             started_at,
             exit: None,
             state_root: start.state_root,
+            bundle: start.bundle,
+            program: start.program,
             exit_file: start.exit_file,
             group,
             kill_rest: start.kill_rest,
@@ -187,7 +193,14 @@ impl Container {
         exit
     }
 
-    /// Removes what libcontainer left on disk.
+    /// How to ask the program that made it for something, if one did; `verb` and `seq` name the call.
+    pub(crate) fn made_by(&self, verb: &str, seq: u64) -> Option<MadeBy> {
+        let path = self.program.clone()?;
+        let log = self.bundle.join(format!("{verb}-{seq}.log"));
+        Some(MadeBy { path, state_root: self.state_root.clone(), log })
+    }
+
+    /// Removes what was kept of it on disk.
     pub(crate) fn remove_state(&self) {
         match std::fs::remove_dir_all(self.state_root.join(&self.id)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

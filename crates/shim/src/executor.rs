@@ -59,12 +59,16 @@ impl PodExecutor {
         }
         own_streams(process.user().uid());
         enter_folder(&execution.cwd)?;
+        if let Some(profile) = &execution.apparmor {
+            confine(profile).map_err(|error| step(&format!("apply apparmor profile {profile:?}"), error))?;
+        }
         // Needs CAP_SYS_ADMIN unless no-new-privileges is set, hence before capabilities go; otherwise as late as possible.
         if !execution.no_new_privileges {
             self.install_filters()?;
         }
         if let Some(capabilities) = execution.capabilities {
-            Capabilities(capabilities).keep_only().map_err(|error| step("drop capabilities", error))?;
+            let (kept, ambient) = (Capabilities(capabilities), Capabilities(execution.ambient));
+            kept.keep_only().and_then(|()| ambient.make_ambient()).map_err(|error| step("drop capabilities", error))?;
         }
         let name = args.first().ok_or("no command given")?;
         let program = look_up(name, std::env::var_os("PATH"))?;
@@ -100,6 +104,13 @@ impl Executor for PodExecutor {
 
 fn step(what: &str, error: impl Display) -> String {
     format!("{what}: {error}")
+}
+
+/// From the next execution on. Upstream: runc's `setProcAttr`.
+fn confine(profile: &str) -> io::Result<()> {
+    let own = Path::new("/proc/self/attr/apparmor/exec");
+    let path = if own.exists() { own } else { Path::new("/proc/self/attr/exec") };
+    fs::write(path, format!("exec {profile}"))
 }
 
 /// Gives the standard streams to the user, so that programs can open `/dev/stdout`. Upstream: runc's `fixStdioPermissions`.

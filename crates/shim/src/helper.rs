@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor::PodExecutor;
 use crate::protocol::{Exec, Execution, Pause, Start};
-use crate::{pause, wire};
+use crate::{pause, program, wire};
 
 /// What came of a helper's work.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -34,13 +34,13 @@ pub(crate) struct Streams {
 }
 
 /// Forks a helper for `work`; returns its pid and the pipe its outcome comes through.
-pub(crate) fn spawn(work: impl FnOnce(&mut Outcome) -> Result<i32, String>) -> io::Result<(i32, OwnedFd)> {
+pub(crate) fn spawn(work: impl FnOnce(&mut Outcome) -> Result<Option<i32>, String>) -> io::Result<(i32, OwnedFd)> {
     let (read, write) = wire::pipe()?;
     let pid = linux::process::fork(move || {
         linux::process::set_name("oxikube-create");
         let mut outcome = Outcome::default();
         match work(&mut outcome) {
-            Ok(pid) => outcome.pid = Some(pid),
+            Ok(pid) => outcome.pid = pid,
             Err(error) => outcome.error = Some(error),
         }
         let text = serde_json::to_vec(&outcome).unwrap_or_default();
@@ -55,14 +55,17 @@ pub(crate) fn start(
     streams: Option<Streams>,
     console: Option<&Path>,
     outcome: &mut Outcome,
-) -> Result<i32, String> {
+) -> Result<Option<i32>, String> {
+    if let Some(path) = &start.program {
+        return program::start(start, path, streams, console).map(Some);
+    }
     adjust_oom_score(&start.execution, outcome);
     let (failure, builder) = builder(&start.container, &start.state_root, &start.execution, streams, console)?;
     let container = builder.as_init(&start.bundle).with_systemd(false).with_detach(true).as_sibling(true).build();
     let mut container = container.map_err(|error| format!("unable to start container process: {}", chain(&error)))?;
     let pid = container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
     let started = container.start().map_err(|error| chain(&error)).and_then(|()| wait_for_execution(failure));
-    started.map(|()| pid).map_err(|error| {
+    started.map(|()| Some(pid)).map_err(|error| {
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -74,25 +77,46 @@ pub(crate) fn start(
 /// Runs a process in a container that runs; its pid.
 pub(crate) fn exec(
     exec: &Exec,
-    state_root: &Path,
+    (state_root, path): (&Path, Option<&Path>),
     streams: Option<Streams>,
     console: Option<&Path>,
     outcome: &mut Outcome,
-) -> Result<i32, String> {
+) -> Result<Option<i32>, String> {
+    if let Some(path) = path {
+        return program::exec(exec, path, state_root, streams, console).map(Some);
+    }
     adjust_oom_score(&exec.execution, outcome);
     let (failure, builder) = builder(&exec.container, state_root, &exec.execution, streams, console)?;
     let pid = builder.as_tenant().with_process(Some(&exec.process)).with_detach(true).as_sibling(true).build();
     let failed = |error: String| format!("exec failed: unable to start container process: {error}");
     // The executor's own words say more than what libcontainer makes of them.
     match (pid, wait_for_execution(failure)) {
-        (Ok(pid), Ok(())) => Ok(pid.as_raw()),
+        (Ok(pid), Ok(())) => Ok(Some(pid.as_raw())),
         (_, Err(error)) => Err(failed(error)),
         (Err(error), Ok(())) => Err(failed(chain(&error))),
     }
 }
 
+/// Sends a signal to a container that another runtime's program made.
+pub(crate) fn kill(made_by: &MadeBy, container: &str, signal: i32) -> Result<Option<i32>, String> {
+    program::kill(&made_by.path, &made_by.state_root, made_by.log.clone(), container, signal).map(|()| None)
+}
+
+/// Takes away what another runtime's program keeps of a container.
+pub(crate) fn delete(made_by: &MadeBy, container: &str) -> Result<Option<i32>, String> {
+    program::delete(&made_by.path, &made_by.state_root, made_by.log.clone(), container).map(|()| None)
+}
+
+/// The program that made a container.
+pub(crate) struct MadeBy {
+    pub(crate) path: PathBuf,
+    pub(crate) state_root: PathBuf,
+    /// Where it writes what goes wrong with one call.
+    pub(crate) log: PathBuf,
+}
+
 /// Starts the pause process; its pid.
-pub(crate) fn pause(config: &Pause) -> Result<i32, String> {
+pub(crate) fn pause(config: &Pause) -> Result<Option<i32>, String> {
     let prepare = || -> io::Result<i32> {
         for namespace in &config.namespaces {
             linux::namespace::join(namespace)?;
@@ -104,7 +128,7 @@ pub(crate) fn pause(config: &Pause) -> Result<i32, String> {
         File::from(ready).read_to_string(&mut problem)?;
         if problem.is_empty() { Ok(pid) } else { Err(io::Error::other(problem)) }
     };
-    prepare().map_err(|error| format!("unable to start the pause process: {error}"))
+    prepare().map(Some).map_err(|error| format!("unable to start the pause process: {error}"))
 }
 
 fn builder(

@@ -14,8 +14,8 @@
 //! }
 //! ```
 //!
-//! Main path: a [`protocol::Call`] arrives (`server`), a helper creates and starts the container (`helper`, `executor`), its
-//! output is pumped (`container`, `log`), and its end is recorded and announced.
+//! Main path: a [`protocol::Call`] arrives (`server`), a helper creates and starts the container (`helper`, `executor`; or
+//! `program`, where another OCI runtime is to do it), its output is pumped (`container`, `log`), and its end is recorded and announced.
 
 mod container;
 mod executor;
@@ -23,6 +23,7 @@ pub mod filters;
 mod helper;
 mod log;
 mod pause;
+mod program;
 pub mod protocol;
 mod server;
 pub mod wire;

@@ -81,7 +81,7 @@ pub struct Start {
     pub container: String,
     /// The folder with the OCI `config.json`.
     pub bundle: PathBuf,
-    /// The folder below which libcontainer keeps its state.
+    /// The folder below which libcontainer, or the OCI runtime's program, keeps its state.
     pub state_root: PathBuf,
     /// Where the end is recorded.
     pub exit_file: PathBuf,
@@ -97,6 +97,9 @@ pub struct Start {
     pub kill_rest: bool,
     /// How the process is made.
     pub execution: Execution,
+    /// The OCI runtime's program that makes the container; without it this one does. The program knows only the bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
 }
 
 /// See [`Request::Exec`].
@@ -121,16 +124,26 @@ pub struct Exec {
 pub struct Execution {
     /// Capabilities it keeps, one bit each; all when absent.
     pub capabilities: Option<u64>,
+    /// Those of them that programs of a user other than root get too.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ambient: u64,
     /// The file with its system call filters, see [`crate::filters`].
     pub seccomp: Option<PathBuf>,
     /// Whether it may gain privileges: then filters come first, else last.
     pub no_new_privileges: bool,
     /// The kernel's preference to kill it; best effort.
     pub oom_score_adj: Option<i32>,
+    /// The AppArmor profile it is confined by, from its execution on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
     /// The folder it starts in, made when absent.
     pub cwd: PathBuf,
     /// Propagation of mounts by their path in the container.
     pub propagation: Vec<(PathBuf, Propagation)>,
+}
+
+fn is_none(capabilities: &u64) -> bool {
+    *capabilities == 0
 }
 
 /// How a mount passes on what is mounted below it.

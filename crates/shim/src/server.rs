@@ -58,8 +58,15 @@ struct Helper {
 
 enum Work {
     Start(Box<StartWork>),
-    Exec { exec: Box<Exec>, console: Option<Console> },
+    Exec {
+        exec: Box<Exec>,
+        console: Option<Console>,
+    },
     Pause,
+    /// A signal sent by the program that made the container.
+    Signal,
+    /// The container is taken away by the program that made it.
+    Forget(Box<Container>),
 }
 
 struct StartWork {

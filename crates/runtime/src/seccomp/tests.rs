@@ -99,3 +99,10 @@ fn profile_files_are_compiled() {
     let bad: ProfileFile = serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_WHAT"}"#).unwrap();
     assert!(parse(bad).is_err());
 }
+
+#[test]
+fn what_is_said_in_ocis_words_means_the_same() {
+    let profile = default_profile::profile(Capabilities::named("SYS_CHROOT").unwrap());
+    let file: ProfileFile = serde_json::from_value(say(&profile)).unwrap();
+    assert_eq!(compile(&parse(file).unwrap()).unwrap(), compile(&profile).unwrap());
+}

@@ -21,11 +21,15 @@ pub(crate) fn runtime_status(daemon: &Daemon) -> StatusResponse {
         NetworkStatus::NotReady { reason, message } => condition("NetworkReady", false, reason, message),
     };
     let conditions = vec![condition("RuntimeReady", true, "", String::new()), network];
+    // What another program can do is not known without running it.
+    let others = daemon.handlers.all().into_keys().map(|name| RuntimeHandler { name, features: None });
     let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
     StatusResponse {
         status: Some(RuntimeStatus { conditions }),
         info: HashMap::new(),
-        runtime_handlers: vec![RuntimeHandler { name: String::new(), features: Some(features) }],
+        runtime_handlers: std::iter::once(RuntimeHandler { name: String::new(), features: Some(features) })
+            .chain(others)
+            .collect(),
         features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
     }
 }

@@ -58,7 +58,11 @@ pub(super) fn mounts(parts: &Ingredients<'_>, security: &LinuxContainerSecurityC
         let source = if host { PathBuf::from("/dev/shm") } else { of_sandbox("shm") };
         own.push((PathBuf::from("/dev/shm"), source, "rw", Propagation::Private));
     }
-    for (mount, path) in config.mounts.iter().zip(wanted) {
+    for (index, (mount, path)) in config.mounts.iter().zip(wanted).enumerate() {
+        if let Some(image) = parts.images.get(&index) {
+            own.push((path, image.clone(), "ro", Propagation::Private));
+            continue;
+        }
         let source = source(mount)?;
         let propagation = propagation(mount, &source)?;
         own.push((path, source, mount_access(mount)?, propagation));
@@ -109,9 +113,6 @@ fn normal(path: &str) -> PathBuf {
 
 /// The file or folder on the machine; a folder is made where there is nothing, as upstream's runtimes do.
 fn source(mount: &Mount) -> Result<PathBuf, Error> {
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Error::Unsupported("image volumes are not supported by this runtime".to_owned()));
-    }
     if mount.host_path.is_empty() {
         return Err(Error::Invalid(format!("mount {:?} has no source", mount.container_path)));
     }

@@ -119,6 +119,17 @@ pub(super) fn capabilities(security: &LinuxContainerSecurityContext) -> Result<C
     Ok(set)
 }
 
+/// What the process keeps across executions although its user is not root. Upstream: containerd's `WithAmbientCapabilities`.
+pub(super) fn ambient(security: &LinuxContainerSecurityContext, within: Capabilities) -> Result<Capabilities, Error> {
+    let mut set = Capabilities::default();
+    for name in security.capabilities.iter().flat_map(|changes| &changes.add_ambient_capabilities) {
+        let one = if name.eq_ignore_ascii_case("ALL") { Ok(within) } else { Capabilities::named(name) };
+        set = set.with(one.map_err(|error| Error::Invalid(format!("{error}: see capabilities(7) for their names")))?);
+    }
+    // None can be ambient that is not permitted.
+    Ok(set.within(within))
+}
+
 /// The number of the signal that asks the container to end: the container's, the image's, or SIGTERM.
 pub(crate) fn stop_signal(config: &ContainerConfig, image: &ImageConfig) -> i32 {
     let of_container = match config.stop_signal() {

@@ -9,9 +9,7 @@ fn memory(pid: i64, name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn starting_is_quick_and_shims_are_small() {
-    let mut node = Node::start().await;
+pub async fn starting_is_quick_and_shims_are_small(mut node: Node) {
     let sandbox = node.sandbox("cost").await;
     let (mut create, mut start) = (Vec::new(), Vec::new());
     for number in 0..40 {

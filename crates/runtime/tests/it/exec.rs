@@ -5,9 +5,7 @@ use tonic::Code;
 
 use crate::support::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_answer_with_output_and_code() {
-    let mut node = Node::start().await;
+pub async fn commands_answer_with_output_and_code(mut node: Node) {
     let sandbox = node.sandbox("exec").await;
     let mut config = command("main", &["sleep", "1000"]);
     config.envs = vec![KeyValue { key: "COLOUR".into(), value: "blue".into() }];
@@ -36,9 +34,7 @@ async fn commands_answer_with_output_and_code() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_that_fail_say_why() {
-    let mut node = Node::start().await;
+pub async fn commands_that_fail_say_why(mut node: Node) {
     let sandbox = node.sandbox("fail").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     let error = node.exec(&id, &["nosuch"], 10).await.unwrap_err();
@@ -59,9 +55,7 @@ async fn commands_that_fail_say_why() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_commands_at_once() {
-    let mut node = Node::start().await;
+pub async fn many_commands_at_once(mut node: Node) {
     let sandbox = node.sandbox("many").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     let mut tasks = Vec::new();

@@ -5,9 +5,7 @@ use tonic::Code;
 
 use crate::support::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_container_lives_and_ends() {
-    let mut node = Node::start().await;
+pub async fn a_container_lives_and_ends(mut node: Node) {
     let sandbox = node.sandbox("life").await;
     let script = "echo out; echo err >&2; hostname; printf 'no newline'; exit 7";
     let id = node.create(&sandbox, shell("main", script)).await.unwrap();
@@ -30,9 +28,7 @@ async fn a_container_lives_and_ends() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ends_are_told_apart() {
-    let mut node = Node::start().await;
+pub async fn ends_are_told_apart(mut node: Node) {
     let sandbox = node.sandbox("ends").await;
     for (name, script, code, reason) in [
         ("zero", "exit 0", 0, "Completed"),
@@ -48,9 +44,7 @@ async fn ends_are_told_apart() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stopping_asks_first_and_then_kills() {
-    let mut node = Node::start().await;
+pub async fn stopping_asks_first_and_then_kills(mut node: Node) {
     let sandbox = node.sandbox("stop").await;
     let trap = "trap 'echo asked; exit 9' TERM; echo ready; while :; do sleep 0.01; done";
     let id = node.run(&sandbox, shell("polite", trap)).await;
@@ -77,15 +71,13 @@ async fn stopping_asks_first_and_then_kills() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_cannot_be_executed_is_reported() {
-    let mut node = Node::start().await;
+pub async fn a_program_that_cannot_be_executed_is_reported(mut node: Node) {
     let sandbox = node.sandbox("failed").await;
     for (name, program, message) in [
         ("missing", "nosuch", "exec: \"nosuch\": executable file not found in $PATH"),
         ("absolute", "/no/such", "exec: \"/no/such\": stat /no/such: no such file or directory"),
         ("plain", "/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
-        ("folder", "/etc", "exec: \"/etc\": is a directory"),
+        ("folder", "/etc", node.runtime.folder_is_no_program()),
     ] {
         let id = node.create(&sandbox, command(name, &[program])).await.unwrap();
         let error = node.start_container(&id).await.unwrap_err();
@@ -102,9 +94,7 @@ async fn a_program_that_cannot_be_executed_is_reported() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_that_make_no_sense_are_refused() {
-    let mut node = Node::start().await;
+pub async fn requests_that_make_no_sense_are_refused(mut node: Node) {
     let sandbox = node.sandbox("refuse").await;
     let mut image = shell("image", "true");
     image.image = Some(ImageSpec { image: "nosuch:1".to_owned(), ..Default::default() });
@@ -122,9 +112,7 @@ async fn requests_that_make_no_sense_are_refused() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn events_tell_a_containers_life() {
-    let mut node = Node::start().await;
+pub async fn events_tell_a_containers_life(mut node: Node) {
     let mut events = node.client.runtime.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
     let sandbox = node.sandbox("events").await;
     let id = node.run(&sandbox, shell("main", "exit 3")).await;
@@ -151,9 +139,7 @@ async fn events_tell_a_containers_life() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn logs_go_on_in_a_new_file() {
-    let mut node = Node::start().await;
+pub async fn logs_go_on_in_a_new_file(mut node: Node) {
     let sandbox = node.sandbox("logs").await;
     let id = node.run(&sandbox, shell("main", "i=0; while :; do echo line$i; i=$((i+1)); sleep 0.01; done")).await;
     node.logged(&id, "line1").await;
@@ -168,9 +154,7 @@ async fn logs_go_on_in_a_new_file() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lists_are_filtered() {
-    let mut node = Node::start().await;
+pub async fn lists_are_filtered(mut node: Node) {
     let (a, b) = (node.sandbox("a").await, node.sandbox("b").await);
     let in_a = node.run(&a, command("main", &["sleep", "1000"])).await;
     let in_b = node.create(&b, shell("main", "true")).await.unwrap();
@@ -194,15 +178,13 @@ async fn lists_are_filtered() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_pods_at_once() {
-    let node = Node::start().await;
+pub async fn many_pods_at_once(node: Node) {
     let mut pods = Vec::new();
     for number in 0..10 {
         let (mut client, config) = (node.client.clone(), node.sandbox_config(&format!("pod{number}")));
-        let env = node.env.clone();
+        let (env, handler) = (node.env.clone(), node.runtime.handler());
         pods.push(node.env.spawn(async move {
-            let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+            let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
             let sandbox = client.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
             // Some end at once, some fail, some go on; all in the same shim at the same time.
             let kinds = [shell("ends", "exit 3"), command("fails", &["nosuch"]), command("runs", &["sleep", "1000"])];

@@ -5,9 +5,7 @@ use linux::cgroup::Hierarchies;
 
 use crate::support::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn limits_are_set_updated_and_measured() {
-    let mut node = Node::start().await;
+pub async fn limits_are_set_updated_and_measured(mut node: Node) {
     let sandbox = node.sandbox("limits").await;
     let resources = LinuxContainerResources {
         memory_limit_in_bytes: 64 << 20,
@@ -57,9 +55,7 @@ async fn limits_are_set_updated_and_measured() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn too_much_memory_is_told() {
-    let mut node = Node::start().await;
+pub async fn too_much_memory_is_told(mut node: Node) {
     let sandbox = node.sandbox("oom").await;
     let small = LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() };
     let id = node.run(&sandbox, limited(command("first", &["tail", "/dev/zero"]), small.clone())).await;
@@ -72,9 +68,7 @@ async fn too_much_memory_is_told() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn groups_stay_below_the_scope() {
-    let mut node = Node::start().await;
+pub async fn groups_stay_below_the_scope(mut node: Node) {
     let mut config = node.sandbox_config("parent");
     config.linux.as_mut().unwrap().cgroup_parent = "/kubepods/burstable/podx".to_owned();
     let sandbox = node.run_sandbox(config).await.unwrap();

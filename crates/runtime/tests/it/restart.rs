@@ -5,9 +5,7 @@ use env::FailAction;
 
 use crate::support::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_daemon_adopts_what_runs() {
-    let mut node = Node::start().await;
+pub async fn a_new_daemon_adopts_what_runs(mut node: Node) {
     let sandbox = node.sandbox("adopt").await;
     let script = "i=0; while :; do echo tick$i; i=$((i+1)); sleep 0.01; done";
     let id = node.run(&sandbox, shell("ticks", script)).await;
@@ -55,9 +53,7 @@ fn node_lines(path: &str) -> usize {
     std::fs::read_to_string(path).unwrap().lines().count()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn shared_pids_survive_too() {
-    let mut node = Node::start().await;
+pub async fn shared_pids_survive_too(mut node: Node) {
     let options = NamespaceOption { pid: NamespaceMode::Pod.into(), ..Default::default() };
     let mut config = node.sandbox_config("pids");
     let security = LinuxSandboxSecurityContext { namespace_options: Some(options.clone()), ..Default::default() };
@@ -73,9 +69,7 @@ async fn shared_pids_survive_too() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_reboot_nothing_runs() {
-    let mut node = Node::start().await;
+pub async fn after_a_reboot_nothing_runs(mut node: Node) {
     let sandbox = node.sandbox("reboot").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     let ended = node.run(&sandbox, shell("ended", "exit 4")).await;
@@ -105,9 +99,7 @@ async fn after_a_reboot_nothing_runs() {
 }
 
 /// Whatever step fails or is cut off, nothing stays, and the next try works.
-#[tokio::test(flavor = "multi_thread")]
-async fn half_made_things_are_cleared_away() {
-    let mut node = Node::start().await;
+pub async fn half_made_things_are_cleared_away(mut node: Node) {
     for step in ["start", "namespaces", "files", "network", "shim"] {
         let name = format!("runtime-sandbox-{step}");
         node.env.arm(&name, Some(FailAction::Error));

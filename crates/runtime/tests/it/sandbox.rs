@@ -18,9 +18,7 @@ fn container(name: &str, script: &str, options: &NamespaceOption) -> ContainerCo
     secured(shell(name, script), |security| security.namespace_options = Some(options.clone()))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn containers_share_network_ipc_and_names() {
-    let mut node = Node::start().await;
+pub async fn containers_share_network_ipc_and_names(mut node: Node) {
     let mut config = node.sandbox_config("shared");
     config.dns_config = Some(DnsConfig {
         servers: vec!["10.96.0.10".into()],
@@ -64,9 +62,7 @@ async fn containers_share_network_ipc_and_names() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_hosts_namespaces_can_be_used() {
-    let mut node = Node::start().await;
+pub async fn the_hosts_namespaces_can_be_used(mut node: Node) {
     let host = NamespaceMode::Node.into();
     let options = NamespaceOption { network: host, pid: host, ipc: host, ..Default::default() };
     let config = with_options(&node, "host", options.clone());
@@ -88,9 +84,7 @@ async fn the_hosts_namespaces_can_be_used() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn processes_are_shared_when_wanted() {
-    let mut node = Node::start().await;
+pub async fn processes_are_shared_when_wanted(mut node: Node) {
     let options = NamespaceOption { pid: NamespaceMode::Pod.into(), ..Default::default() };
     let config = with_options(&node, "pids", options.clone());
     let sandbox = node.run_sandbox(config).await.unwrap();
@@ -118,9 +112,7 @@ async fn processes_are_shared_when_wanted() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stopping_and_removing_can_be_repeated() {
-    let mut node = Node::start().await;
+pub async fn stopping_and_removing_can_be_repeated(mut node: Node) {
     let sandbox = node.sandbox("stop").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     for _ in 0..2 {
@@ -151,9 +143,7 @@ async fn stopping_and_removing_can_be_repeated() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_whose_shim_dies_is_not_ready() {
-    let mut node = Node::start().await;
+pub async fn a_sandbox_whose_shim_dies_is_not_ready(mut node: Node) {
     let sandbox = node.sandbox("shimless").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.clone(), verbose: true };

@@ -11,9 +11,7 @@ fn field<'a>(text: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("{name} in {text}")).trim()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn users_groups_and_capabilities() {
-    let mut node = Node::start().await;
+pub async fn users_groups_and_capabilities(mut node: Node) {
     let sandbox = node.sandbox("users").await;
     let script = "id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs|SigBlk|SigIgn|Umask)' /proc/self/status; echo $HOME";
     let (text, _) = node.output(&sandbox, shell("root", script)).await;
@@ -54,9 +52,35 @@ async fn users_groups_and_capabilities() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn seccomp_profiles_hold_for_containers_and_commands() {
-    let mut node = Node::start().await;
+pub async fn ambient_capabilities_reach_programs(mut node: Node) {
+    let sandbox = node.sandbox("ambient").await;
+    let script = "grep -E '^(Cap(Eff|Amb|Inh)|Uid)' /proc/self/status";
+    let sets = Capability {
+        add_capabilities: vec!["NET_ADMIN".into()],
+        add_ambient_capabilities: vec!["NET_ADMIN".into()],
+        ..Default::default()
+    };
+    let config = secured(shell("user", script), |security| {
+        security.run_as_user = Some(Int64Value { value: 4000 });
+        security.capabilities = Some(sets.clone());
+    });
+    let (text, _) = node.output(&sandbox, config).await;
+    for name in ["CapEff", "CapAmb", "CapInh"] {
+        assert_eq!(field(&text, name), "0000000000001000", "{name}");
+    }
+    // Also for commands.
+    let config = secured(command("sleeper", &["sleep", "1000"]), |security| {
+        security.run_as_user = Some(Int64Value { value: 4000 });
+        security.capabilities = Some(sets);
+    });
+    let id = node.run(&sandbox, config).await;
+    let answer = node.exec(&id, &["sh", "-c", script], 10).await.unwrap();
+    let text = String::from_utf8(answer.stdout).unwrap();
+    assert_eq!((field(&text, "CapEff"), field(&text, "CapAmb")), ("0000000000001000", "0000000000001000"));
+    node.finish().await;
+}
+
+pub async fn seccomp_profiles_hold_for_containers_and_commands(mut node: Node) {
     let sandbox = node.sandbox("seccomp").await;
     let profile = |kind: ProfileType, file: &str| {
         Some(SecurityProfile { profile_type: kind.into(), localhost_ref: file.to_owned() })
@@ -102,9 +126,7 @@ async fn seccomp_profiles_hold_for_containers_and_commands() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn roots_masks_and_mounts() {
-    let mut node = Node::start().await;
+pub async fn roots_masks_and_mounts(mut node: Node) {
     let sandbox = node.sandbox("files").await;
     let folder = node.host_folder("volume");
     std::fs::write(folder.join("f"), "data\n").unwrap();
@@ -147,9 +169,7 @@ async fn roots_masks_and_mounts() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn propagation_goes_where_it_is_wanted() {
-    let mut node = Node::start().await;
+pub async fn propagation_goes_where_it_is_wanted(mut node: Node) {
     let sandbox = node.sandbox("propagation").await;
     let folder = node.host_folder("shared");
     linux::mount::bind(&folder, &folder).unwrap();
@@ -195,9 +215,7 @@ async fn propagation_goes_where_it_is_wanted() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn privileged_containers_may_everything() {
-    let mut node = Node::start().await;
+pub async fn privileged_containers_may_everything(mut node: Node) {
     let sandbox = node.sandbox("privileged").await;
     let script =
         "grep CapEff /proc/self/status; grep Seccomp: /proc/self/status; ls /dev | wc -l; mount -t tmpfs t /mnt 2>&1 ||
@@ -224,9 +242,7 @@ async fn privileged_containers_may_everything() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_supported_says_so() {
-    let mut node = Node::start().await;
+pub async fn what_is_not_supported_says_so(mut node: Node) {
     let sandbox = node.sandbox("unsupported").await;
     let apparmor = secured(shell("apparmor", "true"), |security| {
         let kind = ProfileType::Localhost.into();

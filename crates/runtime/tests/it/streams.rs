@@ -83,9 +83,7 @@ async fn exec(node: &mut Node, id: &str, command: &[&str], tty: bool, stdin: boo
     Stream::open(&url, protocol).await.unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_speak_over_websockets() {
-    let mut node = Node::start().await;
+pub async fn commands_speak_over_websockets(mut node: Node) {
     let sandbox = node.sandbox("exec").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     for protocol in [V4, V5] {
@@ -115,9 +113,7 @@ async fn commands_speak_over_websockets() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn terminals_have_sizes_and_end() {
-    let mut node = Node::start().await;
+pub async fn terminals_have_sizes_and_end(mut node: Node) {
     let sandbox = node.sandbox("tty").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     let script = "tty; read a; stty size; echo got $a; exit 3";
@@ -150,9 +146,7 @@ async fn attach(node: &mut Node, id: &str, stdin: bool, tty: bool) -> Stream {
     stream
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn containers_are_attached_to() {
-    let mut node = Node::start().await;
+pub async fn containers_are_attached_to(mut node: Node) {
     let sandbox = node.sandbox("attach").await;
     let mut config =
         shell("input", "while read line; do echo got $line; [ $line = end ] && exit 2; done; echo closed; exit 4");
@@ -185,9 +179,7 @@ async fn containers_are_attached_to() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn containers_with_a_terminal() {
-    let mut node = Node::start().await;
+pub async fn containers_with_a_terminal(mut node: Node) {
     let sandbox = node.sandbox("terminal").await;
     let mut config = shell("main", "echo $TERM; read a; stty size; echo got $a; exit 5");
     config.stdin = true;
@@ -205,9 +197,7 @@ async fn containers_with_a_terminal() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ports_are_forwarded() {
-    let mut node = Node::start().await;
+pub async fn ports_are_forwarded(mut node: Node) {
     let sandbox = node.sandbox("ports").await;
     let id = node
         .run(&sandbox, shell("main", "nc -l -p 8080 -e sh -c 'read a; echo you said $a' & nc_pid=$!; echo up; wait"))
@@ -232,9 +222,7 @@ async fn ports_are_forwarded() {
     node.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_good_once() {
-    let mut node = Node::start().await;
+pub async fn a_token_is_good_once(mut node: Node) {
     let sandbox = node.sandbox("token").await;
     let id = node.run(&sandbox, command("main", &["sleep", "1000"])).await;
     let request = ExecRequest { container_id: id, cmd: vec!["true".into()], stdout: true, ..Default::default() };

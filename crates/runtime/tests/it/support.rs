@@ -186,11 +186,7 @@ impl Node {
         self.run_sandbox_with(config, handler).await
     }
 
-    pub async fn run_sandbox_with(
-        &mut self,
-        config: PodSandboxConfig,
-        handler: &str,
-    ) -> Result<String, tonic::Status> {
+    pub async fn run_sandbox_with(&mut self, config: PodSandboxConfig, handler: &str) -> Result<String, tonic::Status> {
         let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         Ok(self.client.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }

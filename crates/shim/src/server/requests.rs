@@ -24,7 +24,7 @@ impl Server {
             }
             Request::Start(start) => self.start(connection, seq, *start),
             Request::Exec(exec) => self.exec(connection, seq, exec, descriptors),
-            Request::Signal(signal) => self.signal(&signal),
+            Request::Signal(signal) => self.signal(connection, seq, &signal),
             Request::Attach { container } => self.attach(&container, descriptors).map(|stdin| {
                 sent = stdin;
                 Some(Answer::Done)
@@ -37,7 +37,7 @@ impl Server {
                 container.reopen_log().map_err(|error| format!("reopen the log: {error}"))?;
                 Ok(Some(Answer::Done))
             }),
-            Request::Forget { container } => self.forget(&container),
+            Request::Forget { container } => self.forget(connection, seq, &container),
             Request::Shutdown => {
                 if let Some(pid) = self.pause {
                     let _ = kill(pid, libc::SIGKILL);
@@ -127,20 +127,22 @@ impl Server {
         if container.exit.is_some() {
             return Err(format!("container {:?} is not running", exec.container));
         }
-        let state_root = container.state_root.clone();
+        let (state_root, program) = (container.state_root.clone(), container.program.clone());
+        let made = (state_root.as_path(), program.as_deref());
         if exec.terminal {
             let console = console(&exec.process.with_extension("sock")).map_err(|error| format!("console: {error}"))?;
-            let forked = helper::spawn(|outcome| helper::exec(&exec, &state_root, None, Some(&console.path), outcome));
+            let forked = helper::spawn(|outcome| helper::exec(&exec, made, None, Some(&console.path), outcome));
             return self.forked(connection, seq, forked, Work::Exec { exec, console: Some(console) });
         }
         let [stdin, stdout, stderr] =
             <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| "three descriptors are needed".to_owned())?;
         let streams = Streams { stdin, stdout, stderr };
-        let forked = helper::spawn(|outcome| helper::exec(&exec, &state_root, Some(streams), None, outcome));
+        let forked = helper::spawn(|outcome| helper::exec(&exec, made, Some(streams), None, outcome));
         self.forked(connection, seq, forked, Work::Exec { exec, console: None })
     }
 
-    fn signal(&mut self, signal: &Signal) -> Result<Option<Answer>, String> {
+    fn signal(&mut self, connection: u64, seq: u64, signal: &Signal) -> Result<Option<Answer>, String> {
+        let number = if signal.all { libc::SIGKILL } else { signal.signal };
         let pid = match &signal.exec {
             // A process that ended is no error: that is what a signal is for.
             Some(exec) => self.execs.get(exec).copied(),
@@ -149,10 +151,14 @@ impl Server {
                 if signal.all {
                     container.kill_all().map_err(|error| format!("kill: {error}"))?;
                 }
+                if let Some(made_by) = container.made_by("kill", seq).filter(|_| container.exit.is_none()) {
+                    let id = container.id.clone();
+                    let forked = helper::spawn(|_| helper::kill(&made_by, &id, number));
+                    return self.forked(connection, seq, forked, Work::Signal);
+                }
                 container.exit.is_none().then_some(container.pid)
             }
         };
-        let number = if signal.all { libc::SIGKILL } else { signal.signal };
         if let Some(pid) = pid {
             kill(pid, number).map_err(|error| format!("signal {number}: {error}"))?;
         }
@@ -177,31 +183,44 @@ impl Server {
         Ok(stdin)
     }
 
-    fn forget(&mut self, id: &str) -> Result<Option<Answer>, String> {
-        if let Some(index) = self.containers.iter().position(|container| container.id == id) {
-            if self.containers[index].exit.is_none() {
-                return Err(format!("container {id:?} is running"));
-            }
-            let container = self.containers.remove(index);
-            container.remove_state();
+    fn forget(&mut self, connection: u64, seq: u64, id: &str) -> Result<Option<Answer>, String> {
+        let Some(index) = self.containers.iter().position(|container| container.id == id) else {
+            return Ok(Some(Answer::Done));
+        };
+        if self.containers[index].exit.is_none() {
+            return Err(format!("container {id:?} is running"));
         }
+        let container = self.containers.remove(index);
+        if let Some(made_by) = container.made_by("delete", seq) {
+            let forked = helper::spawn(|_| helper::delete(&made_by, id));
+            return self.forked(connection, seq, forked, Work::Forget(Box::new(container)));
+        }
+        container.remove_state();
         Ok(Some(Answer::Done))
     }
 
     /// A helper ended: answers who asked for it.
     pub(super) fn helper_done(&mut self, helper: Helper, outcome: Outcome) {
         let (connection, seq) = (helper.connection, helper.seq);
-        let pid = match (outcome.pid, outcome.error) {
-            (Some(pid), None) => pid,
-            (_, error) => {
-                self.remove_exec_leftovers(&helper.work);
+        self.remove_exec_leftovers(&helper.work);
+        let started = |pid| Started { pid, started_at: now(), warnings: outcome.warnings };
+        let (started, work) = match (helper.work, outcome.pid, outcome.error) {
+            (Work::Forget(container), _, error) => {
+                if let Some(error) = error {
+                    eprintln!("forgetting {}: {error}", container.id);
+                }
+                container.remove_state();
+                return self.answer(connection, seq, Answer::Done, None);
+            }
+            (Work::Signal, _, None) => return self.answer(connection, seq, Answer::Done, None),
+            (work, Some(pid), None) => (started(pid), work),
+            (_, _, error) => {
                 let error = error.unwrap_or_else(|| "no process was started".to_owned());
                 return self.answer(connection, seq, Answer::Error(error), None);
             }
         };
-        let started = Started { pid, started_at: now(), warnings: outcome.warnings };
-        self.remove_exec_leftovers(&helper.work);
-        let result = match helper.work {
+        let pid = started.pid;
+        let result = match work {
             Work::Pause => {
                 self.pause = Some(pid);
                 Ok(None)
@@ -214,6 +233,7 @@ impl Server {
                 }
                 terminal
             }
+            Work::Signal | Work::Forget(_) => Ok(None),
         };
         match result {
             Ok(descriptor) => self.answer(connection, seq, Answer::Started(started), descriptor),
