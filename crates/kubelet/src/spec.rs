@@ -3,10 +3,11 @@
 pub(crate) mod container;
 mod dns;
 pub(crate) mod files;
-mod mounts;
+pub(crate) mod mounts;
 mod resources;
 pub(crate) mod sandbox;
 mod security;
+pub(crate) mod sub_paths;
 
 use std::borrow::Cow;
 

@@ -100,7 +100,8 @@ pub fn set_up(
         let named = |source| VolumeError::SetUp { volume: volume.name.clone(), source };
         mounted.map(|mounted| (volume.name.clone(), mounted)).map_err(named)
     };
-    volumes.iter().map(one).collect()
+    // Images are mounted by the runtime.
+    volumes.iter().filter(|volume| volume.image.is_none()).map(one).collect()
 }
 
 fn set_up_one(
@@ -141,6 +142,7 @@ fn set_up_one(
 /// Takes away all volumes of a pod, with what is in them; host paths stay. Succeeds when there are none.
 pub fn tear_down(root: &Path, uid: &str) -> io::Result<()> {
     let folder = pod_folder(root, uid);
+    crate::spec::sub_paths::release(&folder)?;
     linux::mount::unmount_below(&folder)?;
     match fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -21,6 +21,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) situation: &'a Situation,
     pub(crate) referred: &'a Referred,
     pub(crate) volumes: &'a BTreeMap<String, Mounted>,
+    /// The ids of images that are volumes, by volume.
+    pub(crate) image_volumes: &'a BTreeMap<String, String>,
     pub(crate) image: &'a Image,
     pub(crate) restart_count: i32,
     /// The pod's hosts file.
@@ -41,7 +43,9 @@ pub(crate) fn container_config(
     let variables = environment(pod, container, with.situation, with.referred)?;
     let lookup = |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     let expanded = |texts: &Option<Vec<String>>| texts.iter().flatten().map(|text| expand(text, lookup)).collect();
-    let mut all_mounts = mounts::volume_mounts(container, with.volumes, &variables)?;
+    let pod_folder = crate::volumes::pod_folder(&with.config.root, uid(pod));
+    let volumes = mounts::Volumes { mounted: with.volumes, images: with.image_volumes, pod: &pod_folder };
+    let mut all_mounts = mounts::volume_mounts(container, &volumes, &variables)?;
     let own = |container_path: &str, host_path: &PathBuf| Mount {
         container_path: container_path.to_owned(),
         host_path: host_path.to_string_lossy().into_owned(),
@@ -146,6 +150,7 @@ mod tests {
             situation: &Situation::default(),
             referred: &Referred::default(),
             volumes: &volumes,
+            image_volumes: &BTreeMap::new(),
             image: &Image { id: "sha256:1".into(), ..Image::default() },
             restart_count: 3,
             hosts: "/h".into(),

@@ -1,43 +1,44 @@
 //! What containers see of volumes. Upstream: kubelet_pods.go makeMounts.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use cri::v1::{Mount, MountPropagation};
+use cri::v1::{ImageSpec, Mount, MountPropagation};
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
-use super::SpecError;
+use super::{SpecError, sub_paths};
 use crate::expansion::expand;
 use crate::volumes::Mounted;
+
+/// The volumes of a pod, as its containers find them.
+pub(crate) struct Volumes<'a> {
+    pub(crate) mounted: &'a BTreeMap<String, Mounted>,
+    /// The ids of images that are volumes.
+    pub(crate) images: &'a BTreeMap<String, String>,
+    /// The pod's folder, below which parts of volumes are held.
+    pub(crate) pod: &'a Path,
+}
 
 /// The container's volume mounts. Folders that a `subPath` names are made where they are missing.
 pub(super) fn volume_mounts(
     container: &Container,
-    volumes: &BTreeMap<String, Mounted>,
+    volumes: &Volumes<'_>,
     environment: &[(String, String)],
 ) -> Result<Vec<Mount>, SpecError> {
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-    mounts.iter().map(|mount| one(container, mount, volumes, environment)).collect()
+    mounts.iter().enumerate().map(|(index, mount)| one(container, (index, mount), volumes, environment)).collect()
 }
 
 fn one(
     container: &Container,
-    mount: &VolumeMount,
-    volumes: &BTreeMap<String, Mounted>,
+    (index, mount): (usize, &VolumeMount),
+    volumes: &Volumes<'_>,
     environment: &[(String, String)],
 ) -> Result<Mount, SpecError> {
-    let volume = volumes.get(&mount.name).ok_or_else(|| SpecError::NoVolume(mount.name.clone()))?;
     let lookup = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let sub_path = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
         Some(expression) => expand(expression, lookup),
         None => mount.sub_path.clone().unwrap_or_default(),
-    };
-    let host_path = if sub_path.is_empty() {
-        volume.path.clone()
-    } else {
-        let failed = || SpecError::SubPath { mount: mount.name.clone(), container: container.name.clone() };
-        inside(&volume.path, Path::new(&sub_path)).ok_or_else(failed)?
     };
     let container_path =
         if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
@@ -46,40 +47,53 @@ fn one(
         Some("Bidirectional") => MountPropagation::PropagationBidirectional,
         _ => MountPropagation::PropagationPrivate,
     };
+    let wants_recursive = match mount.recursive_read_only.as_deref() {
+        Some("Enabled") => true,
+        Some("IfPossible") => mount.read_only == Some(true) && propagation == MountPropagation::PropagationPrivate,
+        _ => false,
+    };
+    let common = Mount { container_path, propagation: propagation.into(), ..Default::default() };
+    if let Some(image) = volumes.images.get(&mount.name) {
+        let image = Some(ImageSpec { image: image.clone(), ..Default::default() });
+        return Ok(Mount { image, image_sub_path: sub_path, readonly: true, ..common });
+    }
+    let volume = volumes.mounted.get(&mount.name).ok_or_else(|| SpecError::NoVolume(mount.name.clone()))?;
+    let host_path = if sub_path.is_empty() {
+        volume.path.clone()
+    } else {
+        held(container, index, mount, volume, &sub_path, volumes.pod)?
+    };
     let readonly = mount.read_only == Some(true) || volume.read_only;
     Ok(Mount {
-        container_path,
         host_path: host_path.to_string_lossy().into_owned(),
         readonly,
-        propagation: propagation.into(),
-        recursive_read_only: readonly && mount.recursive_read_only.as_deref() == Some("Enabled"),
-        ..Default::default()
+        recursive_read_only: readonly && wants_recursive,
+        ..common
     })
 }
 
-/// The path `sub` of a volume, links followed, as long as it stays in it.
-fn inside(volume: &Path, sub: &Path) -> Option<PathBuf> {
-    if !sub.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return None;
-    }
-    let root = fs::canonicalize(volume).ok()?;
-    // The deepest part that exists must lie inside before anything is made below it.
-    let mut existing = root.join(sub);
-    while !existing.exists() {
-        existing = existing.parent()?.to_owned();
-    }
-    if !fs::canonicalize(&existing).ok()?.starts_with(&root) {
-        return None;
-    }
-    let full = root.join(sub);
-    if !full.exists() {
-        fs::create_dir_all(&full).ok()?;
-    }
-    fs::canonicalize(full).ok().filter(|full| full.starts_with(&root))
+/// Where the part of the volume is held for this container.
+fn held(
+    container: &Container,
+    index: usize,
+    mount: &VolumeMount,
+    volume: &Mounted,
+    sub_path: &str,
+    pod: &Path,
+) -> Result<PathBuf, SpecError> {
+    let place = sub_paths::folder(pod).join(&mount.name).join(&container.name).join(index.to_string());
+    sub_paths::hold(&volume.path, Path::new(sub_path), &place).map_err(|error| {
+        tracing::debug!(volume = mount.name, sub_path, %error, "a part of a volume can't be mounted");
+        SpecError::SubPath { mount: mount.name.clone(), container: container.name.clone() }
+    })?;
+    Ok(place)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use serde_json::{Value as Json, json};
 
     use super::*;
@@ -87,18 +101,22 @@ mod tests {
     #[test]
     fn volumes_are_mounted() {
         let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
+        let (root, pod) = (folder.path().canonicalize().unwrap().join("volume"), folder.path().join("pod"));
+        fs::create_dir(&root).unwrap();
         fs::write(root.join("file"), "").unwrap();
         std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
         let volumes: BTreeMap<_, _> = [("v".to_owned(), Mounted { path: root.clone(), read_only: false })].into();
+        let images: BTreeMap<_, _> = [("i".to_owned(), "sha256:1".to_owned())].into();
         let env = vec![("A".to_owned(), "from-env".to_owned())];
         let check = |mount: Json, expect: Result<&str, &str>| {
             let mut full = json!({"name": "v", "mountPath": "/m"});
             full.as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
             let container = serde_json::from_value(json!({"name": "c", "volumeMounts": [full]})).unwrap();
-            let found = volume_mounts(&container, &volumes, &env).map_err(|error| error.to_string());
-            let found = found.map(|found| found[0].host_path.clone());
-            let expect = expect.map(|path| root.join(path).to_string_lossy().trim_end_matches('/').to_owned());
+            let with = Volumes { mounted: &volumes, images: &images, pod: &pod };
+            let found = volume_mounts(&container, &with, &env).map_err(|error| error.to_string());
+            let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+            let found = found.map(|found| inode(Path::new(&found[0].host_path)));
+            let expect = expect.map(|path| inode(&root.join(path)));
             assert_eq!(found, expect.map_err(str::to_owned), "{mount}");
         };
         check(json!({}), Ok(""));
@@ -111,5 +129,11 @@ mod tests {
         check(json!({"subPath": "out/made"}), Err(refused));
         check(json!({"name": "w"}), Err("volume \"w\" is not mounted"));
         assert!(!Path::new("/etc/made").exists());
+        let container = json!({"name": "c", "volumeMounts": [{"name": "i", "mountPath": "/i", "subPath": "part"}]});
+        let with = Volumes { mounted: &volumes, images: &images, pod: &pod };
+        let found = &volume_mounts(&serde_json::from_value(container).unwrap(), &with, &env).unwrap()[0];
+        assert_eq!((found.image_sub_path.as_str(), found.readonly), ("part", true));
+        assert_eq!(found.image.as_ref().unwrap().image, "sha256:1");
+        sub_paths::release(&pod).unwrap();
     }
 }

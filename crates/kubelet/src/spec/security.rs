@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cri::paths::{MASKED, READ_ONLY};
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{
     Capability, Image, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
@@ -12,23 +13,6 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{SpecError, full_name, init_containers, spec};
-
-/// What runtimes hide of `/proc` and `/sys` from containers. Upstream: pkg/securitycontext.
-const MASKED: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 pub(super) fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
     let context = spec(pod).security_context.clone().unwrap_or_default();

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, LinuxContainerUser, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -59,6 +60,9 @@ fn container_status(
     let mut status = match instances.next() {
         Some(newest) => {
             let mut status = convert(facts, newest);
+            status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
+            status.resources = Some(container.resources.clone().unwrap_or_default());
+            status.user = newest.status.user.as_ref().and_then(user);
             let before = instances.next().map(|previous| state_of(facts, previous));
             status.last_state = before.or_else(|| {
                 let same = old.is_some_and(|old| old.restart_count == status.restart_count);
@@ -78,16 +82,44 @@ fn container_status(
         status.state = Some(waiting(reason, message));
     }
     status.last_state.get_or_insert_default();
+    status.volume_mounts = volume_mounts(container);
     status
+}
+
+/// Who the first process is. Upstream: convertContainerStatusUser.
+fn user(user: &cri::v1::ContainerUser) -> Option<ContainerUser> {
+    let linux = user.linux.as_ref()?;
+    let groups = (!linux.supplemental_groups.is_empty()).then(|| linux.supplemental_groups.clone());
+    Some(ContainerUser {
+        linux: Some(LinuxContainerUser { uid: linux.uid, gid: linux.gid, supplemental_groups: groups }),
+    })
+}
+
+/// How volumes are mounted. What the runtime refuses is no container, so what was asked for is what is.
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
+    let one = |mount: &VolumeMount| {
+        let read_only = mount.read_only.filter(|read_only| *read_only);
+        let recursive = || match mount.recursive_read_only.as_deref() {
+            Some("Enabled" | "IfPossible") => "Enabled".to_owned(),
+            _ => "Disabled".to_owned(),
+        };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: read_only.map(|_| recursive()),
+        }
+    };
+    Some(mounts.iter().map(one).collect())
 }
 
 /// The status of a container that the runtime does not know: not made yet, or gone.
 fn absent(facts: &Facts<'_>, container: &Container, old: Option<&ContainerStatus>, init: bool) -> ContainerStatus {
-    let creating = if init_containers(facts.pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        state: Some(waiting(creating, "")),
+        state: Some(waiting(creating(facts), "")),
         ..ContainerStatus::default()
     };
     let Some(old) = old else { return status };
@@ -165,8 +197,14 @@ fn state_of(facts: &Facts<'_>, instance: &runtime::Container) -> ContainerState 
             };
             ContainerState { terminated: Some(end), ..ContainerState::default() }
         }
-        _ => waiting("", ""),
+        // It will run in a moment, and nobody need see a difference.
+        _ => waiting(creating(facts), ""),
     }
+}
+
+/// Why a container that nothing went wrong with doesn't run yet.
+fn creating(facts: &Facts<'_>) -> &'static str {
+    if init_containers(facts.pod).is_empty() { "ContainerCreating" } else { "PodInitializing" }
 }
 
 fn waiting(reason: &str, message: &str) -> ContainerState {
