@@ -226,7 +226,8 @@ impl Worker {
                             }
                         }
                         () = shared.poke.notified() => {
-                            if let Ok(state) = shared.ctx.runtime.pod(&shared.uid).await {
+                            // A final status stays; what remains of the containers says less than it.
+                            if !was_final && let Ok(state) = shared.ctx.runtime.pod(&shared.uid).await {
                                 shared.report(&pod, &state, false).await;
                             }
                         }

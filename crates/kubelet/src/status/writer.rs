@@ -33,7 +33,7 @@ struct Known {
     revision: u64,
     status: PodStatus,
     gone: bool,
-    /// A patch that the server took without keeping all of it; sent again it would be the same.
+    /// A patch that the server called invalid, or took without keeping all of it; sent again it would be the same.
     refused: Option<serde_json::Value>,
 }
 
@@ -119,6 +119,10 @@ impl Shared {
                         self.answered(&object, patch);
                     }
                     Err(error) if error.is_not_found() || error.is_conflict() => self.known.lock().gone = true,
+                    Err(error) if error.is_invalid() => {
+                        tracing::warn!(pod = %self.key, error = &error as &dyn std::error::Error, "the API server refuses the status");
+                        self.known.lock().refused = Some(patch);
+                    }
                     Err(error) => {
                         tracing::debug!(pod = %self.key, error = &error as &dyn std::error::Error, "status not told yet");
                         self.client.env().sleep(backoff.next(self.client.env())).await;
