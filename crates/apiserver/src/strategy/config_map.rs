@@ -32,7 +32,8 @@ impl Strategy for ConfigMap {
             }
         }
         if total > MAX_BYTES {
-            errors.push(FieldError::too_long("", MAX_BYTES));
+            // The path of no field, as upstream prints it.
+            errors.push(FieldError::too_long("[]", MAX_BYTES));
         }
     }
 
