@@ -1,7 +1,7 @@
 //! Exec, attach and port-forward: streams between a client and a container, opened with one-time tokens.
 //!
 //! CRI's Exec, Attach and PortForward answer with an address of this server, on loopback; whoever has it may use it once, within a
-//! minute. The client upgrades the request to a WebSocket.
+//! minute. The client upgrades the request to a WebSocket or to SPDY.
 
 pub(crate) mod descriptor;
 mod port_forward;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use streams::remotecommand;
+use streams::{remotecommand, spdy};
 use tokio::net::TcpListener;
 
 use cri::v1::{AttachRequest, ExecRequest};
@@ -51,6 +51,12 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listener: TcpListener) -> Result<
 
 type Body = Full<bytes::Bytes>;
 
+/// What a request asked to become.
+enum Upgrade {
+    WebSocket(remotecommand::Upgrade),
+    Spdy(spdy::Upgrade),
+}
+
 fn answer(daemon: &Arc<Daemon>, mut request: Request<Incoming>) -> Response<Body> {
     let refuse = |status: StatusCode, text: String| {
         let mut response = Response::new(Body::from(text));
@@ -62,11 +68,21 @@ fn answer(daemon: &Arc<Daemon>, mut request: Request<Incoming>) -> Response<Body
     let Some(purpose) = daemon.tokens.redeem(token).filter(|purpose| purpose.path() == kind) else {
         return refuse(StatusCode::NOT_FOUND, "rejected: unknown or used token".to_owned());
     };
-    let upgrade = match remotecommand::upgrade(&mut request, &[remotecommand::V5, remotecommand::V4]) {
-        Ok(upgrade) => upgrade,
-        Err(error) => return refuse(error.status(), error.to_string()),
+    let (response, upgrade) = if remotecommand::is_upgrade(request.headers()) {
+        match remotecommand::upgrade(&mut request, &[remotecommand::V5, remotecommand::V4]) {
+            Ok(upgrade) => (upgrade.response.clone_head(), Upgrade::WebSocket(upgrade)),
+            Err(error) => return refuse(error.status(), error.to_string()),
+        }
+    } else {
+        let protocols = match purpose {
+            Purpose::Exec { .. } | Purpose::Attach { .. } => remotecommand::multiplexed::PROTOCOLS,
+            Purpose::PortForward { .. } => &[PORT_FORWARD],
+        };
+        match spdy::upgrade(&mut request, protocols) {
+            Ok(upgrade) => (upgrade.response.clone_head(), Upgrade::Spdy(upgrade)),
+            Err(error) => return error.response().map(Body::from),
+        }
     };
-    let response = upgrade.response.clone_head();
     let on_task = daemon.clone();
     daemon.env.spawn(async move {
         if let Err(error) = sessions::serve(&on_task, purpose, upgrade).await {
@@ -75,6 +91,9 @@ fn answer(daemon: &Arc<Daemon>, mut request: Request<Incoming>) -> Response<Body
     });
     response
 }
+
+/// What is spoken on the streams of a port-forward.
+const PORT_FORWARD: &str = "portforward.k8s.io";
 
 impl Purpose {
     fn path(&self) -> &'static str {

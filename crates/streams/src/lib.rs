@@ -1,5 +1,5 @@
-//! Connections: TLS listeners whose certificate can be changed while they serve, and HTTP/1.1 and HTTP/2 on them with
-//! upgrades and an orderly end.
+//! Connections: TLS listeners whose certificate can be changed while they serve, HTTP/1.1 and HTTP/2 on them with upgrades and an
+//! orderly end, and what upgraded connections speak: standard streams over WebSockets and SPDY, SPDY inside WebSockets.
 //!
 //! It knows nothing of Kubernetes: who a client is, is told from [`Peer::certificates`] elsewhere. The main path:
 //! [`ServerCertificate::new`], [`server_config`], then [`Server::run`] with a service.
@@ -16,6 +16,7 @@ pub mod remotecommand;
 mod serve;
 pub mod spdy;
 mod tls;
+pub mod tunnel;
 
 pub use serve::{Peer, Server};
 pub use tls::{ServerCertificate, TlsError, server_config};

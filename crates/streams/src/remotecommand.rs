@@ -1,8 +1,11 @@
-//! Standard streams over one WebSocket: `v5.channel.k8s.io` and `v4.channel.k8s.io`, server side.
+//! Standard streams over one connection, server side: a WebSocket that speaks `v5.channel.k8s.io` or `v4.channel.k8s.io`, or SPDY
+//! (see [`multiplexed`]).
 //!
-//! Each binary message begins with its channel: 0 stdin, 1 stdout, 2 stderr, 3 status, 4 terminal size. In v5 a message on
-//! channel 255 names a channel that its sender closes. The status message comes last; what it says is the caller's.
+//! Each binary message of a WebSocket begins with its channel: 0 stdin, 1 stdout, 2 stderr, 3 status, 4 terminal size. In v5 a message
+//! on channel 255 names a channel that its sender closes. The status message comes last; what it says is the caller's.
 //! Upstream: `k8s.io/kubelet/pkg/cri/streaming/remotecommand/websocket.go`.
+
+pub mod multiplexed;
 
 use std::io;
 use std::time::Duration;
@@ -69,11 +72,23 @@ impl UpgradeError {
     }
 }
 
+/// Whether a request asks for a WebSocket.
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket")
+}
+
 /// Prepares the answer to a request for a WebSocket in the first of the client's protocols that is `supported`.
 pub fn upgrade<B>(request: &mut Request<B>, supported: &[&'static str]) -> Result<Upgrade, UpgradeError> {
-    let headers = request.headers();
-    let asked = has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket");
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asked).ok_or(UpgradeError::NotAsked)?;
+    let (protocol, response) = handshake(request.headers(), supported)?;
+    Ok(Upgrade { response, protocol, on_upgrade: hyper::upgrade::on(request) })
+}
+
+/// The chosen protocol and the answer that starts a WebSocket.
+pub(crate) fn handshake(
+    headers: &HeaderMap,
+    supported: &[&'static str],
+) -> Result<(&'static str, Response<()>), UpgradeError> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade(headers)).ok_or(UpgradeError::NotAsked)?;
     let accept = derive_accept_key(key.as_bytes());
     let protocol = tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
         .find_map(|wanted| supported.iter().find(|supported| **supported == wanted))
@@ -92,10 +107,10 @@ pub fn upgrade<B>(request: &mut Request<B>, supported: &[&'static str]) -> Resul
             response.headers_mut().insert(name, value);
         }
     }
-    Ok(Upgrade { response, protocol, on_upgrade: hyper::upgrade::on(request) })
+    Ok((protocol, response))
 }
 
-fn tokens(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
+pub(crate) fn tokens(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
@@ -138,6 +153,33 @@ pub struct Session {
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// Is told the terminal's sizes.
     pub resize: Option<mpsc::UnboundedSender<Size>>,
+}
+
+/// What is told of a command that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The whole story, as the newer protocols have it.
+    pub document: Vec<u8>,
+    /// Its failure in one sentence, as the older ones have it; empty for none.
+    pub message: String,
+}
+
+/// A client's streams, whichever way they come.
+pub enum Streams {
+    /// As messages.
+    WebSocket(Channels<TokioIo<hyper::upgrade::Upgraded>>),
+    /// Each by itself.
+    Multiplexed(multiplexed::Streams),
+}
+
+impl Streams {
+    /// Carries the session's streams until all output is sent, then what `status` resolves to.
+    pub async fn run(self, session: Session, status: impl Future<Output = Status>) -> End {
+        match self {
+            Streams::WebSocket(channels) => channels.run(session, async { status.await.document }).await,
+            Streams::Multiplexed(streams) => streams.run(session, status).await,
+        }
+    }
 }
 
 /// How a session ended.
@@ -253,6 +295,16 @@ fn message(channel: u8, data: &[u8]) -> Message {
     Message::Binary(bytes.freeze())
 }
 
+/// Passes on what a client sends until the command no longer reads.
+async fn feed(input: &mut Option<Box<dyn AsyncWrite + Send + Unpin>>, data: &[u8]) {
+    // A command that no longer reads is no reason to end: its output may go on.
+    if let Some(stream) = input
+        && (stream.write_all(data).await.is_err() || stream.flush().await.is_err())
+    {
+        *input = None;
+    }
+}
+
 async fn pump(output: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: u8, messages: &mpsc::Sender<Message>) {
     let Some(mut output) = output else { return };
     let mut chunk = vec![0; CHUNK];
@@ -285,14 +337,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Send + Unpin>(
         };
         let Some((channel, data)) = data.split_first() else { continue };
         match *channel {
-            STDIN if !data.is_empty() => {
-                // A command that no longer reads is no reason to end: its output may go on.
-                if let Some(input) = &mut stdin
-                    && (input.write_all(data).await.is_err() || input.flush().await.is_err())
-                {
-                    stdin = None;
-                }
-            }
+            STDIN if !data.is_empty() => feed(&mut stdin, data).await,
             CLOSE if protocol == V5 && data.first() == Some(&STDIN) => {
                 if let Some(mut input) = stdin.take() {
                     let _ = input.shutdown().await;

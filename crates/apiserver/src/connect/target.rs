@@ -18,7 +18,16 @@ pub(super) struct Target {
     pub port: u16,
     /// Path and query.
     pub path: String,
-    pub is_log: bool,
+    pub purpose: Purpose,
+}
+
+/// What a request wants there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Log,
+    /// Exec, attach, port-forward.
+    Stream,
+    Proxy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +99,8 @@ fn kubelet_stream(request: &Request<'_>, subresource: &str, query: &str) -> Resu
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let (host, port) = kubelet_of(request, node)?;
-    Ok(Target { scheme: Scheme::Kubelet, host, port, path: path.trim_end_matches('?').to_owned(), is_log })
+    let purpose = if is_log { Purpose::Log } else { Purpose::Stream };
+    Ok(Target { scheme: Scheme::Kubelet, host, port, path: path.trim_end_matches('?').to_owned(), purpose })
 }
 
 /// The container meant: the named one, or the only one.
@@ -187,9 +197,15 @@ fn split_name(text: &str) -> Result<(&str, &str, &str), Status> {
     }
 }
 
+/// What of a request's path comes before the proxied one: `/api/v1/namespaces/NS/pods/NAME/proxy` or `/api/v1/nodes/NAME/proxy`.
+pub(super) fn split_proxy(path: &str) -> (&str, &str) {
+    let segments = if path.starts_with("/api/v1/nodes/") { 6 } else { 8 };
+    let ends = path.match_indices('/').map(|(at, _)| at).nth(segments - 1).unwrap_or(path.len());
+    path.split_at(ends)
+}
+
 fn rest_path(request: &Request<'_>, query: &str) -> String {
-    let path = request.target.split('?').next().unwrap_or_default();
-    let rest = path.split_once("/proxy").map(|(_, rest)| rest).unwrap_or_default();
+    let (_, rest) = split_proxy(request.target.split('?').next().unwrap_or_default());
     let slash = if rest.starts_with('/') { "" } else { "/" };
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
     format!("{slash}{rest}{query}")
@@ -199,7 +215,7 @@ fn node_proxy(request: &Request<'_>, query: &str) -> Result<Target, Status> {
     let (_, node, port) = split_name(&request.info.name)?;
     let (host, own_port) = kubelet_of(request, node)?;
     let port = if port.is_empty() { own_port } else { parse_port(port)? };
-    Ok(Target { scheme: Scheme::Kubelet, host, port, path: rest_path(request, query), is_log: false })
+    Ok(Target { scheme: Scheme::Kubelet, host, port, path: rest_path(request, query), purpose: Purpose::Proxy })
 }
 
 fn pod_proxy(request: &Request<'_>, query: &str) -> Result<Target, Status> {
@@ -218,7 +234,7 @@ fn pod_proxy(request: &Request<'_>, query: &str) -> Result<Target, Status> {
         port => parse_port(port)?,
     };
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    Ok(Target { scheme, host: host.to_owned(), port, path: rest_path(request, query), is_log: false })
+    Ok(Target { scheme, host: host.to_owned(), port, path: rest_path(request, query), purpose: Purpose::Proxy })
 }
 
 fn service_proxy(request: &Request<'_>, query: &str) -> Result<Target, Status> {
@@ -260,7 +276,7 @@ fn service_proxy(request: &Request<'_>, query: &str) -> Result<Target, Status> {
     let index = request.inner.env.random_below(candidates.len() as u64) as usize;
     let (host, port) = candidates.swap_remove(index);
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    Ok(Target { scheme, host, port, path: rest_path(request, query), is_log: false })
+    Ok(Target { scheme, host, port, path: rest_path(request, query), purpose: Purpose::Proxy })
 }
 
 fn parse_port(text: &str) -> Result<u16, Status> {
@@ -297,6 +313,15 @@ mod tests {
             "",
             "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]",
         );
+    }
+
+    #[test]
+    fn the_proxied_path_is_what_follows() {
+        let check = |path: &str, rest: &str| assert_eq!(split_proxy(path).1, rest, "{path}");
+        check("/api/v1/namespaces/proxy-1/pods/p:80/proxy/a/proxy/b", "/a/proxy/b");
+        check("/api/v1/namespaces/proxy/services/proxy/proxy", "");
+        check("/api/v1/nodes/n/proxy/", "/");
+        check("/api/v1/nodes/n/proxy/stats/summary", "/stats/summary");
     }
 
     #[test]

@@ -20,8 +20,11 @@ async fn kubelet(env: env::Env, request: Request<Incoming>) -> Response<Full<Byt
     let target = request.uri().path_and_query().unwrap().to_string();
     let peer = request.extensions().get::<Arc<streams::Peer>>().unwrap();
     assert!(!peer.certificates.is_empty(), "the API server shows its certificate");
-    if target.starts_with("/exec/") && request.headers().contains_key(UPGRADE) {
+    let streams = target.starts_with("/exec/") || target.starts_with("/portForward/");
+    if streams && request.headers().contains_key(UPGRADE) {
         let protocol = request.headers()[UPGRADE].clone();
+        assert_eq!(request.headers()["x-stream-protocol-version"], "portforward.k8s.io");
+        assert!(!request.headers().contains_key("sec-websocket-key"));
         env.spawn(async move {
             let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
             let mut buffer = [0u8; 5];
@@ -90,11 +93,28 @@ async fn logs_exec_and_proxies_reach_the_node() {
 
     let mut wire = Wire::connect(&fixture).await;
     let target = format!("{PODS}/p/exec?command=ls&command=a%20b&container=a&stdin=true&stdout=true&tty=false");
-    let mut stream = wire.upgrade(&target, "SPDY/3.1").await;
+    let protocol = ("x-stream-protocol-version", "portforward.k8s.io");
+    let (mut stream, _) = wire.upgrade(&target, "SPDY/3.1", &[protocol]).await;
     stream.write_all(b"hello").await.unwrap();
     let mut back = Vec::new();
     stream.read_to_end(&mut back).await.unwrap();
     assert_eq!(back, b"olleh");
+
+    // What is in a WebSocket's messages is SPDY for the node.
+    let mut wire = Wire::connect(&fixture).await;
+    let headers = [
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "v9.unknown, SPDY/3.1+portforward.k8s.io"),
+    ];
+    let (mut stream, headers) = wire.upgrade(&format!("{PODS}/p/portforward"), "websocket", &headers).await;
+    assert_eq!(headers["sec-websocket-protocol"], "SPDY/3.1+portforward.k8s.io");
+    assert_eq!(headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    // A final binary message of five bytes, masked with zeros.
+    stream.write_all(b"\x82\x85\0\0\0\0hello").await.unwrap();
+    let mut back = [0; 7];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"\x82\x05olleh");
     task.abort();
 }
 
@@ -106,7 +126,18 @@ async fn pods_and_services_are_proxied_to() {
     let plain = streams::Server::plain(fixture.env.clone());
     let task = fixture.env.spawn(async move {
         let service = |request: Request<Incoming>| async move {
-            Response::new(Full::<Bytes>::from(format!("{} {}", request.method(), request.uri())))
+            let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+            let answer = Response::builder().header("access-control-allow-origin", "*");
+            let text = match uri.path() {
+                "/page" => {
+                    let page = Full::<Bytes>::from(r#"<a href="/next">/next</a>"#);
+                    return answer.header("content-type", "text/html; charset=utf-8").body(page).unwrap();
+                }
+                "/moved" => return answer.status(302).header("location", "/there/").body(Full::default()).unwrap(),
+                "/how" => headers["x-forwarded-uri"].to_str().unwrap().to_owned(),
+                _ => format!("{method} {uri}"),
+            };
+            answer.body(Full::<Bytes>::from(text)).unwrap()
         };
         plain.run(listener, service, std::future::pending()).await.unwrap();
     });
@@ -115,6 +146,16 @@ async fn pods_and_services_are_proxied_to() {
     let status = r#"{"status":{"podIP":"127.0.0.1","podIPs":[{"ip":"127.0.0.1"}]}}"#;
     fixture.ok("PATCH", &format!("{PODS}/p/status"), status).await;
     fixture.check("POST", &format!("{PODS}/p:{port}/proxy/x/y?z=1"), "body", 200, "POST /x/y?z=1").await;
+    let place = format!("{PODS}/p:{port}/proxy");
+    let reply = fixture.send("GET", &format!("{place}?a=b"), "").await;
+    assert_eq!((reply.code, &reply.headers["location"]), (301, &*format!("{place}/?a=b")));
+    let reply = fixture.send("GET", &format!("{place}/moved"), "").await;
+    assert_eq!((reply.code, &reply.headers["location"]), (302, &*format!("{place}/there/")));
+    fixture.check("GET", &format!("{place}/page"), "", 200, &format!("<a href=\"{place}/next\">/next</a>")).await;
+    fixture.check("GET", &format!("{place}/how"), "", 200, &format!("{place}/how")).await;
+    let reply = fixture.send("OPTIONS", &format!("{place}/"), "").await;
+    assert_eq!((reply.code, reply.text.as_str()), (200, "OPTIONS /"));
+    assert!(!reply.headers.contains_key("access-control-allow-origin"));
     let service = r#"{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"}}}"#;
     fixture.ok("POST", "/api/v1/namespaces/default/services", service).await;
     let proxy = "/api/v1/namespaces/default/services/s:80/proxy/z";
@@ -138,7 +179,9 @@ async fn a_node_that_is_away_is_an_error() {
     let task = node(&fixture).await;
     task.abort();
     drop(task.await);
-    fixture.check("GET", "/api/v1/nodes/n1/proxy/healthz", "", 500, "error dialing backend").await;
+    fixture
+        .check("GET", "/api/v1/nodes/n1/proxy/healthz", "", 503, "error trying to reach service: dial tcp 127.0.0.1:")
+        .await;
     fixture.check("GET", "/api/v1/nodes/none/proxy/healthz", "", 404, "not found").await;
     let mut events = fixture.watch("/api/v1/nodes?watch=1").await;
     assert!(events.next().await.is_some());

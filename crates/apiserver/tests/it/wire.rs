@@ -53,13 +53,23 @@ impl Wire {
     }
 
     /// Turns the connection into a stream.
-    pub async fn upgrade(&mut self, target: &str, protocol: &str) -> TokioIo<hyper::upgrade::Upgraded> {
+    /// The upgraded connection and the answer's headers.
+    pub async fn upgrade(
+        &mut self,
+        target: &str,
+        protocol: &str,
+        headers: &[(&str, &str)],
+    ) -> (TokioIo<hyper::upgrade::Upgraded>, http::HeaderMap) {
         let request = Request::builder().method("POST").uri(target).header("host", "localhost");
-        let request = request.header("connection", "Upgrade").header("upgrade", protocol);
+        let mut request = request.header("connection", "Upgrade").header("upgrade", protocol);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let response = self.sender.send_request(request.body(Full::default()).unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()["upgrade"], protocol);
-        TokioIo::new(hyper::upgrade::on(response).await.unwrap())
+        let headers = response.headers().clone();
+        (TokioIo::new(hyper::upgrade::on(response).await.unwrap()), headers)
     }
 
     pub async fn send(
@@ -103,7 +113,8 @@ async fn discovery_is_plain_or_aggregated() {
     let (_, _, json) = wire
         .get("/api", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json")
         .await;
-    assert_eq!(json["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+    assert_eq!(json["kind"], "APIVersions", "an older form of it is no longer served");
+    let (_, _, json) = wire.get("/api", V2).await;
     let pods = json["items"][0]["versions"][0]["resources"]
         .as_array()
         .unwrap()
@@ -228,7 +239,7 @@ async fn watches_are_lines_of_json() {
     fixture.ok("POST", "/api/v1/namespaces/default/configmaps", r#"{"metadata":{"name":"a"}}"#).await;
     let target = "/api/v1/namespaces/default/configmaps?watch=true&timeoutSeconds=1";
     let (_, headers, body) = wire.send("GET", target, &[], Bytes::new()).await;
-    assert_eq!(headers["content-type"], "application/json;stream=watch");
+    assert_eq!(headers["content-type"], "application/json");
     let line: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((line["type"].as_str(), line["object"]["metadata"]["name"].as_str()), (Some("ADDED"), Some("a")));
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];

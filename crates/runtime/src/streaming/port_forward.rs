@@ -1,14 +1,19 @@
-//! Ports of a pod over one WebSocket: for each port a channel for data and one for errors, in the order they were asked for.
+//! Ports of a pod over one connection.
 //!
-//! Each channel begins with the port's number in two bytes, the lower first. Upstream:
-//! `k8s.io/kubelet/pkg/cri/streaming/portforward/websocket.go`.
+//! Over a WebSocket: for each port a channel for data and one for errors, in the order they were asked for; each begins with the
+//! port's number in two bytes, the lower first. Over SPDY: the client opens two streams for each connection it wants, one for
+//! data and one for errors. Upstream: `k8s.io/kubelet/pkg/cri/streaming/portforward`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use streams::remotecommand::{Channels, Incoming};
+use streams::spdy::{Connection, Offer, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -81,6 +86,74 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         }
     }
     Ok(())
+}
+
+/// The two streams of one connection to a port; the client opens them in any order.
+#[derive(Default)]
+struct Pair {
+    data: Option<Stream>,
+    error: Option<Stream>,
+}
+
+/// Serves the streams that the client opens until it is gone.
+pub(super) async fn serve_streams(daemon: &Arc<Daemon>, sandbox: &str, connection: Connection) {
+    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+    let mut forwards = FuturesUnordered::new();
+    loop {
+        let offer = tokio::select! {
+            Some(()) = forwards.next() => continue,
+            offer = connection.accept() => offer,
+        };
+        let Some(offer) = offer else { break };
+        let Some((port, is_error)) = purpose(&offer) else { continue };
+        let request = request(&offer, is_error);
+        let pair = pairs.entry(request.clone()).or_default();
+        let place = if is_error { &mut pair.error } else { &mut pair.data };
+        if place.is_some() {
+            continue;
+        }
+        *place = offer.accept();
+        if pair.data.is_some()
+            && pair.error.is_some()
+            && let Some(Pair { data: Some(data), error: Some(error) }) = pairs.remove(&request)
+        {
+            forwards.push(forward(daemon, sandbox, port, data, error));
+        }
+    }
+}
+
+/// The port, and whether the stream is for errors; `None` for streams that are refused.
+fn purpose(offer: &Offer) -> Option<(u16, bool)> {
+    let port = offer.header("port").parse().ok().filter(|port| *port != 0)?;
+    match offer.header("streamtype") {
+        "error" => Some((port, true)),
+        "data" => Some((port, false)),
+        _ => None,
+    }
+}
+
+/// What joins two streams. Clients that don't say open the one for errors first and the other right after it.
+fn request(offer: &Offer, is_error: bool) -> String {
+    match offer.header("requestid") {
+        "" if is_error => offer.id().to_string(),
+        "" => offer.id().saturating_sub(2).to_string(),
+        request => request.to_owned(),
+    }
+}
+
+async fn forward(daemon: &Arc<Daemon>, sandbox: &str, port: u16, data: Stream, error: Stream) {
+    let Stream { writer: mut told, reader: _reader } = error;
+    match connect(daemon, sandbox, port).await {
+        Ok(mut stream) => {
+            let mut data = tokio::io::join(data.reader, data.writer);
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut data).await;
+        }
+        Err(error) => {
+            let text = format!("error forwarding port {port} to pod {sandbox}, uid : {}", error.report());
+            let _ = told.write_all(text.as_bytes()).await;
+            data.writer.reset();
+        }
+    }
 }
 
 struct Pump(tokio::task::JoinHandle<()>);

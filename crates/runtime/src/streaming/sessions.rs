@@ -7,14 +7,15 @@ use std::sync::Arc;
 use serde_json::json;
 use shim::protocol::Request;
 use shim::wire;
-use streams::remotecommand::{Channels, End, Session, Size, Upgrade};
+use streams::remotecommand::multiplexed::{self, Wanted};
+use streams::remotecommand::{End, Session, Size, Status, Streams};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
 use cri::v1::{AttachRequest, ExecRequest};
 
 use super::descriptor::{Descriptor, UntilOver};
-use super::{Purpose, port_forward};
+use super::{Purpose, Upgrade, port_forward};
 use crate::container::{self, exec};
 use crate::error::{Context, Error};
 use crate::record::Phase;
@@ -22,29 +23,55 @@ use crate::state::Daemon;
 
 /// Serves the connection for what its token was issued.
 pub(super) async fn serve(daemon: &Arc<Daemon>, purpose: Purpose, upgrade: Upgrade) -> Result<(), Error> {
-    let failed = || "upgrade the connection".to_owned();
     match purpose {
         Purpose::Exec { container, request } => {
-            let channels = upgrade.channels().await.context(failed)?;
-            run_exec(daemon, &container, request, channels).await
+            let ExecRequest { stdin, stdout, stderr, tty, .. } = request;
+            let streams = streams(daemon, upgrade, Wanted { stdin, stdout, stderr, tty }).await?;
+            run_exec(daemon, &container, request, streams).await
         }
         Purpose::Attach { container, request } => {
-            let channels = upgrade.channels().await.context(failed)?;
-            run_attach(daemon, &container, request, channels).await
+            let AttachRequest { stdin, stdout, stderr, tty, .. } = request;
+            let streams = streams(daemon, upgrade, Wanted { stdin, stdout, stderr, tty }).await?;
+            run_attach(daemon, &container, request, streams).await
         }
-        Purpose::PortForward { sandbox, ports } => {
-            let channels = upgrade.channels().await.context(failed)?;
-            port_forward::serve(daemon, &sandbox, &ports, channels).await
+        Purpose::PortForward { sandbox, ports } => match upgrade {
+            Upgrade::WebSocket(upgrade) => {
+                let channels = upgrade.channels().await.context(upgrading)?;
+                port_forward::serve(daemon, &sandbox, &ports, channels).await
+            }
+            Upgrade::Spdy(upgrade) => {
+                let connection = upgrade.connection(&daemon.env).await.context(upgrading)?;
+                port_forward::serve_streams(daemon, &sandbox, connection).await;
+                Ok(())
+            }
+        },
+    }
+}
+
+fn upgrading() -> String {
+    "upgrade the connection".to_owned()
+}
+
+/// The client's standard streams.
+async fn streams(daemon: &Daemon, upgrade: Upgrade, wanted: Wanted) -> Result<Streams, Error> {
+    match upgrade {
+        Upgrade::WebSocket(upgrade) => upgrade.channels().await.map(Streams::WebSocket).context(upgrading),
+        Upgrade::Spdy(upgrade) => {
+            let protocol = upgrade.protocol;
+            let connection = upgrade.connection(&daemon.env).await.context(upgrading)?;
+            let streams = multiplexed::Streams::gather(connection, protocol, wanted).await;
+            streams.map(Streams::Multiplexed).context(upgrading)
         }
     }
 }
 
 /// `metav1.Status` as the error channel carries it. Upstream: `remotecommand.ServeExec`.
-fn success() -> Vec<u8> {
-    json!({"metadata": {}, "status": "Success"}).to_string().into_bytes()
+fn success() -> Status {
+    let document = json!({"metadata": {}, "status": "Success"}).to_string().into_bytes();
+    Status { document, message: String::new() }
 }
 
-fn exited(command: &[String], code: i32) -> Vec<u8> {
+fn exited(command: &[String], code: i32) -> Status {
     if code == 0 {
         return success();
     }
@@ -55,22 +82,18 @@ fn exited(command: &[String], code: i32) -> Vec<u8> {
     let causes = json!([{"reason": "ExitCode", "message": code.to_string()}]);
     let status = json!({"metadata": {}, "status": "Failure", "message": message, "reason": "NonZeroExitCode",
         "details": {"causes": causes}});
-    status.to_string().into_bytes()
+    Status { document: status.to_string().into_bytes(), message }
 }
 
-fn failure(what: &str, error: &Error) -> Vec<u8> {
+fn failure(what: &str, error: &Error) -> Status {
     let text = format!("{what}: {}", error.report());
-    let status = json!({"metadata": {}, "status": "Failure", "message": format!("Internal error occurred: {text}"),
+    let message = format!("Internal error occurred: {text}");
+    let status = json!({"metadata": {}, "status": "Failure", "message": message,
         "reason": "InternalError", "details": {"causes": [{"message": text}]}, "code": 500});
-    status.to_string().into_bytes()
+    Status { document: status.to_string().into_bytes(), message }
 }
 
-async fn run_exec<S: AsyncRead + AsyncWrite + Send + Unpin>(
-    daemon: &Arc<Daemon>,
-    id: &str,
-    request: ExecRequest,
-    channels: Channels<S>,
-) -> Result<(), Error> {
+async fn run_exec(daemon: &Arc<Daemon>, id: &str, request: ExecRequest, streams: Streams) -> Result<(), Error> {
     let started = async {
         let (container, _) = container::running(daemon, id)?;
         exec::start(daemon, &container, &request.cmd, request.tty, request.stdin).await
@@ -79,7 +102,7 @@ async fn run_exec<S: AsyncRead + AsyncWrite + Send + Unpin>(
         Ok(process) => process,
         Err(error) => {
             let text = failure("error executing command in container", &error);
-            channels.run(Session::default(), async { text }).await;
+            streams.run(Session::default(), async { text }).await;
             return Err(error);
         }
     };
@@ -108,7 +131,7 @@ async fn run_exec<S: AsyncRead + AsyncWrite + Send + Unpin>(
             Err(_) => failure("error executing command in container", &Error::ShimGone),
         }
     };
-    let run = channels.run(session, status);
+    let run = streams.run(session, status);
     tokio::pin!(run);
     let end = tokio::select! {
         ended = process.ended() => {
@@ -164,12 +187,7 @@ fn connect_terminal(
     Ok(Resizer(resizer))
 }
 
-async fn run_attach<S: AsyncRead + AsyncWrite + Send + Unpin>(
-    daemon: &Arc<Daemon>,
-    id: &str,
-    request: AttachRequest,
-    channels: Channels<S>,
-) -> Result<(), Error> {
+async fn run_attach(daemon: &Arc<Daemon>, id: &str, request: AttachRequest, streams: Streams) -> Result<(), Error> {
     let what = "error attaching to container";
     let mut session = Session::default();
     let attached = async {
@@ -197,7 +215,7 @@ async fn run_attach<S: AsyncRead + AsyncWrite + Send + Unpin>(
         Ok(attached) => attached,
         Err(error) => {
             let text = failure(what, &error);
-            channels.run(Session::default(), async { text }).await;
+            streams.run(Session::default(), async { text }).await;
             return Err(error);
         }
     };
@@ -234,7 +252,7 @@ async fn run_attach<S: AsyncRead + AsyncWrite + Send + Unpin>(
         };
         session.stdin = Some(Box::new(OnDrop { stream: stdin, then: Some(Box::new(close)) }));
     }
-    channels.run(session, status).await;
+    streams.run(session, status).await;
     drop(resizer);
     Ok(())
 }
