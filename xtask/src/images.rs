@@ -14,7 +14,11 @@ use testkit::{example, image};
 pub fn command(root: &Path, arguments: &[&str]) -> Result<()> {
     match arguments {
         [] => run(root),
-        ["--conformance"] => run(root).and_then(|()| Ok(println!("{}", conformance(root)?.display()))),
+        ["--conformance"] => {
+            run(root)?;
+            println!("{}", conformance(root)?.display());
+            Ok(())
+        }
         _ => bail!("usage: cargo xtask images [--conformance]"),
     }
 }
