@@ -1,75 +1,16 @@
 //! Clusters that can't start, that are not alone, and that are gone again.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+mod refused;
+mod stops;
+mod traces;
 
+use std::fs;
+
+use linux::netlink::Netlink;
 use testkit::machine::Machine;
 
-use crate::support::{load_images, started};
-
-/// Everything on the machine that a cluster may leave behind.
-fn traces(machine: &Machine) -> BTreeSet<String> {
-    let mut traces = BTreeSet::new();
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    machine
-        .namespace()
-        .run(|| {
-            for file in ["/proc/thread-self/net/dev", "/proc/thread-self/net/route", "/proc/thread-self/net/fib_trie"] {
-                let lines: Vec<String> = text(file).lines().map(counters_off).collect();
-                traces.extend(lines.into_iter().map(|line| format!("{file}: {line}")));
-            }
-            for family in [linux::nft::Family::Ip, linux::nft::Family::Ip6] {
-                let tables = linux::nft::Socket::open().unwrap().tables(family).unwrap();
-                traces.extend(tables.into_iter().map(|table| format!("table {table}")));
-            }
-            for sysctl in ["ip_forward", "conf/all/route_localnet", "conf/all/rp_filter", "conf/default/rp_filter"] {
-                traces.insert(format!("{sysctl} = {}", text(&format!("/proc/sys/net/ipv4/{sysctl}")).trim()));
-            }
-        })
-        .unwrap();
-    let named = |path: &Path| path.to_string_lossy().contains(machine.name());
-    let mounts = linux::mount::mounts().unwrap();
-    traces.extend(mounts.iter().filter(|m| named(&m.path)).map(|m| format!("mount {}", m.path.display())));
-    for controller in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let folders = fs::read_dir(controller.path()).into_iter().flatten().flatten();
-        let ours = folders.map(|folder| folder.path()).filter(|path| named(path));
-        traces.extend(ours.map(|path| format!("cgroup {}", path.display())));
-    }
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&command).contains(machine.name()) {
-            traces.insert(format!("process {}", String::from_utf8_lossy(&command)));
-        }
-    }
-    for folder in ["/run/oxikube", "/var/lib/oxikube"] {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        traces.extend(entries.map(|e| e.path()).filter(|path| named(path)).map(|path| path.display().to_string()));
-    }
-    for entry in walk(machine.folder()) {
-        traces.insert(entry);
-    }
-    traces
-}
-
-/// Names of links without what they carried.
-fn counters_off(line: &str) -> String {
-    match line.split_once(':') {
-        Some((link, _)) => link.trim().to_owned(),
-        None => line.trim().to_owned(),
-    }
-}
-
-fn walk(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        found.push(entry.path().display().to_string());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(walk(&entry.path()));
-        }
-    }
-    found
-}
+use self::traces::traces;
+use crate::support::{jsonpath, kill_daemon, load_images, netlink, started};
 
 #[test]
 fn delete_leaves_nothing() {
@@ -137,55 +78,6 @@ metadata: {name: busy}
 spec: {type: NodePort, selector: {app: busy}, ports: [{port: 80}]}
 "#;
 
-/// Ends the daemon as a lack of memory would.
-fn kill_daemon(machine: &Machine) {
-    let control =
-        std::os::unix::net::UnixStream::connect(Path::new("/run/oxikube").join(machine.name()).join("control.sock"))
-            .unwrap();
-    let daemon = rustix::net::sockopt::socket_peercred(&control).unwrap().pid;
-    let handle = rustix::process::pidfd_open(daemon, rustix::process::PidfdFlags::empty()).unwrap();
-    rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL).unwrap();
-    // Readable once it ended.
-    let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-    assert_eq!(rustix::event::poll(&mut ended, None).unwrap(), 1);
-}
-
-#[test]
-fn a_start_that_fails_leaves_nothing() {
-    let machine = Machine::new("taken", env!("CARGO_BIN_EXE_oxikube"));
-    let before = traces(&machine);
-    // The daemon's folder for the store is a file: opening it fails after the control group was made.
-    let blocked = machine.data_dir();
-    fs::create_dir_all(&blocked).unwrap();
-    fs::write(blocked.join("store"), "in the way").unwrap();
-    let said = machine.oxikube("start").failed();
-    assert!(said.contains("store"), "{said}");
-    let after = traces(&machine);
-    let left: Vec<_> = after.difference(&before).collect();
-    assert!(left.is_empty(), "{left:#?}");
-}
-
-#[test]
-fn a_taken_port_is_named() {
-    let machine = Machine::new("port", env!("CARGO_BIN_EXE_oxikube"));
-    let listener = machine.namespace().run(|| std::net::TcpListener::bind("0.0.0.0:6443")).unwrap().unwrap();
-    // The default cluster's ports are fixed; its folders are the machine's, so it is only checked here, not started.
-    let mut command = machine.command(env!("CARGO_BIN_EXE_oxikube"));
-    command.args(["check", "--data-dir"]).arg(machine.data_dir());
-    let said = machine.run(command).failed();
-    assert!(said.contains("port 6443 is taken by another program"), "{said}");
-    drop(listener);
-}
-
-#[test]
-fn no_other_program_is_called() {
-    let machine = Machine::new("alone", env!("CARGO_BIN_EXE_oxikube"));
-    let mut command = machine.oxikube_command("start");
-    command.env("PATH", "");
-    machine.run(command).ok();
-    machine.kubectl("get nodes").ok();
-}
-
 #[test]
 fn two_clusters_share_a_machine() {
     let machine = started("first");
@@ -195,7 +87,14 @@ fn two_clusters_share_a_machine() {
         command.args(args).args(["--name", &second, "--data-dir"]).arg(machine.folder().join("second"));
         machine.run(command)
     };
-    run(&["start"]).ok();
+    // Where the machine has an address, another node than the one that needs none may have it.
+    netlink(&machine, async |netlink: Netlink| {
+        netlink.add_dummy("card").await?;
+        netlink.add_address(netlink.link("card").await?.index, "198.51.100.7/32".parse().expect("an address")).await
+    });
+    run(&["start", "--node-ip", "198.51.100.7", "--node-name", "other"]).ok();
+    let node = "{.items[0].metadata.name} {.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+    assert_eq!(jsonpath(&machine, "nodes", node), "other 198.51.100.7");
     assert_eq!(machine.kubectl("config current-context").ok().trim(), second);
     let server = |context: &str| machine.kubectl(&format!("--context {context} cluster-info")).ok();
     assert_ne!(server(machine.name()), server(&second));

@@ -1,7 +1,13 @@
 //! What these tests share.
 
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use client::{Client, Kubeconfig, TaskGuard, Tls};
+use linux::netlink::Netlink;
 use testkit::machine::Machine;
 
 /// Long enough for anything on a busy machine of two cores.
@@ -31,4 +37,54 @@ pub fn jsonpath(machine: &Machine, what: &str, path: &str) -> String {
     args.extend(what.split_whitespace());
     args.extend(["-o", &output]);
     machine.kubectl_args(&args).ok()
+}
+
+/// A part of a test and its name.
+pub type Step = (&'static str, fn(&Machine));
+
+/// Runs the steps in order; one that fails keeps none of the others from being seen.
+#[track_caller]
+pub fn every(machine: &Machine, steps: &[Step]) {
+    let failed = steps.iter().filter(|(_, step)| catch_unwind(AssertUnwindSafe(|| step(machine))).is_err());
+    let failed: Vec<&str> = failed.map(|(name, _)| *name).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// Talks to the API server as kubectl would, from the machine's network namespace.
+pub fn with_client<T: Send>(machine: &Machine, work: impl AsyncFnOnce(Client) -> T + Send) -> T {
+    let kubeconfig = machine.folder().join(".kube/config");
+    let inside = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let env = env::Env::system();
+            let config = Kubeconfig::load(&[kubeconfig]).unwrap().access(None).unwrap();
+            let transport = Tls::new(env.clone(), &config).unwrap();
+            work(Client::new(env, Arc::new(transport), "test")).await
+        })
+    };
+    machine.namespace().run(inside).unwrap()
+}
+
+/// Changes the machine's links, addresses and routes.
+pub fn netlink(machine: &Machine, work: impl AsyncFnOnce(Netlink) -> Result<(), linux::netlink::Error> + Send) {
+    let inside = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (netlink, driver) = Netlink::open()?;
+            let _driver = TaskGuard::new(env::Env::system().spawn(driver));
+            work(netlink).await
+        })
+    };
+    machine.namespace().run(inside).unwrap().unwrap()
+}
+
+/// Ends the daemon as a lack of memory would.
+pub fn kill_daemon(machine: &Machine) {
+    let control = UnixStream::connect(Path::new("/run/oxikube").join(machine.name()).join("control.sock")).unwrap();
+    let daemon = rustix::net::sockopt::socket_peercred(&control).unwrap().pid;
+    let handle = rustix::process::pidfd_open(daemon, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL).unwrap();
+    // Readable once it ended.
+    let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut ended, None).unwrap(), 1);
 }

@@ -96,20 +96,6 @@ pub fn several_in_one_pod(machine: &Machine) {
     assert_eq!(machine.kubectl("exec pair -c b -- cat /d/word").ok(), "shared\n");
 }
 
-/// `exec -it` at a terminal keeps the exit code.
-pub fn terminal(machine: &Machine) {
-    let at_terminal = |line: &str| {
-        let mut command = machine.command("script");
-        let kubectl = machine.kubectl_command("exec -it pair -c a -- sh -c");
-        let words: Vec<&str> = kubectl.get_args().filter_map(|word| word.to_str()).collect();
-        let line = format!("{} {} '{line}'", kubectl.get_program().display(), words.join(" "));
-        command.args(["-qec", &line, "/dev/null"]);
-        machine.run(command)
-    };
-    let said = at_terminal("tty; exit 9");
-    assert!(said.code == Some(9) && said.out.contains("/dev/pts/"), "{said:?}");
-}
-
 pub fn probes(machine: &Machine) {
     event(machine, "live", &["Warning Unhealthy Liveness probe failed"]);
     event(machine, "live", &["Normal Killing Container main failed liveness probe, will be restarted"]);

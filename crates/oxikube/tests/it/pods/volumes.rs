@@ -1,9 +1,11 @@
 //! What pods are given: variables and files.
 
+use std::time::Duration;
+
 use testkit::machine::Machine;
 
-use super::{busybox, create, event, log, ready, sh, shows};
-use crate::support::{SOON, jsonpath};
+use super::{busybox, create, event, log, ready, sh, shows, taken};
+use crate::support::jsonpath;
 
 const VARIABLES: &str = r#"    resources: {limits: {memory: 32Mi, cpu: 500m}}
     envFrom: [{prefix: P_, configMapRef: {name: settings}}, {secretRef: {name: none, optional: true}}]
@@ -90,16 +92,15 @@ pub fn files(machine: &Machine) {
     for token in ["/all/token", "/var/run/secrets/kubernetes.io/serviceaccount/token"] {
         assert_eq!(sh(machine, "files", &format!("cat {token}")).split('.').count(), 3, "{token}");
     }
+    let begin = env::Env::system().monotonic();
     machine.kubectl_args(&["patch", "configmap", "settings", "-p", r#"{"data":{"colour":"blue"}}"#]).ok();
     machine.kubectl("label pod files tier=test").ok();
-}
-
-/// What [`files`] changed arrives, except where a single file is mounted.
-pub fn updated(machine: &Machine) {
-    machine.eventually_or("the new colour", SOON, || {
+    machine.eventually_or("the new colour", Duration::from_secs(10), || {
         let is = sh(machine, "files", "cat /settings/colour /all/deep/colour; cat /all/labels");
         if is == "blueblueapp=\"files\"\ntier=\"test\"" { Ok(()) } else { Err(is) }
     });
+    println!("the new colour was seen after {:?}", taken(begin));
+    // A single file is mounted for good.
     assert_eq!(sh(machine, "files", "cat /one"), "green");
 }
 
