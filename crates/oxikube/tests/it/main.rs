@@ -1,8 +1,10 @@
 //! Whole clusters, driven by the commands and the real kubectl as a person drives them.
 
 mod commands;
+mod dns;
 mod kubectl;
 mod life;
 mod path;
 mod pods;
+mod renewal;
 mod support;
