@@ -4,6 +4,7 @@ mod control;
 mod dns_check;
 pub(crate) mod lonely;
 mod memory;
+mod runtimes;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -28,13 +29,11 @@ use runtime::image::ImageStore;
 use runtime::network::{EmbeddedConfig, EmbeddedNetwork, PodNetwork};
 use tokio::sync::mpsc;
 
+use runtimes::{Runtimes, within};
 use steps::Steps;
 
 /// How long a command may take to read its answer when the daemon ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Pages that are not touched cost nothing; unoptimised builds touch many.
-const STACK: usize = 16 << 20;
 
 /// The daemon's process: `oxikube daemon SETTINGS`, with progress lines on standard output and its log on standard error.
 pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
@@ -44,12 +43,8 @@ pub(crate) fn main(settings: Option<OsString>) -> ExitCode {
     let _ = rustix::process::setsid();
     let outcome = settings.context("the daemon is started by oxikube start").and_then(|path| {
         let settings = read_settings(path.into())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_stack_size(STACK)
-            .enable_all()
-            .build()?;
-        runtime.block_on(run(settings, Env::system()))
+        let runtimes = Runtimes::new()?;
+        runtimes.api.block_on(run(settings, Env::system(), &runtimes))
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +73,7 @@ fn read_settings(path: PathBuf) -> Result<Settings> {
 }
 
 /// Builds and runs everything; returns after an orderly stop.
-async fn run(settings: Settings, env: Env) -> Result<()> {
+async fn run(settings: Settings, env: Env, runtimes: &Runtimes) -> Result<()> {
     // Two crates bring a default; this is the one that is meant.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Arc::new(settings);
@@ -108,32 +103,36 @@ async fn run(settings: Settings, env: Env) -> Result<()> {
     let clients = steps.run("API server", start_api_server(&env, &settings, store, &pki, &mut tasks)).await?;
     steps.run("control plane", async { start_control_plane(&env, &settings, &pki, &clients, &mut tasks) }).await?;
 
-    let node = steps.run("container runtime", node_runtime(&env, &settings)).await?;
-    let (containers, network, images) = (node.runtime.handle(), node.network, node.images);
-    tasks.push(guard(&env, async move {
-        if let Err(error) = node.runtime.run(std::future::pending()).await {
-            tracing::error!("the container runtime ended: {error}");
-        }
-    }));
+    let starting = async {
+        let node = node_runtime(&env, &settings).await?;
+        let (containers, network, images) = (node.runtime.handle(), node.network, node.images);
+        tasks.push(guard(&env, async move {
+            if let Err(error) = node.runtime.run(std::future::pending()).await {
+                tracing::error!("the container runtime ended: {error}");
+            }
+        }));
+        Ok((containers, network, images))
+    };
+    let (containers, network, images) = steps.run("container runtime", within(&runtimes.node, starting)).await?;
 
-    steps.run("services and DNS", start_services(&env, &settings, &clients, &mut tasks)).await?;
+    let starting = start_services(&env, &settings, &clients, &mut tasks);
+    steps.run("services and DNS", within(&runtimes.data, starting)).await?;
 
-    let kubelet = steps
-        .run("node", async {
-            let kubelet = kubelet::build(kubelet_config(&env, &settings, &clients, &pki, &mut tasks)?).await?;
-            let handle = kubelet.handle();
-            tasks.push(guard(&env, async move {
-                if let Err(error) = kubelet.run(std::future::pending()).await {
-                    tracing::error!("the kubelet ended: {error}");
-                }
-            }));
-            steps::node_is_ready(&clients.admin, &settings.node_name).await?;
-            // After a stop the API server still has the node as it was before.
-            network.ready().await;
-            handle.reported().await;
-            Ok(handle)
-        })
-        .await?;
+    let starting = async {
+        let kubelet = kubelet::build(kubelet_config(&env, &settings, &clients, &pki, &mut tasks)?).await?;
+        let handle = kubelet.handle();
+        tasks.push(guard(&env, async move {
+            if let Err(error) = kubelet.run(std::future::pending()).await {
+                tracing::error!("the kubelet ended: {error}");
+            }
+        }));
+        steps::node_is_ready(&clients.admin, &settings.node_name).await?;
+        // After a stop the API server still has the node as it was before.
+        network.ready().await;
+        handle.reported().await;
+        Ok(handle)
+    };
+    let kubelet = steps.run("node", within(&runtimes.node, starting)).await?;
     steps.run("DNS from a pod", dns_check::answers(&env, &settings, network.clone())).await?;
 
     let daemon = control::Control::new(&env, settings.clone(), clients.admin.clone(), images, stop_tx);
