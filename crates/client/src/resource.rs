@@ -80,6 +80,7 @@ pub mod resources {
     pub const SERVICES: Resource = Resource::namespaced("", "v1", "services");
     pub const DEPLOYMENTS: Resource = Resource::namespaced("apps", "v1", "deployments");
     pub const REPLICA_SETS: Resource = Resource::namespaced("apps", "v1", "replicasets");
+    pub const REPLICATION_CONTROLLERS: Resource = Resource::namespaced("", "v1", "replicationcontrollers");
     pub const LEASES: Resource = Resource::namespaced("coordination.k8s.io", "v1", "leases");
     pub const ENDPOINT_SLICES: Resource = Resource::namespaced("discovery.k8s.io", "v1", "endpointslices");
     pub const CLUSTER_ROLES: Resource = Resource::cluster("rbac.authorization.k8s.io", "v1", "clusterroles");

@@ -58,7 +58,7 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 11] = [
+pub const ACCOUNTS: [&str; 12] = [
     "deployment-controller",
     "endpoint-controller",
     "endpointslice-controller",
@@ -68,6 +68,7 @@ pub const ACCOUNTS: [&str; 11] = [
     "node-controller",
     "pod-garbage-collector",
     "replicaset-controller",
+    "replication-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
 ];
@@ -182,6 +183,7 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("root-ca-cert-publisher", root_ca::RootCa::new(setup)),
         setup.run("deployment-controller", deployment::Deployments::new(setup)),
         setup.run("replicaset-controller", replica_set::ReplicaSets::new(setup)),
+        setup.run("replication-controller", replica_set::ReplicaSets::replication_controllers(setup)),
         setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
         setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),
         setup.run("endpoint-controller", endpoints::Endpoints::new(setup)),

@@ -1,4 +1,5 @@
-//! A ReplicaSet keeps as many pods as it asks for. Upstream: pkg/controller/replicaset.
+//! A ReplicaSet keeps as many pods as it asks for, and so does its elder, the ReplicationController. Upstream:
+//! pkg/controller/replicaset, pkg/controller/replication.
 
 mod rank;
 mod scale;
@@ -7,7 +8,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Object, ObjectKey, Selector, Value};
+use apimachinery::{Object, ObjectKey, Selector, SelectorError, Value};
 use client::{
     Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, owner_key,
     resources,
@@ -22,10 +23,34 @@ use crate::meta::{CONTROLLER_INDEX, Condition, by_controller};
 use crate::pod_view::{PodView, Pods};
 
 pub(crate) struct ReplicaSets {
+    flavour: &'static Flavour,
     replica_sets: Informer,
     pods: Pods,
     events: EventRecorder,
 }
+
+/// What ReplicaSets and ReplicationControllers differ in.
+struct Flavour {
+    kind: &'static str,
+    resource: Resource,
+    /// The controller's name and its service account's.
+    controller: &'static str,
+    account: &'static str,
+}
+
+static REPLICA_SET: Flavour = Flavour {
+    kind: "ReplicaSet",
+    resource: resources::REPLICA_SETS,
+    controller: "replicaset-controller",
+    account: "replicaset-controller",
+};
+
+static REPLICATION_CONTROLLER: Flavour = Flavour {
+    kind: "ReplicationController",
+    resource: resources::REPLICATION_CONTROLLERS,
+    controller: "replication-controller",
+    account: "replication-controller",
+};
 
 /// What is read of a ReplicaSet.
 #[derive(Deserialize)]
@@ -65,21 +90,30 @@ struct Member {
 
 impl ReplicaSets {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        ReplicaSets::of(&REPLICA_SET, setup)
+    }
+
+    /// The same for ReplicationControllers.
+    pub(crate) fn replication_controllers(setup: &Setup<'_>) -> Self {
+        ReplicaSets::of(&REPLICATION_CONTROLLER, setup)
+    }
+
+    fn of(flavour: &'static Flavour, setup: &Setup<'_>) -> Self {
         let pods = setup.pods.clone();
         pods.informer.index(CONTROLLER_INDEX, by_controller);
-        let replica_sets = setup.informers.of(&resources::REPLICA_SETS);
+        let replica_sets = setup.informers.of(&flavour.resource);
         replica_sets.index(CONTROLLER_INDEX, by_controller);
-        ReplicaSets { replica_sets, pods, events: setup.recorder("replicaset-controller", "replicaset-controller") }
+        ReplicaSets { flavour, replica_sets, pods, events: setup.recorder(flavour.account, flavour.controller) }
     }
 
     async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(object) = self.replica_sets.get(key) else { return Ok(Requeue::No) };
         let view: View = serde_json::from_slice(object.body())?;
-        let selector = Selector::from_label_selector(Some(&view.spec.selector))?;
+        let selector = selector_of(&object, Some(&view.spec.selector))?;
         let claim = Claim {
             client: ctx.client(),
             owner: &object,
-            owner_resource: &resources::REPLICA_SETS,
+            owner_resource: &self.flavour.resource,
             selector: &selector,
             dependents: &self.pods.informer,
             wanted: &|pod| self.pods.is_active(pod),
@@ -92,7 +126,7 @@ impl ReplicaSets {
             scale::manage(self, ctx.client(), &object, &view, &members).await
         };
         let counts = status::count(&view, &members, ctx.env().now());
-        status::write(ctx.client(), &object, &view, &counts, members.len(), managed.as_ref().err()).await?;
+        status::write(ctx.client(), &self.flavour.resource, &object, &view, &counts, members.len(), managed.as_ref().err()).await?;
         managed?;
         Ok(match counts.next_available_in {
             Some(pause) => Requeue::After(pause + Duration::from_millis(1)),
@@ -111,6 +145,15 @@ impl ReplicaSets {
     }
 }
 
+/// The selector of an object that has pods: a ReplicationController's is a plain map.
+fn selector_of(owner: &Object, selector: Option<&Value>) -> Result<Selector, SelectorError> {
+    if owner.kind() != REPLICATION_CONTROLLER.kind {
+        return Selector::from_label_selector(selector);
+    }
+    let labels = selector.and_then(Value::as_object).into_iter().flat_map(|labels| labels.iter());
+    Ok(Selector::from_labels(labels.filter_map(|(key, value)| Some((key, value.as_str()?)))))
+}
+
 /// The keys of the owners that an orphan's labels match.
 pub(crate) fn matching_owners(owners: &Informer, orphan: &Object) -> Vec<ObjectKey> {
     if orphan.controller().is_some() || orphan.is_deleting() {
@@ -118,7 +161,7 @@ pub(crate) fn matching_owners(owners: &Informer, orphan: &Object) -> Vec<ObjectK
     }
     let matches = |owner: &Arc<Object>| {
         let value = owner.to_value();
-        let selector = Selector::from_label_selector(value.at(&["spec", "selector"]));
+        let selector = selector_of(owner, value.at(&["spec", "selector"]));
         selector.is_ok_and(|selector| !selector.is_everything() && selector.matches(orphan))
     };
     owners.list(orphan.namespace()).into_iter().filter(matches).map(|owner| owner.key().clone()).collect()
@@ -146,12 +189,12 @@ pub(crate) fn owners_of(
 
 impl Controller for ReplicaSets {
     fn name(&self) -> &'static str {
-        "replicaset-controller"
+        self.flavour.controller
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let owners = self.replica_sets.clone();
-        let of_pod = move |event: &Event| owners_of(event, &owners, &resources::REPLICA_SETS, "ReplicaSet");
+        let (owners, flavour) = (self.replica_sets.clone(), self.flavour);
+        let of_pod = move |event: &Event| owners_of(event, &owners, &flavour.resource, flavour.kind);
         vec![Watch::objects(self.replica_sets.clone()), Watch::new(self.pods.informer.clone(), of_pod)]
     }
 

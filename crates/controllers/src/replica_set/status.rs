@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, Selector, Value};
-use client::{Client, Error, resources};
+use client::{Client, Error, Resource};
 use jiff::Timestamp;
 
 use super::{Member, View};
@@ -47,6 +47,7 @@ pub(super) fn count(view: &View, members: &[Member], now: Timestamp) -> Counts {
 /// Writes the status unless it says all this already. `failure` is what creating or deleting pods ran into.
 pub(super) async fn write(
     client: &Client,
+    resource: &Resource,
     set: &Arc<Object>,
     view: &View,
     counts: &Counts,
@@ -73,7 +74,7 @@ pub(super) async fn write(
     fields.set(&["availableReplicas"], number(counts.available));
     fields.set(&["observedGeneration"], number(set.generation()));
     fields.set(&["conditions"], list(&conditions));
-    match write_status(client, &resources::REPLICA_SETS, set, fields).await {
+    match write_status(client, resource, set, fields).await {
         Err(error) if error.is_not_found() => Ok(()),
         result => result.map(drop),
     }

@@ -23,7 +23,7 @@ struct Cluster {
     _controllers: TaskGuard,
 }
 
-const SERVED: [(Resource, &str); 14] = [
+const SERVED: [(Resource, &str); 15] = [
     (resources::CONFIG_MAPS, "ConfigMap"),
     (resources::ENDPOINTS, "Endpoints"),
     (resources::EVENTS, "Event"),
@@ -36,6 +36,7 @@ const SERVED: [(Resource, &str); 14] = [
     (resources::SERVICES, "Service"),
     (resources::DEPLOYMENTS, "Deployment"),
     (resources::REPLICA_SETS, "ReplicaSet"),
+    (resources::REPLICATION_CONTROLLERS, "ReplicationController"),
     (resources::LEASES, "Lease"),
     (resources::ENDPOINT_SLICES, "EndpointSlice"),
 ];

@@ -72,6 +72,35 @@ async fn pods_are_adopted_and_released() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn replication_controllers_do_the_same() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::PODS, &pod("mine", r#"{"app":"a","more":"b"}"#));
+    cluster.put(&resources::PODS, &pod("other", r#"{"app":"b"}"#));
+    cluster.put(
+        &resources::REPLICATION_CONTROLLERS,
+        r#"{"apiVersion":"v1","kind":"ReplicationController","metadata":{"name":"rc","namespace":"ns","generation":1},"spec":{"replicas":3,
+        "selector":{"app":"a"},"template":{"metadata":{"labels":{"app":"a"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#,
+    );
+    let status = |field: &str| {
+        cluster.value(&resources::REPLICATION_CONTROLLERS, "rc").i64_at(&["status", field]).unwrap_or_default()
+    };
+    eventually("one is adopted, two made", || status("readyReplicas") == 3).await;
+    assert_eq!((status("replicas"), status("observedGeneration")), (3, 1));
+    assert_eq!(cluster.owned(&resources::PODS, "rc").len(), 3);
+    let adopted = cluster.server.get(&resources::PODS, &key("mine")).unwrap();
+    assert_eq!(adopted.controller().map(|owner| owner.kind.as_str()), Some("ReplicationController"));
+    // A pod that it no longer selects goes its own way.
+    cluster.server.edit(&resources::PODS, &key("mine"), |pod| pod.set(&["metadata", "labels", "app"], "c"));
+    eventually("it is released and replaced", || {
+        cluster.server.get(&resources::PODS, &key("mine")).unwrap().controller().is_none()
+            && cluster.owned(&resources::PODS, "rc").len() == 3
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_made_is_told() {
     let cluster = Cluster::start();
     let mut refusals = 3;
