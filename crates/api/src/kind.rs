@@ -60,6 +60,8 @@ pub struct Selectable {
     pub label: &'static str,
     /// Where its value lies.
     pub path: &'static [&'static str],
+    /// Where it lies if there is none; empty: nowhere.
+    pub or: &'static [&'static str],
 }
 
 /// A column of a Table.
@@ -170,10 +172,11 @@ impl Kind {
     /// The values of the selectable fields, for [`apimachinery::Object::with_fields`]. `value` is in this row's version.
     pub fn field_values(&self, value: &Value) -> Vec<(&'static str, String)> {
         let ty = self.ty();
-        let read = |field: &Selectable| match value.at(field.path) {
+        let at = |path: &[&str]| value.at(path).filter(|value| !value.is_null());
+        let read = |field: &Selectable| match at(field.path).or_else(|| at(field.or).filter(|_| !field.or.is_empty())) {
             Some(Value::String(text)) => text.clone(),
-            Some(value) if !value.is_null() => value.to_string(),
-            _ => match ty.walk(field.path).map(Type::shape) {
+            Some(value) => value.to_string(),
+            None => match ty.walk(field.path).map(Type::shape) {
                 Some(Shape::Boolean) => "false".to_owned(),
                 Some(Shape::Integer { .. }) => "0".to_owned(),
                 _ => String::new(),
@@ -306,7 +309,16 @@ pub(crate) const fn computed(name: &'static str) -> Column {
 }
 
 pub(crate) const fn field(label: &'static str, path: &'static [&'static str]) -> Selectable {
-    Selectable { label, path }
+    Selectable { label, path, or: &[] }
+}
+
+/// A field whose value lies elsewhere in objects that don't have it in its place.
+pub(crate) const fn field_or(
+    label: &'static str,
+    path: &'static [&'static str],
+    or: &'static [&'static str],
+) -> Selectable {
+    Selectable { label, path, or }
 }
 
 /// `status`, of the kind itself.

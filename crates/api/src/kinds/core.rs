@@ -3,7 +3,7 @@
 use super::row;
 use crate::kind::{
     AGE, CONNECT, CREATE, Cell, Column, EDIT, Kind, NAME, NO_COLLECTION, PROXY, SCALE, Subresource, at, computed,
-    field, integer, status, text,
+    field, field_or, integer, status, text,
 };
 
 macro_rules! core {
@@ -210,7 +210,7 @@ const EVENT_FIELDS: &[crate::kind::Selectable] = &[
     field("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
     field("reason", &["reason"]),
     field("reportingComponent", &["reportingComponent"]),
-    field("source", &["source", "component"]),
+    field_or("source", &["source", "component"], &["reportingComponent"]),
     field("type", &["type"]),
 ];
 

@@ -88,3 +88,15 @@ fn selectable_fields_have_zero_values() {
     check("replicationcontrollers", "{}", &[("status.replicas", "0")]);
     check("secrets", r#"{"type":"Opaque"}"#, &[("type", "Opaque")]);
 }
+
+#[test]
+fn an_event_comes_from_its_component_or_its_controller() {
+    let check = |json: &str, expect: &str| {
+        let value = Value::parse(json.as_bytes()).unwrap();
+        let fields = resource("", "v1", "events").unwrap().field_values(&value);
+        assert_eq!(fields.iter().find(|(label, _)| *label == "source").unwrap().1, expect);
+    };
+    check("{}", "");
+    check(r#"{"reportingComponent":"r"}"#, "r");
+    check(r#"{"source":{"component":"c"},"reportingComponent":"r"}"#, "c");
+}
