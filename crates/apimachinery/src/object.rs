@@ -165,7 +165,7 @@ impl Object {
 
     /// Decodes into a typed view (tens of microseconds: keep the result, or read what is extracted).
     pub fn view<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.to_json())
+        crate::value::view(&self.to_json())
     }
 
     pub fn gvk(&self) -> &GroupVersionKind {

@@ -38,6 +38,16 @@ pub enum Number {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Map(Vec<(Key, Value)>);
 
+/// Decodes JSON into a typed view. Where the view wants a value, a null is as good as none: upstream's types write a time that was
+/// never set as null.
+pub(crate) fn view<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(json).or_else(|error| {
+        let Ok(mut value) = Value::parse(json) else { return Err(error) };
+        value.drop_nulls();
+        serde_json::from_slice(&value.to_json()).map_err(|_| error)
+    })
+}
+
 impl Value {
     /// Reads JSON; the last of duplicate keys wins. Depth and size are limited (see [`ParseError`]).
     pub fn parse(json: &[u8]) -> Result<Value, ParseError> {
@@ -62,7 +72,19 @@ impl Value {
 
     /// Decodes into a typed view.
     pub fn view<T: for<'de> Deserialize<'de>>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.to_json())
+        view(&self.to_json())
+    }
+
+    /// Takes out what is null, in objects at every depth.
+    fn drop_nulls(&mut self) {
+        match self {
+            Value::Object(map) => map.retain(|_, value| {
+                value.drop_nulls();
+                !value.is_null()
+            }),
+            Value::Array(items) => items.iter_mut().for_each(Value::drop_nulls),
+            _ => {}
+        }
     }
 
     pub fn is_null(&self) -> bool {

@@ -38,3 +38,20 @@ fn paths_are_set_and_removed() {
     assert_eq!(value.remove(&["metadata", "nothing", "app"]), None);
     assert_eq!(value.to_string(), r#"{"metadata":{"labels":{}}}"#);
 }
+
+#[test]
+fn a_view_takes_null_for_none() {
+    #[derive(serde::Deserialize)]
+    struct Condition {
+        #[serde(default)]
+        since: String,
+        why: Option<String>,
+    }
+    let value = Value::parse(br#"[{"since":null,"why":null},{"since":"now","why":"so"}]"#).unwrap();
+    let conditions: Vec<Condition> = value.view().unwrap();
+    assert_eq!((conditions[0].since.as_str(), &conditions[0].why), ("", &None));
+    assert_eq!((conditions[1].since.as_str(), conditions[1].why.as_deref()), ("now", Some("so")));
+    // What doesn't fit without nulls either is told of as it stands.
+    let wrong = Value::parse(br#"[{"since":7}]"#).unwrap().view::<Vec<Condition>>();
+    assert!(wrong.err().unwrap().to_string().contains("integer `7`"));
+}
