@@ -8,6 +8,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
 mod role_escalation;
+mod runtime_class;
 mod service_account;
 mod taint_nodes_by_condition;
 
@@ -69,6 +70,7 @@ impl Chain {
             Box::new(taint_nodes_by_condition::TaintNodesByCondition),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(runtime_class::RuntimeClass),
             Box::new(role_escalation::RoleEscalation),
         ];
         Chain { gate, plugins }

@@ -36,10 +36,10 @@ impl Strategy for CertificateSigningRequest {
         let decided = |condition: &Value| DECISIONS.contains(&text(condition, "type"));
         let (now, before) = (conditions(new), conditions(old));
         keep(new, old, &["spec"]);
-        // Decisions are made by way of `approval`, everything else by way of `status`.
+        // `approval` is about conditions alone, of any type; `status` about anything but decisions.
         let merged: Vec<Value> = if ctx.subresource == "approval" {
             keep(new, old, &["status"]);
-            before.into_iter().filter(|condition| !decided(condition)).chain(now.into_iter().filter(decided)).collect()
+            now
         } else {
             before
                 .into_iter()

@@ -24,6 +24,13 @@ fn world() -> World {
         "priorityclasses",
         r#"{"metadata":{"name":"high"},"value":1000,"preemptionPolicy":"Never"}"#,
     );
+    world.put(
+        "node.k8s.io",
+        "runtimeclasses",
+        r#"{"metadata":{"name":"heavy"},"handler":"h","overhead":{"podFixed":{"cpu":"10m"}},"scheduling":{"nodeSelector":{"disk":"ssd"},
+            "tolerations":[{"key":"a","operator":"Exists","effect":"NoSchedule"},{"key":"b","operator":"Equal","value":"x"}]}}"#,
+    );
+    world.put("node.k8s.io", "runtimeclasses", r#"{"metadata":{"name":"plain"},"handler":"h"}"#);
     world
 }
 
@@ -305,4 +312,45 @@ fn a_kubelet_asks_for_tokens_of_its_pods() {
     let mut anything = value("{}");
     let refusal = chain.admit_token(&world(), &env, &kubelet(), ("n", "default"), &mut anything).unwrap_err();
     assert!(refusal.message.starts_with("serviceaccounts \"default\" is forbidden: node requested token"), "{refusal}");
+}
+
+#[test]
+fn pods_take_over_their_runtime_class() {
+    let spec = |spec: &str| format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#);
+    let pod = admitted(
+        &admin(),
+        "create /pods n",
+        &spec(
+            r#"{"runtimeClassName":"heavy","nodeSelector":{"zone":"z"},
+                "tolerations":[{"key":"a","operator":"Equal","value":"v","effect":"NoSchedule"},{"key":"b","operator":"Equal","value":"x"}]}"#,
+        ),
+        "",
+    );
+    assert_eq!(pod.at(&["spec", "nodeSelector"]).unwrap().to_string(), r#"{"disk":"ssd","zone":"z"}"#);
+    assert_eq!(pod.str_at(&["spec", "overhead", "cpu"]), Some("10m"));
+    let tolerations = pod.items_at(&["spec", "tolerations"]);
+    let ours: Vec<String> = tolerations
+        .iter()
+        .filter(|t| t.str_at(&["key"]).is_some_and(|key| key.len() == 1))
+        .map(|t| format!("{} {}", t.str_at(&["key"]).unwrap(), t.str_at(&["operator"]).unwrap()))
+        .collect();
+    assert_eq!(ours, ["b Equal", "a Exists"], "the wider one stays, and each once");
+
+    let check = |json: &str, expect: &str| {
+        let message = refused(&admin(), "create /pods n", &spec(json), "");
+        assert_eq!(message, format!("403 pods \"p\" is forbidden: {expect}"));
+    };
+    check(r#"{"runtimeClassName":"x"}"#, "pod rejected: RuntimeClass \"x\" not found");
+    check(
+        r#"{"runtimeClassName":"heavy","nodeSelector":{"disk":"hdd"}}"#,
+        "conflict: runtimeClass.scheduling.nodeSelector[disk] = ssd; pod.spec.nodeSelector[disk] = hdd",
+    );
+    check(
+        r#"{"runtimeClassName":"heavy","overhead":{"cpu":"1m"}}"#,
+        "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+    );
+    check(
+        r#"{"runtimeClassName":"plain","overhead":{"cpu":"1m"}}"#,
+        "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+    );
 }
