@@ -63,11 +63,20 @@ fn tail(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(READ).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let lines: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(4, ' ').skip(2);
+            parts.next().zip(parts.next())
+        })
+        .collect();
     let mut said = String::new();
-    for line in &lines[lines.len().saturating_sub(LINES_OF_LOG)..] {
+    for (tags, line) in &lines[lines.len().saturating_sub(LINES_OF_LOG)..] {
         said.push_str(line);
-        said.push('\n');
+        // The rest of a partial line follows, or its end never came.
+        if tags.split(':').next() != Some("P") {
+            said.push('\n');
+        }
     }
     let mut from = said.len().saturating_sub(LONGEST_OF_LOG);
     while !said.is_char_boundary(from) {
@@ -88,7 +97,7 @@ mod tests {
         let (file, log) = (folder.path().join("m"), folder.path().join("0.log"));
         let check = |written: &str, policy: &str, code: i32, expect: &str| {
             std::fs::write(&file, written).unwrap();
-            std::fs::write(&log, "t stdout F one\nt stderr F two words\n").unwrap();
+            std::fs::write(&log, "t stdout F one\nt stderr P two\nt stderr P  words\n").unwrap();
             let status = ContainerStatus {
                 id: "1".into(),
                 state: ContainerState::ContainerExited.into(),
@@ -113,7 +122,7 @@ mod tests {
         };
         check("bye", "File", 1, "bye");
         check("", "File", 1, "");
-        check("", "FallbackToLogsOnError", 1, "one\ntwo words\n");
+        check("", "FallbackToLogsOnError", 1, "one\ntwo words");
         check("", "FallbackToLogsOnError", 0, "");
         check("bye", "FallbackToLogsOnError", 1, "bye");
         check(&"x".repeat(5000), "File", 0, &"x".repeat(4096));
