@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use client::{Client, Kubeconfig, TaskGuard, Tls};
 use linux::netlink::Netlink;
+use rustix::process::Signal;
 use testkit::machine::Machine;
 
 /// Long enough for anything on a busy machine of two cores.
@@ -80,10 +81,15 @@ pub fn netlink(machine: &Machine, work: impl AsyncFnOnce(Netlink) -> Result<(), 
 
 /// Ends the daemon as a lack of memory would.
 pub fn kill_daemon(machine: &Machine) {
+    end_daemon(machine, Signal::KILL);
+}
+
+/// Sends the daemon a signal that ends it, and waits until it has.
+pub fn end_daemon(machine: &Machine, signal: Signal) {
     let control = UnixStream::connect(Path::new("/run/oxikube").join(machine.name()).join("control.sock")).unwrap();
     let daemon = rustix::net::sockopt::socket_peercred(&control).unwrap().pid;
     let handle = rustix::process::pidfd_open(daemon, rustix::process::PidfdFlags::empty()).unwrap();
-    rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL).unwrap();
+    rustix::process::pidfd_send_signal(&handle, signal).unwrap();
     // Readable once it ended.
     let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut ended, None).unwrap(), 1);

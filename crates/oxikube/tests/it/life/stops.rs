@@ -5,12 +5,13 @@ use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 use linux::netlink::{Netlink, Route};
+use rustix::process::Signal;
 use serde_json::Value;
 use testkit::machine::Machine;
 
 use super::refused::refused;
 use super::traces::traces;
-use crate::support::{load_images, netlink};
+use crate::support::{end_daemon, load_images, netlink};
 
 /// Two that don't end by themselves, two that say when they were asked to, and one whose only container is done.
 fn pods(folder: &std::path::Path) -> String {
@@ -118,4 +119,21 @@ fn cannot_start(machine: &Machine, alive: &dyn Fn() -> BTreeSet<String>) {
     refused(&machine.oxikube("start"), &format!("service range: {range} overlaps the route {range} of other"));
     assert_eq!(alive(), taken);
     netlink(machine, async |netlink: Netlink| netlink.delete_link("other").await.map(drop));
+}
+
+/// A daemon that ends in order, told by a command or a signal, leaves nothing to check to the next one.
+#[test]
+fn what_ends_in_order_closes_its_store() {
+    let machine = Machine::new("closed", env!("CARGO_BIN_EXE_oxikube"));
+    let log = machine.data_dir().join("log/daemon.log");
+    let checked = || std::fs::read_to_string(&log).unwrap().matches("the store was not closed properly").count();
+    machine.oxikube("start").ok();
+    machine.oxikube("stop").ok();
+    machine.oxikube("start").ok();
+    end_daemon(&machine, Signal::TERM);
+    machine.oxikube("start").ok();
+    assert_eq!(checked(), 0);
+    end_daemon(&machine, Signal::KILL);
+    machine.oxikube("start").ok();
+    assert_eq!(checked(), 1, "one that had no chance");
 }
