@@ -7,4 +7,5 @@ mod life;
 mod path;
 mod pods;
 mod renewal;
+mod streams;
 mod support;
