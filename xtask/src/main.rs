@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod images;
 mod peers;
 mod prerequisites;
@@ -41,8 +42,10 @@ fn run() -> Result<()> {
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
         ["peers", names @ ..] => peers::run(&root(), names),
+        ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
+        ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),
         _ => {
-            eprint!("{USAGE}");
+            eprint!("{USAGE}{}", conformance::USAGE);
             std::process::exit(2);
         }
     }
