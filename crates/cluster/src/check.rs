@@ -202,8 +202,7 @@ impl Kernel {
     fn range(&self, name: &str, cidr: &str, settings: &Settings) -> Requirement {
         let scope = settings.scope();
         let routes = routes::parse(&self.text(ROUTES));
-        let taken =
-            routes.iter().find(|route| !route.link.starts_with(scope.link_prefix()) && route.overlaps(cidr));
+        let taken = routes.iter().find(|route| !route.link.starts_with(scope.link_prefix()) && route.overlaps(cidr));
         let outcome = match taken {
             None => Outcome::Ok,
             Some(route) => Outcome::Missing(format!("{cidr} overlaps the route {route}")),
@@ -273,12 +272,13 @@ mod tests {
         check("proc/self/ns/pid", None, &["namespaces: this kernel has no pid namespaces"]);
         let filters = "(seccomp: this kernel has no seccomp filters: RuntimeDefault profiles will be refused)";
         check("proc/sys/kernel/seccomp/actions_avail", None, &[filters]);
-        let limits =
-            "(CAP_SYS_RESOURCE: without it, containers get no negative oom_score_adj and no raised limits)";
+        let limits = "(CAP_SYS_RESOURCE: without it, containers get no negative oom_score_adj and no raised limits)";
         check("proc/self/status", Some("CapEff:\t00000000a80425fb\n"), &[limits]);
-        check("proc/net/route", Some(routes::EXAMPLE), &[
-            "pod range: 10.244.0.0/16 overlaps the route 10.244.3.0/24 of tun0",
-        ]);
+        check(
+            "proc/net/route",
+            Some(routes::EXAMPLE),
+            &["pod range: 10.244.0.0/16 overlaps the route 10.244.3.0/24 of tun0"],
+        );
     }
 
     #[test]
@@ -319,7 +319,10 @@ mod tests {
         };
         let expect = "root: namespaces, mounts and network rules need it; run this as root";
         assert_eq!((said(user(false)), said(user(true))), (expect.to_owned(), "Ok".to_owned()));
-        assert_eq!(said(port("kubelet port", 10250, |_| false)), "kubelet port: port 10250 is taken by another program");
+        assert_eq!(
+            said(port("kubelet port", 10250, |_| false)),
+            "kubelet port: port 10250 is taken by another program"
+        );
         assert_eq!(said(port("kubelet port", 10250, |_| true)), "Ok");
     }
 }

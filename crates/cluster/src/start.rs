@@ -208,7 +208,8 @@ mod tests {
         check("192.0.2.1", |_| false, "the node can't have the address 192.0.2.1: no link of this machine has it");
         check("127.0.0.1", |_| true, "the node can't have the address 127.0.0.1: pods must be able to reach it");
         check("0.0.0.0", |_| true, "the node can't have the address 0.0.0.0: pods must be able to reach it");
-        let version = "the node can't have the address 2001:db8::1: pods and Services have IPv4 addresses, and so must it";
+        let version =
+            "the node can't have the address 2001:db8::1: pods and Services have IPv4 addresses, and so must it";
         check("2001:db8::1", |_| true, version);
     }
 

@@ -95,8 +95,7 @@ mod tests {
             &|| set(ServiceKind::Addresses(vec!["10.96.0.7".parse().unwrap()]), Vec::new()),
             r#"{"frame":"set","namespace":"ns","name":"web","service":{"kind":{"addresses":["10.96.0.7"]},"ports":[{"name":"http","protocol":"tcp","port":80}]},"endpoints":[]}"#,
         );
-        let endpoint =
-            Endpoint { ip: "10.244.0.2".parse().unwrap(), hostname: None, ready: true, ports: vec![port()] };
+        let endpoint = Endpoint { ip: "10.244.0.2".parse().unwrap(), hostname: None, ready: true, ports: vec![port()] };
         check(
             &|| set(ServiceKind::Headless { not_ready_too: false }, vec![endpoint.clone()]),
             r#"{"frame":"set","namespace":"ns","name":"web","service":{"kind":{"headless":{"notReadyToo":false}},"ports":[{"name":"http","protocol":"tcp","port":80}]},"endpoints":[{"ip":"10.244.0.2","hostname":null,"ready":true,"ports":[{"name":"http","protocol":"tcp","port":80}]}]}"#,

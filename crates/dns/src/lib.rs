@@ -117,7 +117,9 @@ pub async fn build(config: Config) -> Result<Dns, BuildError> {
         sockets = greeting.and_then(|greeting| greeting.sockets).filter(|sockets| sockets.fit(config.listen));
         *if fits && sockets.is_some() { &mut adopted } else { &mut retiring } = Some(process);
     }
-    if sockets.is_none() && let Some(useless) = retiring.take() {
+    if sockets.is_none()
+        && let Some(useless) = retiring.take()
+    {
         useless.kill(&config.env).await.map_err(BuildError::Process)?;
     }
     let sockets = match sockets {

@@ -78,7 +78,15 @@ async fn serve(socket: &Path, domain: String, first: OwnedFd, env: Env) -> io::R
     let (failed, mut failure) = mpsc::unbounded_channel();
     let program = program::identity("/proc/self/exe")?;
     let handler = Handler::new(zone);
-    let state = Arc::new(State { env, program, domain, handler, sockets: Mutex::new(None), answering: AtomicBool::new(false), failed });
+    let state = Arc::new(State {
+        env,
+        program,
+        domain,
+        handler,
+        sockets: Mutex::new(None),
+        answering: AtomicBool::new(false),
+        failed,
+    });
     let listener = take_place(socket)?;
     let (retire_tx, mut retire) = mpsc::channel(1);
     let follow = |stream: UnixStream| {

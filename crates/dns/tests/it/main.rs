@@ -202,7 +202,8 @@ async fn another_program_takes_over_without_a_gap() {
     assert_eq!(world.ask(address, WEB).await.unwrap(), ["10.96.0.7".parse::<IpAddr>().unwrap()]);
     // Another address is a matter of new sockets.
     drop(new);
-    let moved = dns::Config { listen: "127.0.0.2:0".parse().unwrap(), ..world.config(env!("CARGO_BIN_EXE_oxikube-dns")) };
+    let moved =
+        dns::Config { listen: "127.0.0.2:0".parse().unwrap(), ..world.config(env!("CARGO_BIN_EXE_oxikube-dns")) };
     let moved = world.daemon_with(moved).await;
     assert_eq!(moved.address.ip().to_string(), "127.0.0.2");
     world.answers(moved.address, WEB, &["10.96.0.7"]).await;

@@ -44,7 +44,10 @@ fn every_certificate_is_renewed_while_the_daemon_runs() {
     let text = fs::read_to_string(&kept).unwrap();
     let log = machine.data_dir().join("log/daemon.log");
     machine.eventually("another renewal", SOON, || {
-        fs::read_to_string(&log).unwrap().contains("the kubeconfig's entry is not this cluster's any more").then_some(())
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("the kubeconfig's entry is not this cluster's any more")
+            .then_some(())
     });
     assert_eq!(fs::read_to_string(&kept).unwrap(), text);
     assert_eq!(Kubeconfig::load(&[kept]).unwrap().client_certificate(machine.name()), None);
