@@ -126,7 +126,16 @@ impl ReplicaSets {
             scale::manage(self, ctx.client(), &object, &view, &members).await
         };
         let counts = status::count(&view, &members, ctx.env().now());
-        status::write(ctx.client(), &self.flavour.resource, &object, &view, &counts, members.len(), managed.as_ref().err()).await?;
+        status::write(
+            ctx.client(),
+            &self.flavour.resource,
+            &object,
+            &view,
+            &counts,
+            members.len(),
+            managed.as_ref().err(),
+        )
+        .await?;
         managed?;
         Ok(match counts.next_available_in {
             Some(pause) => Requeue::After(pause + Duration::from_millis(1)),
