@@ -188,8 +188,12 @@ impl Embedded {
     /// Finishes a running compaction and gives the free space of the file back to the file system. Writes wait meanwhile,
     /// and for a part reads too. Nothing is given back while a read or a backup is under way.
     pub async fn defragment(&self) -> Result<(), Error> {
+        self.defragment_if(false).await.map(drop)
+    }
+
+    async fn defragment_if(&self, only_if_worth: bool) -> Result<bool, Error> {
         let (done, answer) = oneshot::channel();
-        self.shared.submit(Request::Defragment { done })?;
+        self.shared.submit(Request::Defragment { only_if_worth, done })?;
         answer.await.map_err(|_| Error::Closed)?
     }
 }
@@ -380,6 +384,10 @@ impl Store for Embedded {
 
     fn expire(&self) -> BoxFuture<'_, Result<usize, Error>> {
         Box::pin(self.shared.expire())
+    }
+
+    fn reclaim(&self) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.defragment_if(true))
     }
 
     fn backup<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Revision, Error>> {

@@ -91,6 +91,10 @@ pub trait Store: Send + Sync + 'static {
     /// does so by itself answers 0.
     fn expire(&self) -> BoxFuture<'_, Result<usize, Error>>;
 
+    /// Gives free space back to the file system where there is much of it, and tells whether it did; writes wait meanwhile. Call
+    /// it now and then after a compaction; an engine that keeps house by itself answers `false`.
+    fn reclaim(&self) -> BoxFuture<'_, Result<bool, Error>>;
+
     /// Writes a consistent copy of the store to the new file `path` while it goes on serving. Returns its revision.
     fn backup<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Revision, Error>>;
 }

@@ -1,19 +1,24 @@
 //! Fills the watch caches from the store and keeps them current: one watch of everything, one task.
 
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Object;
 use store::{EventKind, RangeQuery, WatchBatch, WatchQuery};
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::cache::{Change, NODE_FIELD};
 use super::{Registry, STORE_ROOT, Storage};
 
-/// How long history is kept for reads of the past. Upstream: `--etcd-compaction-interval`.
-const COMPACTION_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How long history is kept for reads of the past; at the most half as long again. Upstream: `--etcd-compaction-interval`.
+const HISTORY: Duration = Duration::from_secs(5 * 60);
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(150);
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The store's file is made smaller no more often than this.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl Registry {
     /// Reads everything that is stored and returns the revision it was read at.
@@ -109,8 +114,10 @@ impl Registry {
 
     /// Gives up old history now and then, and deletes what has outlived its time.
     pub(crate) async fn maintain(self: Arc<Self>) {
-        let mut previous = self.through();
-        let mut next_compaction = self.env.monotonic() + COMPACTION_INTERVAL;
+        let start = self.env.monotonic();
+        let mut past = Past::default();
+        past.pass(start, self.through());
+        let (mut next_compaction, mut next_reclaim) = (start + COMPACTION_INTERVAL, start + RECLAIM_INTERVAL);
         loop {
             self.env.sleep(EXPIRY_INTERVAL).await;
             match self.store.expire().await {
@@ -118,16 +125,43 @@ impl Registry {
                 Err(store::Error::Closed) => return,
                 Err(failure) => warn!(error = &failure as &dyn std::error::Error, "expired objects stay for now"),
             }
-            if self.env.monotonic() < next_compaction {
+            let now = self.env.monotonic();
+            if now < next_compaction {
                 continue;
             }
-            next_compaction = self.env.monotonic() + COMPACTION_INTERVAL;
-            // What was current an interval ago: so history of one to two intervals is there.
-            if let Err(failure) = self.store.compact(previous).await {
+            next_compaction = now + COMPACTION_INTERVAL;
+            let Some(revision) = past.pass(now, self.through()) else { continue };
+            if let Err(failure) = self.store.compact(revision).await {
                 warn!(error = &failure as &dyn std::error::Error, "the store was not compacted");
             }
-            previous = self.through();
+            if now < next_reclaim {
+                continue;
+            }
+            match self.store.reclaim().await {
+                Ok(true) => next_reclaim = now + RECLAIM_INTERVAL,
+                Ok(false) => {}
+                Err(failure) => warn!(error = &failure as &dyn std::error::Error, "the store was not made smaller"),
+            }
         }
+    }
+}
+
+/// Which revisions were the newest when.
+#[derive(Default)]
+struct Past(VecDeque<(Instant, u64)>);
+
+impl Past {
+    /// Notes the newest revision; returns the one that was the newest at least [`HISTORY`] ago.
+    fn pass(&mut self, now: Instant, revision: u64) -> Option<u64> {
+        self.0.push_back((now, revision));
+        let mut old = None;
+        while let Some((when, revision)) = self.0.front()
+            && now.duration_since(*when) >= HISTORY
+        {
+            old = Some(*revision);
+            self.0.pop_front();
+        }
+        old
     }
 }
 
@@ -153,5 +187,22 @@ fn object_of(storage: &Storage, event: &store::Event) -> Option<Arc<Object>> {
             error!(key = ?event.key, %problem, "a stored object cannot be read and is left out");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn history_is_kept_for_its_time() {
+        let env = env::Env::system();
+        let mut past = Past::default();
+        let mut given_up = Vec::new();
+        for revision in 0..6 {
+            given_up.push(past.pass(env.monotonic(), revision));
+            env.sleep(COMPACTION_INTERVAL).await;
+        }
+        assert_eq!(given_up, [None, None, Some(0), Some(1), Some(2), Some(3)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use env::Env;
@@ -25,6 +25,9 @@ pub(super) const FORMAT_KEY: &str = "format";
 /// The newest revision as of the last compaction or restore; the log's last record may be newer.
 pub(super) const REVISION_KEY: &str = "revision";
 pub(super) const COMPACTED_KEY: &str = "compacted";
+
+/// A file that is smaller is not worth the trouble.
+const LARGE: u64 = 64 << 20;
 
 const FILE: &str = "store.redb";
 const LOCK: &str = "store.lock";
@@ -241,6 +244,21 @@ impl Database {
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether most of a large file is free pages.
+    pub(super) fn is_mostly_free(&self) -> Result<bool, Failure> {
+        let Place::Folder { dir, .. } = &self.place else { return Ok(false) };
+        // What it takes of the disk; what was never written takes nothing.
+        let size = std::fs::metadata(Place::file(dir)).map_or(0, |metadata| metadata.blocks() * 512);
+        if size < LARGE {
+            return Ok(false);
+        }
+        let txn = self.redb()?.begin_write()?;
+        let stats = txn.stats()?;
+        let used = stats.allocated_pages() * stats.page_size() as u64;
+        txn.abort()?;
+        Ok(used < size / 2)
     }
 
     /// Gives free pages back to the file system.

@@ -22,8 +22,10 @@ pub(super) enum Request {
         generation: u64,
         done: std::sync::mpsc::Sender<()>,
     },
+    /// Answered with whether it was done.
     Defragment {
-        done: oneshot::Sender<Result<(), Error>>,
+        only_if_worth: bool,
+        done: oneshot::Sender<Result<bool, Error>>,
     },
 }
 

@@ -89,7 +89,7 @@ impl Writer {
                     self.recover(shared, generation);
                     let _ = done.send(());
                 }
-                Request::Defragment { done } => defragments.push(done),
+                Request::Defragment { only_if_worth, done } => defragments.push((only_if_worth, done)),
             }
         }
         let mut draft = Draft::new(shared);
@@ -117,16 +117,25 @@ impl Writer {
         for (_, done) in compacts {
             let _ = done.send(result.clone());
         }
-        for done in defragments {
-            let _ = done.send(self.defragment(shared));
+        for (only_if_worth, done) in defragments {
+            let _ = done.send(self.defragment(shared, only_if_worth));
         }
     }
 
-    fn defragment(&mut self, shared: &Shared) -> Result<(), Error> {
+    fn defragment(&mut self, shared: &Shared, only_if_worth: bool) -> Result<bool, Error> {
+        // A compaction under way frees more.
+        if only_if_worth && self.busy() {
+            return Ok(false);
+        }
         while self.busy() {
             self.step(shared, Vec::new());
         }
-        shared.db.defragment().map_err(|failure| self.failed(shared, failure))
+        let outcome = match only_if_worth {
+            true => shared.db.is_mostly_free(),
+            false => Ok(true),
+        };
+        let outcome = outcome.and_then(|worth| if worth { shared.db.defragment().map(|()| true) } else { Ok(false) });
+        outcome.map_err(|failure| self.failed(shared, failure))
     }
 
     fn persist(&mut self, shared: &Shared, draft: &Draft) -> Result<(), Error> {
