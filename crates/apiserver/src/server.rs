@@ -167,8 +167,10 @@ impl Server {
             access.authorize(&user, info, query)?;
             Ok(user)
         };
+        // Asked before deciding: afterwards what was missing may have come.
+        let was_behind = self.0.registry.is_behind();
         match decide() {
-            Err(_) if self.0.registry.is_behind() => {
+            Err(_) if was_behind => {
                 self.0.registry.fresh().await?;
                 decide()
             }
@@ -195,7 +197,11 @@ impl Server {
             Ok(slot) => slot,
             Err(status) => return status.into(),
         };
-        let limit = requested_timeout(&query).map_or(TIMEOUT, |asked| asked.min(TIMEOUT));
+        let limit = match requested_timeout(&query) {
+            Ok(asked) => asked.map_or(TIMEOUT, |asked| asked.min(TIMEOUT)),
+            Err(_) if long_running => TIMEOUT,
+            Err(status) => return status.into(),
+        };
         let request = Request {
             inner: &self.0,
             method: &method,
@@ -344,19 +350,34 @@ impl Request<'_> {
     }
 }
 
-/// `?timeout=32s`, which clients give in whole seconds, minutes or milliseconds.
-fn requested_timeout(query: &Query) -> Option<Duration> {
+/// `?timeout=32s`, as Go writes durations; none for zero. Upstream: apiserver pkg/endpoints/filters parseTimeout.
+fn requested_timeout(query: &Query) -> Result<Option<Duration>, Status> {
     let text = query.get("timeout");
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let number: f64 = text[..split].parse().ok()?;
-    let unit = match &text[split..] {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    (number > 0.0).then(|| Duration::from_secs_f64((number * unit).min(86_400.0)))
+    if text.is_empty() || text == "0" {
+        return Ok(None);
+    }
+    let refused =
+        |why: &str| Status::bad_request(format!("invalid timeout specified in the request URL - time: {why} {text:?}"));
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..unit_at].parse().map_err(|_| refused("invalid duration"))?;
+        let (unit, after) = rest[unit_at..]
+            .split_at(rest[unit_at..].find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len() - unit_at));
+        seconds += number
+            * match unit {
+                "ns" => 1e-9,
+                "us" | "µs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "" => return Err(refused("missing unit in duration")),
+                _ => return Err(refused("invalid duration")),
+            };
+        rest = after;
+    }
+    Ok((seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0))))
 }
 
 /// The release whose API this is.

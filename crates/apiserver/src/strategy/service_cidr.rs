@@ -4,17 +4,13 @@ use apimachinery::validation::cidr;
 use apimachinery::{FieldError, Value};
 
 use super::field::{Path, Report, immutable};
-use super::{Context, Strategy, keep};
+use super::{Context, Strategy};
 
 pub(super) struct ServiceCidr;
 
 impl Strategy for ServiceCidr {
     fn resource(&self) -> (&'static str, &'static str) {
         ("networking.k8s.io", "servicecidrs")
-    }
-
-    fn prepare_subresource(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
-        keep(new, old, &["spec"]);
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {

@@ -69,7 +69,7 @@ impl Fixture {
         let address = server.addresses()[0];
         let mut ready = server.ready();
         let task = env.spawn(async move { server.run(std::future::pending()).await.unwrap() });
-        let waited = tokio::time::timeout(Duration::from_secs(20), ready.wait_for(|ready| *ready)).await;
+        let waited = tokio::time::timeout(Duration::from_secs(120), ready.wait_for(|ready| *ready)).await;
         waited.expect("the server becomes ready").unwrap();
         let fixture = Fixture { env, admin, node, pki, store, address, task, _folder: folder };
         fixture.account("default").await;

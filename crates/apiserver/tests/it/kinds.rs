@@ -80,26 +80,135 @@ fn body(kind: &str) -> Value {
     }
 }
 
+/// Where objects of the kind in namespace `test` are, and one of them with its name and label `it`.
+fn example(kind: &api::Kind) -> (String, &'static str, Value) {
+    let root = api::openapi::root(kind.group, kind.version);
+    let collection = match kind.namespaced {
+        true => format!("/{root}/namespaces/test/{}", kind.resource),
+        false => format!("/{root}/{}", kind.resource),
+    };
+    let name = match kind.kind {
+        "IPAddress" => "192.168.7.9",
+        "CSIDriver" => "driver.example.com",
+        _ => "x",
+    };
+    let mut object = body(if kind.group == "events.k8s.io" { "EventsEvent" } else { kind.kind });
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.into();
+    object["metadata"] = json!({ "name": name, "labels": { "it": "yes" } });
+    (collection, name, object)
+}
+
+/// What may be said of any object with conditions.
+fn condition(of: &str) -> Value {
+    json!({ "type": of, "status": "True", "reason": "Test", "message": "said by a test", "lastTransitionTime": "2026-01-01T00:00:00Z" })
+}
+
+/// Their metadata is not changed with their status. Upstream: ResetObjectMetaForStatus.
+const METADATA_APART: &[&str] = &[
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "ValidatingAdmissionPolicy",
+    "VolumeAttachment",
+];
+
+/// What upstream's conformance suite asks of every kind with a status: it is read, replaced and patched by itself.
+#[tokio::test]
+async fn every_status_is_a_subresource() {
+    let fixture = Fixture::start().await;
+    fixture.ok("POST", "/api/v1/namespaces", r#"{"metadata":{"name":"test"}}"#).await;
+    fixture.account("test").await;
+    let with_status = |kind: &&&api::Kind| kind.storage.is_some() && kind.subresource("status").is_some();
+    for kind in api::kinds().iter().filter(with_status) {
+        let (collection, name, object) = example(kind);
+        fixture.ok("POST", &collection, &object.to_string()).await;
+        let (one, status) = (format!("{collection}/{name}"), format!("{collection}/{name}/status"));
+        let read = fixture.ok("GET", &status, "").await;
+        assert_eq!(read, fixture.ok("GET", &one, "").await, "{status}");
+        let has_conditions = kind.ty().walk(&["status", "conditions"]).is_some_and(|ty| ty.item().is_some());
+        let mut patch = json!({ "metadata": { "annotations": { "patched": "status" } } });
+        if has_conditions {
+            let mut conditions = read["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.push(condition("Tested"));
+            patch["status"] = json!({ "conditions": conditions });
+        }
+        let patched = fixture.ok("PATCH", &status, &patch.to_string()).await;
+        let has = |object: &Value, of: &str| {
+            let conditions = object["status"]["conditions"].as_array();
+            conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == of))
+        };
+        assert!(!has_conditions || has(&patched, "Tested"), "{status}: {patched}");
+        assert_eq!(patched["spec"], read["spec"], "{status}");
+        let mut changed = patched.clone();
+        changed["metadata"]["annotations"]["updated"] = "status".into();
+        if has_conditions {
+            changed["status"]["conditions"].as_array_mut().unwrap().push(condition("Updated"));
+        }
+        let updated = fixture.ok("PUT", &status, &changed.to_string()).await;
+        assert!(!has_conditions || has(&updated, "Updated"), "{status}: {updated}");
+        for annotation in ["patched", "updated"] {
+            let expect = if METADATA_APART.contains(&kind.kind) { Value::Null } else { "status".into() };
+            assert_eq!(updated["metadata"]["annotations"][annotation], expect, "{status}");
+        }
+        // By the object itself the status cannot be changed.
+        let mut other = updated.clone();
+        other["status"] = json!({});
+        other["metadata"]["labels"]["more"] = "x".into();
+        let same = fixture.ok("PUT", &one, &other.to_string()).await;
+        assert_eq!(same["status"], updated["status"], "{one}");
+        assert_eq!(same["metadata"]["labels"]["more"], "x");
+        // The next version of the kind has the same objects.
+        fixture.ok("DELETE", &format!("{one}?propagationPolicy=Background&gracePeriodSeconds=0"), "").await;
+    }
+}
+
+#[tokio::test]
+async fn every_kind_is_deleted_by_the_dozen() {
+    let fixture = Fixture::start().await;
+    fixture.ok("POST", "/api/v1/namespaces", r#"{"metadata":{"name":"test"}}"#).await;
+    fixture.account("test").await;
+    let collected = |kind: &&&api::Kind| kind.storage.is_some() && kind.has_verb("deletecollection");
+    for kind in api::kinds().iter().filter(collected) {
+        let (collection, name, mut object) = example(kind);
+        fixture.ok("POST", &collection, &object.to_string()).await;
+        let other = if kind.kind == "IPAddress" { "192.168.7.10" } else { "y.example.com" };
+        let other = if kind.kind == "Service" { "y" } else { other };
+        object["metadata"] = json!({ "name": other, "labels": { "it": "no" } });
+        if kind.kind == "ServiceCIDR" {
+            object["spec"]["cidrs"] = json!(["10.201.0.0/24"]);
+        }
+        fixture.ok("POST", &collection, &object.to_string()).await;
+        let metadata = [("accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")];
+        let selected = format!("{collection}?labelSelector=it");
+        let list = fixture.send_as("GET", &selected, "", b"", &metadata).await;
+        assert_eq!((list.code, list.json["kind"].as_str()), (200, Some("PartialObjectMetadataList")), "{}", list.text);
+        assert_eq!(list.json["items"].as_array().unwrap().len(), 2, "{selected}");
+        assert!(list.json["items"][0].get("spec").is_none());
+        fixture.ok("DELETE", &format!("{collection}?labelSelector=it%3Dyes&dryRun=All"), "").await;
+        let left = async || {
+            let list = fixture.ok("GET", &selected, "").await;
+            let items = list["items"].as_array().unwrap().iter();
+            items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(left().await.len(), 2, "{selected}");
+        // What the collection orphans by default waits for the garbage collector.
+        let at_once = "propagationPolicy=Background";
+        fixture.ok("DELETE", &format!("{collection}?labelSelector=it%3Dyes&{at_once}"), "").await;
+        assert_eq!(left().await, [other], "{selected} without {name}");
+        fixture.ok("DELETE", &format!("{selected}&{at_once}"), "").await;
+        assert!(left().await.is_empty(), "{selected}");
+    }
+}
+
 #[tokio::test]
 async fn every_kind_lives_and_dies() {
     let fixture = Fixture::start().await;
     fixture.ok("POST", "/api/v1/namespaces", r#"{"metadata":{"name":"test"}}"#).await;
     fixture.account("test").await;
     for kind in api::kinds().iter().filter(|kind| kind.storage.is_some()) {
-        let root = api::openapi::root(kind.group, kind.version);
-        let collection = match kind.namespaced {
-            true => format!("/{root}/namespaces/test/{}", kind.resource),
-            false => format!("/{root}/{}", kind.resource),
-        };
-        let name = match kind.kind {
-            "IPAddress" => "192.168.7.9",
-            "CSIDriver" => "driver.example.com",
-            _ => "x",
-        };
-        let mut object = body(if kind.group == "events.k8s.io" { "EventsEvent" } else { kind.kind });
-        object["apiVersion"] = kind.api_version().into();
-        object["kind"] = kind.kind.into();
-        object["metadata"] = json!({ "name": name, "labels": { "it": "yes" } });
+        let (collection, name, object) = example(kind);
         let one = format!("{collection}/{name}");
         let mut events = fixture.watch(&format!("{collection}?watch=1&labelSelector=it%3Dyes")).await;
 
