@@ -162,7 +162,7 @@ impl Status {
     }
 
     pub fn too_large(message: impl Into<String>) -> Status {
-        Status::new(413, Reason::RequestEntityTooLarge, format!("Request entity is too large: {}", message.into()))
+        Status::new(413, Reason::RequestEntityTooLarge, format!("Request entity too large: {}", message.into()))
     }
 
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Status {

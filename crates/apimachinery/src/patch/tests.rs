@@ -109,7 +109,7 @@ fn malformed_json_patches() {
     check(
         &many,
         413,
-        "Request entity is too large: The allowed maximum operations in a JSON patch is 10000, got 10001",
+        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001",
     );
 }
 
