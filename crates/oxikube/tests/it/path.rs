@@ -29,10 +29,11 @@ fn from_the_manifest_to_the_page() {
     machine.kubectl("rollout status deployment/frontend --timeout=60s").ok();
 
     let node = jsonpath(&machine, "nodes", "{.items[0].status.addresses[?(@.type==\"InternalIP\")].address}");
-    let pages = pages(&machine, &format!("http://{node}:30080/"), 12);
+    // Which one answers is chance: each of three misses sixty in a row once in ten thousand million runs.
+    let pages = pages(&machine, &format!("http://{node}:30080/"), 60);
     assert!(pages.windows(2).all(|pair| pair[1].visits == pair[0].visits + 1), "{pages:?}");
     let pods: BTreeSet<&str> = pages.iter().map(|page| page.pod.as_str()).collect();
-    assert!(pods.len() > 1, "only {pods:?} answered");
+    assert_eq!(pods.len(), 3, "only {pods:?} answered");
     let local = self::pages(&machine, "http://127.0.0.1:30080/", 1);
     assert_eq!(local[0].visits, pages.last().unwrap().visits + 1);
 

@@ -148,7 +148,9 @@ pub fn editing(machine: &Machine) {
     assert_eq!((said.code, said.err.as_str()), (Some(0), "Edit cancelled, no changes made.\n"));
     // What is invalid is given back to the editor, with the reason; this one doesn't know better.
     let said = edit("sed -i s/k:/k!:/").failed();
-    assert!(said.contains("data[k!]: Invalid value") && said.contains("no valid changes were saved"), "{said}");
+    assert!(said.contains("\"applied\" is invalid") && said.contains("no valid changes were saved"), "{said}");
+    let copy = said.split('"').find(|part| part.ends_with(".yaml")).expect("where the copy is");
+    assert!(std::fs::read_to_string(copy).unwrap().contains("# * data[k!]: Invalid value"), "{said}");
     assert_eq!(jsonpath(machine, "configmap applied -n extra", "{.data.k}"), "v");
 }
 
