@@ -25,12 +25,14 @@ pub(super) fn run() -> Result<Value> {
     std::thread::sleep(WATCHED);
     let cpu = cpu_seconds(&group)? - before;
     let requests = self::requests(&machine).zip(requests).map(|(after, before)| after - before);
-    let memory = memory(&group)?;
+    let memory = memory(&group, "Pss:")?;
+    let shims = memory_of_shims(&group)?;
     let minutes = WATCHED.as_secs_f64() / 60.0;
     Ok(json!({
         "processes": memory.len(),
         "pss_mib": memory.iter().map(|(_, kib)| kib).sum::<u64>() as f64 / 1024.0,
         "daemon_pss_mib": memory.iter().filter(|(name, _)| name != "oxikube-shim").map(|(_, kib)| kib).sum::<u64>() as f64 / 1024.0,
+        "shim_private_kib": shims,
         "cpu_percent_of_a_core": cpu / WATCHED.as_secs_f64() * 100.0,
         "api_requests_per_minute": requests.map(|n| n / minutes),
         "upstream": {"pss_mib": 770, "cpu_percent_of_a_core": 4.1},
@@ -47,17 +49,24 @@ fn cpu_seconds(group: &Group) -> Result<f64> {
     Ok(usage.cpu.nanoseconds as f64 / 1e9)
 }
 
-/// Name and proportional set size in KiB of each of our processes.
-fn memory(group: &Group) -> Result<Vec<(String, u64)>> {
+/// Name and memory of one kind, such as `Pss:`, in KiB of each of our processes.
+fn memory(group: &Group, kind: &str) -> Result<Vec<(String, u64)>> {
     let mut all = Vec::new();
     for pid in group.processes()? {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let pss =
-            rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-        all.push((name.trim().to_owned(), pss.unwrap_or(0)));
+        let kib =
+            rollup.lines().find_map(|line| line.strip_prefix(kind)?.trim().strip_suffix("kB")?.trim().parse().ok());
+        all.push((name.trim().to_owned(), kib.unwrap_or(0)));
     }
     Ok(all)
+}
+
+/// What each shim has for itself alone, in KiB.
+fn memory_of_shims(group: &Group) -> Result<Vec<u64>> {
+    let (dirty, clean) = (memory(group, "Private_Dirty:")?, memory(group, "Private_Clean:")?);
+    let both = dirty.iter().zip(&clean).filter(|((name, _), _)| name == "oxikube-shim");
+    Ok(both.map(|((_, dirty), (_, clean))| dirty + clean).collect())
 }
 
 /// Requests served since the start, where the server counts them.
