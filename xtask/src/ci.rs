@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{call, peers, prerequisites, root, tidy};
+use crate::{call, conformance, peers, prerequisites, root, tidy};
 
 pub fn run() -> Result<()> {
     prerequisites::install()?;
@@ -11,5 +11,6 @@ pub fn run() -> Result<()> {
     call("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     peers::build(&root(), peers::OF_TESTS)?;
     call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
-    call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+    call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
+    conformance::run(&root(), "Conformance", &["--sample"])
 }
