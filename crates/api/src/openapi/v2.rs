@@ -113,20 +113,20 @@ fn path_item(item: Json) -> Json {
 fn operation(mut operation: Map<String, Json>) -> Json {
     let mut parameters: Vec<Json> = Vec::new();
     let mut consumes = vec![json!("*/*")];
-    if let Some(Json::Object(mut body)) = operation.shift_remove("requestBody") {
-        if let Some(Json::Object(content)) = body.shift_remove("content") {
-            let mut parameter = Map::new();
-            parameter.insert("in".to_owned(), json!("body"));
-            parameter.insert("name".to_owned(), json!("body"));
-            if let Some(required) = body.shift_remove("required") {
-                parameter.insert("required".to_owned(), required);
-            }
-            consumes = content.keys().map(|ty| json!(ty)).collect();
-            if let Some(schema) = content.into_iter().find_map(|(_, content)| content.get("schema").cloned()) {
-                parameter.insert("schema".to_owned(), self::schema(schema));
-            }
-            parameters.push(Json::Object(parameter));
+    if let Some(Json::Object(mut body)) = operation.shift_remove("requestBody")
+        && let Some(Json::Object(content)) = body.shift_remove("content")
+    {
+        let mut parameter = Map::new();
+        parameter.insert("in".to_owned(), json!("body"));
+        parameter.insert("name".to_owned(), json!("body"));
+        if let Some(required) = body.shift_remove("required") {
+            parameter.insert("required".to_owned(), required);
         }
+        consumes = content.keys().map(|ty| json!(ty)).collect();
+        if let Some(schema) = content.into_iter().find_map(|(_, content)| content.get("schema").cloned()) {
+            parameter.insert("schema".to_owned(), self::schema(schema));
+        }
+        parameters.push(Json::Object(parameter));
     }
     if let Some(Json::Array(others)) = operation.shift_remove("parameters") {
         parameters.extend(others.into_iter().map(parameter));
