@@ -46,8 +46,51 @@ pub struct Group {
 }
 
 impl Hierarchies {
-    /// Finds the hierarchies among this process' mounts.
+    /// Finds the hierarchies below `/sys/fs/cgroup`.
     pub fn detect() -> io::Result<Hierarchies> {
+        match Hierarchies::by_folders(Path::new("/sys/fs/cgroup"), &fs::read_to_string("/proc/self/cgroup")?)? {
+            Some(found) => Ok(found),
+            None => Hierarchies::by_mounts(),
+        }
+    }
+
+    /// The usual layout, without a look at every mount of the machine, of which a node with many pods has many: each hierarchy in a
+    /// folder that is called after its controllers. `membership` is `/proc/self/cgroup`.
+    fn by_folders(root: &Path, membership: &str) -> io::Result<Option<Hierarchies>> {
+        const V1: u64 = 0x0027_e0eb;
+        const V2: u64 = 0x6367_7270;
+        let kind = |path: &Path| rustix::fs::statfs(path).map(|found| found.f_type as u64);
+        if kind(root)? == V2 {
+            return Ok(Some(Hierarchies {
+                version: Version::V2,
+                controllers: Vec::new(),
+                unified: Some(root.to_owned()),
+            }));
+        }
+        let mut folders: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(root)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        folders.sort();
+        let (mut controllers, mut unified) = (Vec::new(), None);
+        for folder in folders {
+            match kind(&folder)? {
+                V1 => match controllers_of(&folder, membership) {
+                    Some(names) => controllers.extend(names.into_iter().map(|name| (name, folder.clone()))),
+                    None => return Ok(None),
+                },
+                V2 => unified = Some(folder),
+                _ => {}
+            }
+        }
+        let resources = controllers.iter().any(|(name, _)| !name.starts_with("name="));
+        Ok(resources.then_some(Hierarchies { version: Version::V1, controllers, unified }))
+    }
+
+    fn by_mounts() -> io::Result<Hierarchies> {
         let mounts = mount::mounts()?;
         let below = |mount: &&mount::MountPoint| mount.path.starts_with("/sys/fs/cgroup");
         let mut controllers: Vec<(String, PathBuf)> = Vec::new();
@@ -129,6 +172,19 @@ impl Hierarchies {
     }
 }
 
+/// The controllers of the v1 hierarchy in `folder`, if its name tells them.
+fn controllers_of(folder: &Path, membership: &str) -> Option<Vec<String>> {
+    let name = folder.file_name()?.to_str()?;
+    let sorted = |list: &str| {
+        let mut names: Vec<String> = list.split(',').map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let wanted = [sorted(name), vec![format!("name={name}")]];
+    let lists = membership.lines().filter_map(|line| line.splitn(3, ':').nth(1));
+    lists.map(sorted).find(|list| wanted.contains(list))
+}
+
 impl Group {
     /// The path below every hierarchy's root, without a leading slash.
     pub fn path(&self) -> &Path {
@@ -189,16 +245,22 @@ impl Group {
         Ok(())
     }
 
-    /// A new v1 cpuset is empty and takes no process until it has processors and memory nodes.
+    /// A new v1 cpuset is empty and takes no process until it has processors and memory nodes. Where a group has them, so have those
+    /// above it.
     fn inherit_cpuset(&self, root: &Path) -> io::Result<()> {
-        let mut folder = root.to_path_buf();
-        for part in self.path.components() {
-            let parent = folder.clone();
-            folder.push(part);
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                if fs::read_to_string(folder.join(file))?.trim().is_empty() {
-                    fs::write(folder.join(file), fs::read_to_string(parent.join(file))?.trim())?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let mut empty = Vec::new();
+            let mut value = String::new();
+            for part in self.path.ancestors() {
+                let path = root.join(part).join(file);
+                value = fs::read_to_string(&path)?.trim().to_owned();
+                if !value.is_empty() {
+                    break;
                 }
+                empty.push(path);
+            }
+            for path in empty.iter().rev() {
+                fs::write(path, &value)?;
             }
         }
         Ok(())

@@ -36,6 +36,25 @@ fn a_path_may_not_leave_its_root() {
 }
 
 #[test]
+fn folders_tell_what_mounts_tell() {
+    let sorted = |mut found: Hierarchies| {
+        found.controllers.sort();
+        (found.version, found.controllers, found.unified)
+    };
+    assert_eq!(sorted(Hierarchies::detect().unwrap()), sorted(Hierarchies::by_mounts().unwrap()));
+    let membership = "5:cpuacct,cpu:/a\n3:memory:/\n1:name=systemd:/\n0::/\n";
+    let check = |folder: &str, expect: Option<&[&str]>| {
+        let found = controllers_of(Path::new(folder), membership);
+        let expect = expect.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(found, expect, "{folder}");
+    };
+    check("/x/cpu,cpuacct", Some(&["cpu", "cpuacct"]));
+    check("/x/memory", Some(&["memory"]));
+    check("/x/systemd", Some(&["name=systemd"]));
+    check("/x/cpu", None);
+}
+
+#[test]
 fn shares_become_weights() {
     for (shares, expect) in [(0, 0), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)] {
         assert_eq!(weight(shares), expect, "{shares}");
