@@ -303,9 +303,14 @@ async fn launch(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(), 
     for warning in &started.warnings {
         tracing::debug!(container = %container.id, warning, "a container was started with less than it asked for");
     }
-    container.state.lock().pid = started.pid;
+    {
+        let mut state = container.state.lock();
+        state.pid = started.pid;
+        // The next daemon asks the shim, which knows it as well.
+        state.record.started_at = started.started_at;
+    }
     daemon.env.failpoint("runtime-container-started")?;
-    container.change(daemon, |record| record.started_at = started.started_at)
+    Ok(())
 }
 
 pub(crate) fn is_privileged(config: &ContainerConfig) -> bool {

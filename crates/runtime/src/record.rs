@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -104,11 +105,23 @@ pub(crate) fn create<R: Record>(folder: &Path, config: &R::Config, record: &R) -
     save(folder, record)
 }
 
-/// Replaces the record, all of it or nothing.
+/// Replaces the record, in one write: a file that takes another's place would first have to reach the disk, which a pod's start has no
+/// time for, and what a power cut breaks is taken for half made, as nothing of it runs then.
 pub(crate) fn save<R: Record>(folder: &Path, record: &R) -> io::Result<()> {
     let mut value = serde_json::to_value(record)?;
     value["format"] = FORMAT.into();
-    replace(&folder.join(RECORD), &serde_json::to_vec(&value)?)
+    let mut text = serde_json::to_vec(&value)?;
+    let path = folder.join(RECORD);
+    match fs::OpenOptions::new().write(true).open(&path) {
+        Ok(file) => {
+            // What was there before is no part of it: blanks mean nothing.
+            let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+            text.resize(text.len().max(before), b' ');
+            file.write_all_at(&text, 0)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => replace(&path, &text),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes a file so that it never is half written.
@@ -176,6 +189,11 @@ mod tests {
         create(&folder, &config, &record).unwrap();
         let (config, record) = load::<ContainerRecord>(&folder).unwrap().unwrap();
         assert_eq!((config.log_path.as_str(), record.phase), ("0.log", Phase::Running));
+        // A longer and a shorter one in its place.
+        for message in ["a long message about what went wrong", ""] {
+            save(&folder, &ContainerRecord { message: message.into(), ..record.clone() }).unwrap();
+            assert_eq!(load::<ContainerRecord>(&folder).unwrap().unwrap().1.message, message);
+        }
         fs::write(folder.join(RECORD), "{").unwrap();
         assert!(load::<ContainerRecord>(&folder).unwrap().is_none());
         fs::write(folder.join(RECORD), r#"{"format":99}"#).unwrap();

@@ -3,6 +3,7 @@
 mod files;
 mod sysctls;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,17 +75,16 @@ async fn make(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Error>
     })
     .await?;
     daemon.env.failpoint("runtime-sandbox-files")?;
-    let mut ips = Vec::new();
-    if !sandbox.is_host_network() {
-        let network = network_of(daemon, sandbox);
-        let failed = |source| Error::Network { sandbox: id.clone(), source };
-        ips = daemon.network.setup(&network).await.map_err(failed)?;
-    }
-    daemon.env.failpoint("runtime-sandbox-network")?;
+    // Neither needs the other.
     let folder = daemon.sandbox_run(id);
-    daemon.program.start(&folder)?;
-    let (shim, _) = Shim::connect(&daemon.env, &folder, id, daemon.shim_events.clone()).await?;
-    let shim = Arc::new(shim);
+    let shim = async {
+        daemon.program.start(&folder)?;
+        Shim::connect(&daemon.env, &folder, id, daemon.shim_events.clone()).await
+    };
+    let (ips, shim) = tokio::join!(set_up_network(daemon, sandbox), shim);
+    let ips = ips?;
+    daemon.env.failpoint("runtime-sandbox-network")?;
+    let shim = Arc::new(shim?.0);
     sandbox.state.lock().shim = Some(shim.clone());
     daemon.env.failpoint("runtime-sandbox-shim")?;
     if sandbox.options().pid() == NamespaceMode::Pod {
@@ -96,6 +96,14 @@ async fn make(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Error>
         record.ready = true;
         record.making = false;
     })
+}
+
+async fn set_up_network(daemon: &Daemon, sandbox: &Sandbox) -> Result<Vec<IpAddr>, Error> {
+    if sandbox.is_host_network() {
+        return Ok(Vec::new());
+    }
+    let network = network_of(daemon, sandbox);
+    daemon.network.setup(&network).await.map_err(|source| Error::Network { sandbox: sandbox.id.clone(), source })
 }
 
 fn make_namespaces(daemon: &Daemon, sandbox: &Sandbox) -> Result<(), Error> {
