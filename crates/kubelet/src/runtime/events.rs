@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use client::Backoff;
+use cri::v1::ContainerEventType;
 use tonic::Code;
 
 use super::{Runtime, labels};
@@ -20,6 +21,10 @@ pub(crate) async fn follow(runtime: Runtime, changed: impl Fn(Option<&str>)) {
                 changed(None);
                 backoff.reset();
                 while let Ok(Some(event)) = events.message().await {
+                    // Whoever made it knows, and there is nothing to tell before it is started.
+                    if event.container_event_type() == ContainerEventType::ContainerCreatedEvent {
+                        continue;
+                    }
                     let sandbox = event.pod_sandbox_status.as_ref();
                     changed(sandbox.and_then(|sandbox| sandbox.labels.get(labels::POD_UID)).map(String::as_str));
                 }

@@ -97,8 +97,8 @@ pub(crate) mod tests {
     pub(crate) fn config() -> Config {
         let env = env::Env::seeded(1, jiff::Timestamp::UNIX_EPOCH);
         let client = client::fake::FakeServer::new(env.clone()).client();
-        let folder = std::env::temp_dir().join(format!("kubelet-pki-{}", std::process::id()));
-        let authority = pki::Authority::load_or_create(&folder, "ca", "kubernetes", &env::Env::system()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let authority = pki::Authority::load_or_create(folder.path(), "ca", "kubernetes", &env::Env::system()).unwrap();
         let leaf = authority.issue(&pki::CertificateSpec::server("n", &["n"], &[])).unwrap();
         let certificate = streams::ServerCertificate::new(leaf.chain().unwrap(), leaf.private_key().unwrap()).unwrap();
         let scope = linux::Scope::new("t", "/run/t".into(), "/data/t".into());
