@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod conformance;
 mod images;
+mod parity;
 mod peers;
 mod prerequisites;
 mod schema;
@@ -20,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   tidy           the rules no compiler knows
   schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
   images         the example's images, from Debian packages, into target/images; --conformance: also those of upstream's suite
+  parity         upstream's API server and ours, compared by the same requests ([--record] [SCRIPT...])
   peers [NAME]   upstream's own programs (all, or those named), which tests drive and compare with
 ";
 
@@ -41,6 +43,7 @@ fn run() -> Result<()> {
         ["schema"] => schema::run(&root()),
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
+        ["parity", args @ ..] => parity::run(&root(), args),
         ["peers", names @ ..] => peers::run(&root(), names),
         ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
         ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),

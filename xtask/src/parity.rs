@@ -90,7 +90,11 @@ impl Report {
             if !unexplained.is_empty() {
                 self.differing += 1;
                 self.lines.push(format!("{name}: {} {}", step.method, step.target));
-                self.lines.extend(unexplained.iter().map(|one| format!("    {one}")));
+                // Where the codes differ, the rest does too.
+                let telling = |path: &str| ["code", "body.message", "body.kind"].contains(&path);
+                let brief = theirs.code != ours.code;
+                let told = unexplained.iter().filter(|one| !brief || telling(&one.path));
+                self.lines.extend(told.map(|one| format!("    {one}")));
             }
         }
     }

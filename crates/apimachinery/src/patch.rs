@@ -16,7 +16,7 @@ pub use json::JsonPatch;
 pub use merge::merge_patch;
 pub use strategic::strategic_merge_patch;
 
-use crate::{Reason, Status, Value};
+use crate::{Details, Reason, Status, Value};
 
 /// Why a patch was refused. The variants differ in the answer they become, see [`PatchError::to_status`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +40,8 @@ impl PatchError {
         match self {
             PatchError::Malformed(message) => Status::bad_request(message),
             PatchError::NotApplicable(_) => {
-                Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
+                let message = "the server rejected our request due to an error in our request";
+                Status { details: Some(Details::default()), ..Status::new(422, Reason::Invalid, message) }
             }
             PatchError::TooManyOperations { .. } => Status::too_large(self.to_string()),
             PatchError::Unmergeable(message) => Status::new(500, Reason::Unknown, message),

@@ -143,9 +143,16 @@ impl Status {
         Status::new(401, Reason::Unauthorized, "Unauthorized")
     }
 
-    pub fn method_not_allowed(resource: &GroupResource, action: &str) -> Status {
-        let message = format!("{action} is not supported on resources of kind {:?}", resource.to_string());
-        Status::new(405, Reason::MethodNotAllowed, message).about(resource, "")
+    /// A method that is not served at a path that is.
+    pub fn method_not_allowed() -> Status {
+        Status {
+            details: Some(Details::default()),
+            ..Status::new(
+                405,
+                Reason::MethodNotAllowed,
+                "the server does not allow this method on the requested resource",
+            )
+        }
     }
 
     /// 410 for a resourceVersion or continue token that history no longer covers.
@@ -155,6 +162,19 @@ impl Status {
 
     pub fn unsupported_media_type(message: impl Into<String>) -> Status {
         Status::new(415, Reason::UnsupportedMediaType, message)
+    }
+
+    /// A body of a type that nothing at the path takes.
+    pub fn no_such_media_type() -> Status {
+        Status { details: Some(Details::default()), ..Status::unsupported_media_type("415: Unsupported Media Type") }
+    }
+
+    /// An answer of a type that nothing at the path gives.
+    pub fn no_representation(available: &str) -> Status {
+        Status {
+            details: Some(Details::default()),
+            ..Status::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {available}"))
+        }
     }
 
     pub fn not_acceptable(message: impl Into<String>) -> Status {
@@ -173,6 +193,16 @@ impl Status {
 
     pub fn timeout(message: impl Into<String>) -> Status {
         Status::new(504, Reason::Timeout, format!("Timeout: {}", message.into()))
+    }
+
+    /// Field errors as upstream tells them where no kind is at hand: a bare 500. `None` where there are none.
+    pub fn plain(errors: &[FieldError]) -> Option<Status> {
+        let message = match errors {
+            [] => return None,
+            [one] => one.to_string(),
+            many => format!("[{}]", many.iter().map(FieldError::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        Some(Status::new(500, Reason::Unknown, message))
     }
 
     pub fn service_unavailable(message: impl Into<String>) -> Status {
@@ -392,6 +422,7 @@ struct Wire {
     reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
+    #[serde(skip_serializing_if = "is_ok")]
     code: u16,
 }
 
@@ -423,6 +454,11 @@ impl From<Wire> for Status {
 
 fn is_zero(n: &i32) -> bool {
     *n == 0
+}
+
+/// A plain success says no code.
+fn is_ok(code: &u16) -> bool {
+    matches!(code, 0 | 200)
 }
 
 #[cfg(test)]

@@ -26,8 +26,10 @@ pub(crate) enum Encoding {
 pub(crate) enum Shape {
     #[default]
     Whole,
-    /// `as=PartialObjectMetadata` or `as=PartialObjectMetadataList`.
+    /// `as=PartialObjectMetadata`
     Metadata,
+    /// `as=PartialObjectMetadataList`
+    MetadataList,
     /// `as=Table`, in this version of `meta.k8s.io`.
     Table(&'static str),
 }
@@ -70,9 +72,32 @@ fn clause(text: &str) -> Option<Clause> {
     Some(clause)
 }
 
+/// What routes of objects can answer with.
+pub(crate) const OBJECTS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// The same, and streams of them.
+pub(crate) const OBJECTS_AND_STREAMS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+
+/// Refuses clients who name no type that a route has, before anybody looks closer. Upstream: go-restful's router.
+pub(crate) fn route(headers: &HeaderMap, available: &[&str]) -> Result<(), Status> {
+    let mut texts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    let none = texts.peek().is_none();
+    let mut named = texts.flat_map(|text| text.split(',')).map(|one| one.split(';').next().unwrap_or_default().trim());
+    match none || named.any(|media| media == "*/*" || available.contains(&media)) {
+        true => Ok(()),
+        false => Err(Status::no_representation(&available.join(", "))),
+    }
+}
+
 /// Picks the form of an answer that holds objects; `watch` answers are streams.
 pub(crate) fn negotiate(headers: &HeaderMap, watch: bool) -> Result<Form, Status> {
-    clauses(headers).iter().find_map(|clause| form(clause, watch)).ok_or_else(not_acceptable)
+    let form = clauses(headers).iter().find_map(|clause| form(clause, watch));
+    form.ok_or_else(|| if watch { no_such_stream() } else { not_acceptable() })
 }
 
 /// Picks the encoding of an answer that has no other shape, such as a `Status`.
@@ -86,13 +111,20 @@ pub(crate) fn not_acceptable() -> Status {
     )
 }
 
+fn no_such_stream() -> Status {
+    Status::not_acceptable(
+        "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+    )
+}
+
 fn form(clause: &Clause, watch: bool) -> Option<Form> {
     let encoding = encoding_of(clause, watch)?;
     let shape = match (clause.param("as"), clause.param("g"), clause.param("v")) {
         ("", ..) => Shape::Whole,
         ("Table", "meta.k8s.io", "v1") => Shape::Table("v1"),
         ("Table", "meta.k8s.io", "v1beta1") => Shape::Table("v1beta1"),
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::Metadata,
+        ("PartialObjectMetadata", "meta.k8s.io", "v1") => Shape::Metadata,
+        ("PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::MetadataList,
         _ => return None,
     };
     // Tables and metadata have no protobuf form here; the client's next choice serves.
@@ -124,7 +156,7 @@ mod tests {
         check("application/vnd.kubernetes.protobuf,application/json", json(Shape::Whole));
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", json(Shape::Table("v1")));
         check("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", json(Shape::Whole));
-        check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", json(Shape::Metadata));
+        check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", json(Shape::MetadataList));
         check("text/html;q=0.9,application/yaml", Some(Form { encoding: Encoding::Yaml, shape: Shape::Whole }));
         check("application/json;q=0.5, */*;q=0.8", json(Shape::Whole));
         check("text/html", None);

@@ -1,5 +1,7 @@
 //! Request bodies: from bytes of some media type to a checked [`Value`] of an expected kind.
 
+mod json_error;
+
 use apimachinery::schema::Type;
 use apimachinery::{Status, Value};
 use bytes::Bytes;
@@ -7,7 +9,9 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-use crate::registry::FieldValidation;
+use crate::registry::{FieldValidation, PatchKind};
+
+pub(crate) use json_error::json_error;
 
 /// The largest body that is read. Upstream: MaxRequestBodyBytes.
 pub(crate) const MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -41,7 +45,8 @@ impl Media {
     /// From `Content-Type`; JSON when there is none.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Media, Status> {
         match content_type(headers).as_str() {
-            "" | "application/json" => Ok(Media::Json),
+            "" if !headers.contains_key(CONTENT_TYPE) => Ok(Media::Json),
+            "application/json" => Ok(Media::Json),
             "application/yaml" => Ok(Media::Yaml),
             "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
             _ => Err(Status::unsupported_media_type(format!(
@@ -73,7 +78,7 @@ pub(crate) fn decode(
         }
         Media::Protobuf => return decode_protobuf(body, expected),
     };
-    let head = Head::read(text, expected)?;
+    let head = Head::read(text).map_err(|why| expected.unrecognized(&why, body))?;
     expected.check(&head)?;
     let cannot = |why: String| expected.cannot_handle(&head, &why);
     let decoded = expected.schema.decode(text).map_err(|error| cannot(error.to_string()))?;
@@ -106,18 +111,20 @@ pub(crate) fn decode_options(headers: &HeaderMap, body: &Bytes, kind: &str) -> R
             return Ok(message.map_err(|error| expected.unrecognized(&error.to_string(), body))?.value);
         }
     };
-    let head = Head::read(text, expected)?;
+    let head = Head::read(text).map_err(Status::bad_request)?;
     if !head.kind.is_empty() && head.kind != kind {
-        let gvk = format!("{}, Kind={}", head.api_version, head.kind);
-        return Err(Status::bad_request(format!("decoded object cannot be converted to {kind}: {gvk}")));
+        return Err(Status::bad_request(not_registered(&head)));
     }
     let decoded = schema.decode(text).map_err(|error| expected.cannot_handle(&head, &error.to_string()))?;
     Ok(decoded.value)
 }
 
 /// Reads a patch, which has no schema of its own.
-pub(crate) fn decode_patch(body: &Bytes) -> Result<Value, Status> {
-    Value::parse(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+pub(crate) fn decode_patch(kind: PatchKind, body: &Bytes) -> Result<Value, Status> {
+    Value::parse(body).map_err(|error| {
+        let why = json_error(body).unwrap_or_else(|| error.to_string());
+        Status::bad_request(if kind == PatchKind::Strategic { why } else { format!("error decoding patch: {why}") })
+    })
 }
 
 fn decode_protobuf(body: &Bytes, expected: Expected<'_>) -> Result<Decoded, Status> {
@@ -131,9 +138,21 @@ fn decode_protobuf(body: &Bytes, expected: Expected<'_>) -> Result<Decoded, Stat
 }
 
 fn yaml_to_json(body: &[u8], expected: Expected<'_>) -> Result<Vec<u8>, Status> {
-    let value: serde_json::Value = serde_yaml_ng::from_slice(body)
-        .map_err(|error| expected.unrecognized(&format!("error converting YAML to JSON: {error}"), body))?;
+    let value: serde_json::Value =
+        serde_yaml_ng::from_slice(body).map_err(|error| expected.unrecognized(&yaml_error(&error), body))?;
     Ok(value.to_string().into_bytes())
+}
+
+/// In upstream's words: the line before the problem.
+fn yaml_error(error: &serde_yaml_ng::Error) -> String {
+    let text = error.to_string();
+    match error.location() {
+        Some(location) => {
+            let problem = text.split(" at line ").next().unwrap_or(&text);
+            format!("yaml: line {}: {problem}", location.line())
+        }
+        None => format!("yaml: {text}"),
+    }
 }
 
 /// What a document says it is.
@@ -145,16 +164,17 @@ struct Head {
 }
 
 impl Head {
-    fn read(json: &[u8], expected: Expected<'_>) -> Result<Head, Status> {
+    /// Fails with what is wrong with the document.
+    fn read(json: &[u8]) -> Result<Head, String> {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Lenient {
             api_version: Option<serde_json::Value>,
             kind: Option<serde_json::Value>,
         }
-        if json.iter().all(u8::is_ascii_whitespace) {
-            let why = "couldn't get version/kind; json parse error: unexpected end of JSON input";
-            return Err(expected.unrecognized(why, json));
+        let failed = |why: String| format!("couldn't get version/kind; json parse error: {why}");
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(failed(json_error(json).unwrap_or_else(|| no_object(json))));
         }
         match serde_json::from_slice::<Lenient>(json) {
             Ok(lenient) => {
@@ -162,20 +182,54 @@ impl Head {
                     None | Some(serde_json::Value::Null) => Ok(String::new()),
                     Some(serde_json::Value::String(text)) => Ok(text),
                     Some(_) => {
-                        let why = format!(
-                            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct field .{name} of type string"
-                        );
-                        Err(expected.unrecognized(&why, json))
+                        Err(failed(format!("json: cannot unmarshal into Go struct field .{name} of type string")))
                     }
                 };
                 Ok(Head { api_version: text(lenient.api_version, "apiVersion")?, kind: text(lenient.kind, "kind")? })
             }
             // A duplicate `kind` is for the strict check to name.
             Err(error) if error.is_data() && error.to_string().starts_with("duplicate field") => Ok(Head::default()),
-            Err(error) => {
-                Err(expected.unrecognized(&format!("couldn't get version/kind; json parse error: {error}"), json))
-            }
+            Err(error) => Err(failed(json_error(json).unwrap_or_else(|| error.to_string()))),
         }
+    }
+}
+
+/// What is wrong with a document that is JSON and no object.
+fn no_object(json: &[u8]) -> String {
+    let what = match json.trim_ascii_start().first() {
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        _ => "number",
+    };
+    let target =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    format!("json: cannot unmarshal {what} into Go value of type {target}")
+}
+
+/// Versions that are no longer served, and that upstream still knows the kinds of.
+const OLD_VERSIONS: [&str; 9] = [
+    "apps/v1beta1",
+    "apps/v1beta2",
+    "autoscaling/v2beta1",
+    "autoscaling/v2beta2",
+    "batch/v1beta1",
+    "extensions/v1beta1",
+    "networking.k8s.io/v1beta1",
+    "policy/v1beta1",
+    "rbac.authorization.k8s.io/v1beta1",
+];
+
+fn not_registered(head: &Head) -> String {
+    let Head { api_version, kind } = head;
+    format!("no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\"")
+}
+
+/// What upstream calls the package of a group's own types, which some messages name.
+pub(crate) fn internal_package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        group => group.split('.').next().unwrap_or(group),
     }
 }
 
@@ -192,14 +246,21 @@ impl Expected<'_> {
         if !head.kind.is_empty() && head.kind != self.kind {
             let (group, version) = head.api_version.rsplit_once('/').unwrap_or(("", &head.api_version));
             if api::kind(group, version, &head.kind).is_none() {
-                let scheme = "in scheme \"pkg/api/legacyscheme/scheme.go:30\"";
-                let why = format!("no kind {:?} is registered for version {:?} {scheme}", head.kind, head.api_version);
-                return Err(self.cannot_handle(head, &why));
+                return Err(self.cannot_handle(head, &not_registered(head)));
             }
-            let why = format!("converting ({}) to ({}): unknown conversion", head.kind, self.kind);
+            let why = format!(
+                "converting ({version}.{}) to ({}.{}): unknown conversion",
+                head.kind,
+                internal_package(self.group),
+                self.kind
+            );
             return Err(self.cannot_handle(head, &why));
         }
         if !head.api_version.is_empty() && head.api_version != wanted {
+            let (group, version) = head.api_version.rsplit_once('/').unwrap_or(("", &head.api_version));
+            if api::kind(group, version, self.kind).is_none() && !OLD_VERSIONS.contains(&&*head.api_version) {
+                return Err(self.cannot_handle(head, &not_registered(head)));
+            }
             return Err(Status::bad_request(format!(
                 "the API version in the data ({}) does not match the expected API version ({wanted})",
                 head.api_version
@@ -227,7 +288,13 @@ impl Expected<'_> {
     }
 
     fn unrecognized(&self, why: &str, body: &[u8]) -> Status {
-        let printable = body.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+        if body.is_empty() {
+            return Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): {why} (<empty>)",
+                self.kind
+            ));
+        }
+        let printable = body.starts_with(b"{");
         let shown = &body[..body.len().min(30)];
         let more = if body.len() > 30 { " ..." } else { "" };
         let summary = match printable {

@@ -74,7 +74,9 @@ impl Nodes {
         body: BoxFuture<'static, Result<Bytes, Status>>,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Result<Answer, Status> {
-        let target = target::find(request, kind).await?;
+        let Some(target) = target::find(request, kind).await? else {
+            return Ok(Answer::new(StatusCode::NO_CONTENT, Content::Bytes(Bytes::new())));
+        };
         let wants_upgrade = request.headers.contains_key(UPGRADE);
         let is_read = matches!(*request.method, Method::GET | Method::HEAD);
         if target.purpose == Purpose::Proxy

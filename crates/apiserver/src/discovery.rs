@@ -6,18 +6,20 @@ use apimachinery::Status;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::accept::{self, Clause};
+use crate::accept::{self, Clause, Encoding};
 use crate::answer::Answer;
 use crate::config::Settings;
 
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
 /// Rendered documents.
 pub(crate) struct Discovery {
-    /// `/api` and `/apis`, aggregated, by version of the format.
+    /// `/api` and `/apis`, aggregated.
     aggregated: Vec<Aggregated>,
     group_list: Bytes,
     /// `/apis/{group}`, `/api/v1` and `/apis/{group}/{version}`, by path.
@@ -26,7 +28,6 @@ pub(crate) struct Discovery {
 
 struct Aggregated {
     path: &'static str,
-    version: &'static str,
     body: Bytes,
     etag: String,
 }
@@ -34,12 +35,10 @@ struct Aggregated {
 impl Discovery {
     pub(crate) fn new() -> Discovery {
         let mut aggregated = Vec::new();
-        for version in ["v2", "v2beta1"] {
-            for path in ["/api", "/apis"] {
-                let body = Bytes::from(aggregate(path, version).to_string());
-                let etag = format!("\"{}\"", hex(&Sha256::digest(&body)).to_uppercase());
-                aggregated.push(Aggregated { path, version, body, etag });
-            }
+        for path in ["/api", "/apis"] {
+            let body = Bytes::from(aggregate(path).to_string());
+            let etag = format!("\"{}\"", hex(&Sha256::digest(&body)).to_uppercase());
+            aggregated.push(Aggregated { path, body, etag });
         }
         let served = || {
             api::groups()
@@ -82,9 +81,8 @@ impl Discovery {
             return Some(plain(headers, body.clone()));
         }
         for clause in accept::clauses(headers) {
-            if let Some(version) = aggregated_version(&clause) {
-                let found =
-                    self.aggregated.iter().find(|document| document.path == path && document.version == version)?;
+            if is_aggregated(&clause) {
+                let found = self.aggregated.iter().find(|document| document.path == path)?;
                 return Some(Ok(found.answer(headers)));
             }
             if is_plain(&clause) {
@@ -106,21 +104,17 @@ impl Aggregated {
             true => Answer::json(StatusCode::NOT_MODIFIED, Bytes::new()),
             false => Answer::json(StatusCode::OK, self.body.clone()),
         };
-        let media = format!("application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.version);
-        answer.with(CONTENT_TYPE, &media).with(ETAG, &self.etag).with(VARY, "Accept")
+        let answer = answer.with(CONTENT_TYPE, AGGREGATED).with(ETAG, &self.etag).with(VARY, "Accept");
+        answer.with(CACHE_CONTROL, "public")
     }
 }
 
-/// The version of the aggregated format that the clause names exactly: clients before 1.30 break on one they did not ask for.
-fn aggregated_version(clause: &Clause) -> Option<&'static str> {
-    let named = clause.media == "application/json"
+/// Whether the clause names the aggregated form, in its only version that is still served.
+fn is_aggregated(clause: &Clause) -> bool {
+    clause.media == "application/json"
         && clause.param("g") == "apidiscovery.k8s.io"
-        && clause.param("as") == "APIGroupDiscoveryList";
-    match clause.param("v") {
-        "v2" if named => Some("v2"),
-        "v2beta1" if named => Some("v2beta1"),
-        _ => None,
-    }
+        && clause.param("as") == "APIGroupDiscoveryList"
+        && clause.param("v") == "v2"
 }
 
 fn is_plain(clause: &Clause) -> bool {
@@ -128,11 +122,16 @@ fn is_plain(clause: &Clause) -> bool {
 }
 
 fn plain(headers: &HeaderMap, body: Bytes) -> Result<Answer, Status> {
-    let known = |clause: &Clause| {
-        is_plain(clause) || clause.media == "application/yaml" || aggregated_version(clause).is_some()
-    };
+    accept::route(headers, accept::OBJECTS)?;
+    let known = |clause: &Clause| is_plain(clause) || clause.media == "application/yaml" || is_aggregated(clause);
     if !accept::clauses(headers).iter().any(known) {
         return Err(accept::not_acceptable());
+    }
+    if accept::encoding(headers) == Encoding::Yaml
+        && let Ok(value) = serde_json::from_slice::<Value>(&body)
+        && let Ok(yaml) = serde_yaml_ng::to_string(&value)
+    {
+        return Ok(Answer::json(StatusCode::OK, yaml.into_bytes()).with(CONTENT_TYPE, "application/yaml"));
     }
     Ok(Answer::json(StatusCode::OK, body))
 }
@@ -196,7 +195,7 @@ fn resource_list(group: &str, version: &str) -> Value {
     json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources })
 }
 
-fn aggregate(path: &str, format: &str) -> Value {
+fn aggregate(path: &str) -> Value {
     let groups = api::groups().iter().filter(|group| group.name.is_empty() == (path == "/api"));
     let item = |group: &api::Group| {
         let served = group.versions.iter().filter(|version| is_served(group.name, version.name));
@@ -206,14 +205,14 @@ fn aggregate(path: &str, format: &str) -> Value {
             })
             .collect();
         let metadata = match group.name {
-            "" => json!({ "creationTimestamp": null }),
-            name => json!({ "name": name, "creationTimestamp": null }),
+            "" => json!({}),
+            name => json!({ "name": name }),
         };
         (!versions.is_empty()).then(|| json!({ "metadata": metadata, "versions": versions }))
     };
     json!({
         "kind": "APIGroupDiscoveryList",
-        "apiVersion": format!("apidiscovery.k8s.io/{format}"),
+        "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {},
         "items": groups.filter_map(item).collect::<Vec<_>>(),
     })
@@ -221,10 +220,16 @@ fn aggregate(path: &str, format: &str) -> Value {
 
 fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
     let kinds = api::kinds().iter().filter(|kind| kind.group == group && kind.version == version);
+    // The group and version that stand above are left out.
+    let response =
+        |kind_group: &str, kind_version: &str, kind: &str| match (kind_group, kind_version) == (group, version) {
+            true => json!({ "group": "", "version": "", "kind": kind }),
+            false => json!({ "group": kind_group, "version": kind_version, "kind": kind }),
+        };
     let resource = |kind: &&api::Kind| {
         let mut entry = json!({
             "resource": kind.resource,
-            "responseKind": { "group": kind.group, "version": kind.version, "kind": kind.kind },
+            "responseKind": response(kind.group, kind.version, kind.kind),
             "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
             "singularResource": kind.singular(),
             "verbs": kind.verbs,
@@ -238,7 +243,7 @@ fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
         let subresource = |subresource: &api::Subresource| {
             json!({
                 "subresource": subresource.name,
-                "responseKind": { "group": subresource.group, "version": subresource.version, "kind": subresource.kind },
+                "responseKind": response(subresource.group, subresource.version, subresource.kind),
                 "verbs": subresource.verbs,
             })
         };

@@ -29,7 +29,7 @@ pub(crate) use meta::timestamp;
 pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};
 pub(crate) use read::{Filter, ListError, expired_json};
 pub(crate) use resource::{Resource, Storage};
-pub(crate) use update::{Change, PatchKind, apply_patch};
+pub(crate) use update::{Change, PatchKind, apply_patch, check_name, other_uid};
 pub(crate) use write::{Admission, Call, Operation};
 
 use crate::config::Settings;

@@ -90,7 +90,7 @@ impl RequestInfo {
 
 fn verb(method: &Method, info: &RequestInfo, query: &Query, watch_prefix: bool) -> String {
     let one = !info.name.is_empty();
-    let watching = watch_prefix || matches!(query.get("watch"), "true" | "1" | "t" | "T" | "TRUE" | "True");
+    let watching = watch_prefix || query.flag("watch").unwrap_or_default();
     match (method.as_str(), one) {
         ("GET" | "HEAD", _) if watch_prefix => "watch",
         ("GET" | "HEAD", true) => "get",

@@ -23,6 +23,7 @@ use tracing::error;
 use crate::accept::{self, Shape};
 use crate::access::Access;
 use crate::answer::{self, Answer, Content};
+use crate::body;
 use crate::config::Settings;
 use crate::connect::Nodes;
 use crate::discovery::Discovery;
@@ -37,6 +38,8 @@ use metrics::{Labels, Metrics};
 
 /// A table of more rows takes longer than other requests should wait for a thread.
 const MANY_ROWS: usize = 20;
+/// How long verifiers may keep what they read of the issuer.
+const ISSUER_AGE: &str = "public, max-age=3600";
 /// Requests that are not streams end after this long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -190,6 +193,9 @@ impl Server {
         let Inbound { method, target, headers, body, credentials, upgrade } = inbound;
         let user = match self.admitted(&credentials, &headers, &info, &query).await {
             Ok(user) => user,
+            Err(status) if status.code == 403 => {
+                return Answer::from(status).with(http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+            }
             Err(status) => return status.into(),
         };
         let long_running = info.is_long_running();
@@ -254,8 +260,7 @@ impl Request<'_> {
     async fn other(&self) -> Result<Answer, Status> {
         let path = self.info.path.trim_end_matches('/');
         if !matches!(*self.method, Method::GET | Method::HEAD) {
-            let message = format!("the server does not allow {} on {path}", self.method);
-            return Err(Status::new(405, apimachinery::Reason::MethodNotAllowed, message));
+            return Err(Status::method_not_allowed());
         }
         if let Some(answer) = health::answer(self, path).await {
             return Ok(answer);
@@ -272,14 +277,20 @@ impl Request<'_> {
                 let answer = Answer::text(StatusCode::OK, self.inner.metrics.text());
                 Ok(answer.with(http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
             }
-            "/version" => Ok(Answer::json(StatusCode::OK, version())),
+            "/version" => {
+                accept::route(self.headers, &["application/json"])?;
+                Ok(Answer::json(StatusCode::OK, version()))
+            }
             "/.well-known/openid-configuration" => {
-                Ok(Answer::json(StatusCode::OK, self.inner.issuer.configuration.clone()))
+                let answer = Answer::json(StatusCode::OK, self.inner.issuer.configuration.clone());
+                Ok(answer.with(http::header::CACHE_CONTROL, ISSUER_AGE))
             }
             "/openid/v1/jwks" => {
                 let answer = Answer::json(StatusCode::OK, self.inner.issuer.keys.clone());
+                let answer = answer.with(http::header::CACHE_CONTROL, ISSUER_AGE);
                 Ok(answer.with(http::header::CONTENT_TYPE, "application/jwk-set+json"))
             }
+            _ if is_api_path(path) => Err(Status::path_not_found()),
             _ => Ok(Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         }
     }
@@ -320,9 +331,23 @@ impl Request<'_> {
             (Shape::Metadata, Content::Object(object)) => {
                 (json(answer::partial_object(&object, "v1").into()), "application/json")
             }
-            (Shape::Metadata, Content::List { list, .. }) => (json(answer::partial_list(&list)), "application/json"),
-            (Shape::Metadata, Content::Watch { events, .. }) => {
-                (Content::Stream(answer::partial_watch(events)), "application/json;stream=watch")
+            (Shape::MetadataList, Content::List { list, .. }) => {
+                (json(answer::partial_list(&list)), "application/json")
+            }
+            (Shape::Metadata, Content::List { kind, .. }) => {
+                let why = "you requested PartialObjectMetadata, but the requested object is a list";
+                return Err(Status::not_acceptable(format!(
+                    "{why} (*{}.{kind})",
+                    body::internal_package(&self.info.group)
+                )));
+            }
+            (Shape::MetadataList, Content::Object(object)) => {
+                let why = "you requested PartialObjectMetadataList, but the requested object is not a list";
+                let package = body::internal_package(&self.info.group);
+                return Err(Status::not_acceptable(format!("{why} (*{package}.{})", object.kind())));
+            }
+            (Shape::Metadata | Shape::MetadataList, Content::Watch { events, .. }) => {
+                (Content::Stream(answer::partial_watch(events)), "application/json")
             }
             (Shape::Table(version), content) => {
                 let kind = api::resource(&self.info.group, &self.info.version, &self.info.resource);
@@ -334,9 +359,7 @@ impl Request<'_> {
                         (json(made.map_err(Status::internal)?), "application/json")
                     }
                     Content::List { list, .. } => (json(table.of_list(&list)), "application/json"),
-                    Content::Watch { events, .. } => {
-                        (Content::Stream(table.of_watch(events)), "application/json;stream=watch")
-                    }
+                    Content::Watch { events, .. } => (Content::Stream(table.of_watch(events)), "application/json"),
                     other => (other, "application/json"),
                 }
             }
@@ -347,6 +370,20 @@ impl Request<'_> {
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+}
+
+/// Whether a path would be a group's or a version's.
+fn is_api_path(path: &str) -> bool {
+    let mut parts = path.trim_start_matches('/').split('/');
+    match parts.next() {
+        Some("api") => parts.count() == 1,
+        // An unknown group is no path at all; an unknown version of a known one is.
+        Some("apis") => {
+            let group = parts.next().unwrap_or_default();
+            api::groups().iter().any(|known| known.name == group) && parts.count() == 1
+        }
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@ mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -61,6 +62,8 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(config_map::ConfigMap),
         Box::new(controller_revision::ControllerRevision),
         Box::new(cron_job::CronJob),
+        Box::new(csi::CsiDriver),
+        Box::new(csi::CsiNode),
         Box::new(daemon_set::DaemonSet),
         Box::new(deployment::Deployment),
         Box::new(endpoint_slice::EndpointSlice),
@@ -96,6 +99,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(service_cidr::ServiceCidr),
         Box::new(stateful_set::StatefulSet),
         Box::new(storage_class::StorageClass),
+        Box::new(csi::VolumeAttachment),
     ]
 }
 
@@ -140,6 +144,16 @@ pub trait Strategy: Send + Sync {
     /// Whether dependents are orphaned when a deletion does not say what becomes of them.
     fn orphans_by_default(&self) -> bool {
         false
+    }
+
+    /// Why the object of this name can never be deleted.
+    fn keeps(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// What whoever deletes without saying what becomes of dependents is told.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
     }
 
     /// Defaults that depend on other fields; the schema's own have been filled in. Also called for bodies read from the store,
@@ -216,6 +230,8 @@ pub struct Context<'a> {
     pub user: &'a str,
     pub groups: &'a [String],
     pub namespace: &'a str,
+    /// The group that the request names; events are in two.
+    pub group: &'a str,
     /// Empty for the object itself; `status`, `finalize`, `ephemeralcontainers`, `resize`, `approval`, ...
     pub subresource: &'a str,
     /// Nothing will be written.

@@ -54,7 +54,11 @@ impl Table {
             "" | "Metadata" => Include::Metadata,
             "None" => Include::Nothing,
             "Object" => Include::Object,
-            other => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+            other => {
+                let why = "must be 'Metadata', 'Object', 'None', or empty";
+                let error = apimachinery::FieldError::invalid("includeObject", other, why);
+                return Err(Status::bad_request(format!("Unable to convert to Table as requested: {error}")));
+            }
         };
         Ok(Table { kind, version, include, env: env.clone() })
     }
@@ -128,7 +132,7 @@ impl Table {
         let cells = Value::Array(columns.iter().map(|column| row.cell(column)).collect());
         let _ = write!(out, "{{\"cells\":{cells}");
         match self.include {
-            Include::Nothing => {}
+            Include::Nothing => out.extend_from_slice(b",\"object\":null"),
             Include::Metadata => {
                 out.extend_from_slice(b",\"object\":");
                 out.extend_from_slice(&partial_object(object, self.version));

@@ -53,9 +53,9 @@ pub(super) static KINDS: &[Kind] = &[
             at("Version", &["status", "nodeInfo", "kubeletVersion"]),
             computed("Internal-IP").wide(),
             computed("External-IP").wide(),
-            at("OS-Image", &["status", "nodeInfo", "osImage"]).wide(),
-            at("Kernel-Version", &["status", "nodeInfo", "kernelVersion"]).wide(),
-            at("Container-Runtime", &["status", "nodeInfo", "containerRuntimeVersion"]).wide(),
+            computed("OS-Image").wide(),
+            computed("Kernel-Version").wide(),
+            computed("Container-Runtime").wide(),
         ]),
     core!("PersistentVolume", "persistentvolumes")
         .cluster()
@@ -166,7 +166,7 @@ pub(super) static KINDS: &[Kind] = &[
     core!("ServiceAccount", "serviceaccounts")
         .short(&["sa"])
         .with(&[Subresource::new("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE)])
-        .columns(&[NAME, Column::new("Secrets", "integer", Cell::Count(&["secrets"])), AGE]),
+        .columns(&[NAME, AGE]),
     row!("io.k8s.api.events.v1", "events.k8s.io", "v1", "Event", "events")
         .short(&["ev"])
         .stored_as("", "v1")

@@ -7,9 +7,9 @@ const DNS_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS_SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
-/// "must be no more than N characters"
+/// "must be no more than N bytes"
 pub fn max_length_error(max: usize) -> String {
-    format!("must be no more than {max} characters")
+    format!("must be no more than {max} bytes")
 }
 
 /// "must be between A and B, inclusive"

@@ -190,7 +190,10 @@ fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
     let mut controller: Option<String> = None;
     for owner in owners {
         let text = |key: &str| owner.str_at(&[key]).unwrap_or_default();
-        let gv: GroupVersion = text("apiVersion").parse().unwrap_or_else(|never| match never {});
+        let gv: GroupVersion = match text("apiVersion").matches('/').count() {
+            0 | 1 => text("apiVersion").parse().unwrap_or_else(|never| match never {}),
+            _ => GroupVersion::default(),
+        };
         let mut empty = |key: &str, value: &str, part: &str, detail: &str| {
             if part.is_empty() {
                 errors.push(FieldError::invalid(format!("{FIELD}.{key}"), value, detail));
@@ -233,6 +236,12 @@ fn validate_finalizers(object: &Value) -> Vec<FieldError> {
             finalizers.to_vec(),
             "finalizer orphan and foregroundDeletion cannot be both set",
         ));
+    }
+    for (i, name) in finalizers.iter().filter_map(Value::as_str).enumerate() {
+        if !name.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(format!("{FIELD}[{i}]"), name, why));
+        }
     }
     errors
 }

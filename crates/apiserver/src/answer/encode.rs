@@ -48,7 +48,7 @@ pub(crate) fn encode(answer: Answer, wish: Wish) -> Response<WireBody> {
         Content::Bytes(bytes) => Encoded::Whole(bytes),
         Content::Stream(stream) => Encoded::Open(stream),
         Content::Watch { events, api_version, kind } => {
-            typed(&mut headers, "application/json;stream=watch");
+            typed(&mut headers, "application/json");
             Encoded::Open(watch(events, api_version, kind))
         }
         Content::Status(status) => rewritten(Encoded::Whole(line(status.to_json())), wish, &mut headers),
@@ -262,7 +262,7 @@ pub(super) fn event_line(event: &WatchEvent, api_version: &str, kind: &str) -> B
 
 /// The object of a bookmark: nothing but a revision.
 pub(super) fn bookmark(revision: u64, initial_events_end: bool, api_version: &str, kind: &str) -> Vec<u8> {
-    let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    let mut metadata = json!({ "resourceVersion": revision.to_string() });
     if initial_events_end {
         metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
     }

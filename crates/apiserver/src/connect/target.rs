@@ -48,14 +48,14 @@ impl Target {
     }
 }
 
-/// Finds where the request leads.
-pub(super) async fn find(request: &Request<'_>, kind: &Kind) -> Result<Target, Status> {
+/// Finds where the request leads; nowhere is where a pod's log is that no node has yet.
+pub(super) async fn find(request: &Request<'_>, kind: &Kind) -> Result<Option<Target>, Status> {
     request.inner.registry.fresh().await?;
     let query = request.target.split_once('?').map(|(_, query)| query).unwrap_or_default();
     match (kind.kind, request.info.subresource.as_str()) {
-        ("Node", _) => node_proxy(request, query),
-        ("Service", _) => service_proxy(request, query),
-        ("Pod", "proxy") => pod_proxy(request, query),
+        ("Node", _) => node_proxy(request, query).map(Some),
+        ("Service", _) => service_proxy(request, query).map(Some),
+        ("Pod", "proxy") => pod_proxy(request, query).map(Some),
         (_, subresource) => kubelet_stream(request, subresource, query),
     }
 }
@@ -78,7 +78,7 @@ fn kubelet_of(request: &Request<'_>, node: &str) -> Result<(String, u16), Status
     Ok((host.to_owned(), u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or(KUBELET_PORT)))
 }
 
-fn kubelet_stream(request: &Request<'_>, subresource: &str, query: &str) -> Result<Target, Status> {
+fn kubelet_stream(request: &Request<'_>, subresource: &str, query: &str) -> Result<Option<Target>, Status> {
     let (namespace, name) = (&request.info.namespace, &request.info.name);
     let pod = object(request, "pods", namespace, name)?;
     let is_log = subresource == "log";
@@ -95,12 +95,19 @@ fn kubelet_stream(request: &Request<'_>, subresource: &str, query: &str) -> Resu
         }
     };
     let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default();
+    if node.is_empty() && is_log {
+        return Ok(None);
+    }
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let (host, port) = kubelet_of(request, node)?;
+    // Upstream says of the node what it would say of the pod.
+    let (host, port) = kubelet_of(request, node).map_err(|status| match status.is_not_found() {
+        true => Status::not_found(&GroupResource::new("", "pods"), node),
+        false => status,
+    })?;
     let purpose = if is_log { Purpose::Log } else { Purpose::Stream };
-    Ok(Target { scheme: Scheme::Kubelet, host, port, path: path.trim_end_matches('?').to_owned(), purpose })
+    Ok(Some(Target { scheme: Scheme::Kubelet, host, port, path: path.trim_end_matches('?').to_owned(), purpose }))
 }
 
 /// The container meant: the named one, or the only one.
@@ -140,7 +147,7 @@ fn log_query(request: &Request<'_>) -> Result<String, Status> {
         }
     }
     let mut errors = Vec::new();
-    for (name, lowest) in [("sinceSeconds", 1), ("tailLines", 0), ("limitBytes", 1)] {
+    for (name, lowest) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
         if let Some(number) = request.query.number(name)? {
             if number < lowest {
                 let why = format!("must be greater than {}", if lowest == 0 { "or equal to 0" } else { "0" });
@@ -271,6 +278,10 @@ fn service_proxy(request: &Request<'_>, query: &str) -> Result<Target, Status> {
         }
     }
     if candidates.is_empty() {
+        let key = ObjectKey::new(namespace, name);
+        if Objects::get(&*request.inner.registry, "", "endpoints", &key).is_none() {
+            return Err(Status::not_found(&GroupResource::new("", "services"), name));
+        }
         return Err(unavailable(format!("no endpoints available for service {name:?}")));
     }
     let index = request.inner.env.random_below(candidates.len() as u64) as usize;

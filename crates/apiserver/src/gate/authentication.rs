@@ -83,9 +83,15 @@ impl Authenticator {
         objects: &dyn Objects,
         now: Timestamp,
     ) -> Result<(UserInfo, Vec<String>), String> {
-        let (claims, audiences) =
-            self.pki.token_key().verify(token, &self.issuer, audiences, now).map_err(|error| error.to_string())?;
-        Ok((with_authenticated(service_account(&claims, objects, now)?), audiences))
+        let told = |why: &str| format!("[invalid bearer token, {why}]");
+        let verified = self.pki.token_key().verify(token, &self.issuer, audiences, now);
+        let (claims, audiences) = verified.map_err(|error| match error {
+            // Of what is no token at all there is nothing more to say.
+            pki::TokenError::Malformed => "invalid bearer token".to_owned(),
+            other => told(&other.to_string()),
+        })?;
+        let user = service_account(&claims, objects, now).map_err(|why| told(&why))?;
+        Ok((with_authenticated(user), audiences))
     }
 }
 

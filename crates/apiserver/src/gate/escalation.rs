@@ -74,7 +74,8 @@ impl RbacWrite<'_> {
         }
         match gate.rbac.rules_of(kind, name, self.namespace) {
             Some(rules) => self.covered(gate, &rules),
-            None => Err(Status::not_found(&GroupResource::new(GROUP, resource), name)),
+            // Upstream names what is written and not what is missing.
+            None => Err(Status::not_found(&GroupResource::new(GROUP, self.resource), name)),
         }
     }
 
@@ -224,7 +225,7 @@ mod tests {
             "rolebindings",
             &binding("nobody"),
             None,
-            Err("clusterroles.rbac.authorization.k8s.io \"nobody\" not found"),
+            Err("rolebindings.rbac.authorization.k8s.io \"nobody\" not found"),
         );
         let master = UserInfo::authenticated("m", &[MASTERS]);
         let new = value(&binding("nobody"));

@@ -34,7 +34,8 @@ pub(crate) fn review(
         "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let errors = invalid_access_review(kind, &request);
             if !errors.is_empty() {
-                let kind = GroupKind { group: "authorization.k8s.io".into(), kind: kind.into() };
+                // Upstream names no kind here.
+                let kind = GroupKind { group: "authorization.k8s.io".into(), kind: String::new() };
                 return Err(Status::invalid(&kind, "", &errors));
             }
             if kind == "LocalSubjectAccessReview" {
@@ -142,7 +143,7 @@ impl Reviewer<'_> {
                 status.set(&["audiences"], matching);
             }
             Err(error) => {
-                status.set(&["error"], format!("[invalid bearer token, {error}]"));
+                status.set(&["error"], error);
                 status.set(&["user"], Value::object());
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{FieldError, GroupKind, Object, Status, Value};
+use apimachinery::{FieldError, GroupKind, GroupResource, Object, Status, Value};
 
 use super::options::dry_run;
 use super::write::{Refused, Write};
@@ -56,7 +56,7 @@ impl DeleteOptions {
         let mut errors = Vec::new();
         let dry: Vec<&str> = value.items_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
         let options = DeleteOptions {
-            grace_period: value.i64_at(&["gracePeriodSeconds"]),
+            grace_period: value.i64_at(&["gracePeriodSeconds"]).map(at_least_one_if_negative),
             uid: text(&["preconditions", "uid"]),
             resource_version: text(&["preconditions", "resourceVersion"]),
             orphan_dependents: value.bool_at(&["orphanDependents"]),
@@ -69,7 +69,7 @@ impl DeleteOptions {
     pub(crate) fn from_query(query: &crate::request::Query) -> Result<DeleteOptions, Status> {
         let mut errors = Vec::new();
         let options = DeleteOptions {
-            grace_period: query.number("gracePeriodSeconds")?,
+            grace_period: query.number("gracePeriodSeconds")?.map(at_least_one_if_negative),
             orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")).transpose()?,
             propagation: query.has("propagationPolicy").then(|| query.get("propagationPolicy").to_owned()),
             dry_run: dry_run(&query.all("dryRun"), &mut errors),
@@ -89,7 +89,7 @@ impl DeleteOptions {
             errors.push(FieldError::not_supported(
                 "propagationPolicy",
                 policy,
-                &["Background", "Foreground", "Orphan", "nil"],
+                &["Foreground", "Background", "Orphan", "nil"],
             ));
         }
         if errors.is_empty() {
@@ -98,6 +98,11 @@ impl DeleteOptions {
         let kind = GroupKind { group: "meta.k8s.io".into(), kind: "DeleteOptions".into() };
         Err(Status::invalid(&kind, "", &errors))
     }
+}
+
+/// A negative grace period is the shortest one.
+fn at_least_one_if_negative(seconds: i64) -> i64 {
+    if seconds < 0 { 1 } else { seconds }
 }
 
 impl Call<'_> {
@@ -125,6 +130,12 @@ impl Call<'_> {
         self.check_preconditions(options, current)?;
         let storage = self.storage();
         let strategy = &storage.strategy;
+        if let Some(why) = strategy.keeps(self.name) {
+            return Err(Status::forbidden(&self.resource.group_resource(), self.name, why));
+        }
+        if options.propagation.is_none() && options.orphan_dependents.is_none() {
+            self.warn(strategy.deletion_warning().map(str::to_owned).into_iter().collect());
+        }
         let old = current.to_value();
         self.admission.validate(self, Operation::Delete, None, Some(&old)).await?;
         let mut new = old.clone();
@@ -167,15 +178,22 @@ impl Call<'_> {
     }
 
     fn check_preconditions(&self, options: &DeleteOptions, current: &Object) -> Result<(), Status> {
-        let resource = self.resource.group_resource();
+        // Upstream names the kind here and not the resource.
+        let kind = self.resource.group_kind();
+        let resource = GroupResource::new(&*kind.group, &*kind.kind);
         if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current.uid()) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid());
+            let why = format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted \
+                 and then recreated",
+                current.uid()
+            );
             return Err(Status::conflict(&resource, self.name, &why));
         }
         let revision = current.revision().to_string();
         if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
             let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). \
+                 The object might have been modified"
             );
             return Err(Status::conflict(&resource, self.name, &why));
         }
@@ -259,7 +277,8 @@ impl Call<'_> {
         for object in found {
             let one = Call { name: object.name(), namespace: object.namespace(), ..*self };
             match one.delete(options).await {
-                Ok(result) => deleted.push(result.object),
+                // As it was found; upstream says no more of it either.
+                Ok(_) => deleted.push(object.clone()),
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status),
             }

@@ -18,14 +18,7 @@ pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) -> Result<(),
         return Err(Status::new(500, apimachinery::Reason::Unknown, message));
     }
     let metadata = metadata(new);
-    for key in [
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "managedFields",
-        "generation",
-    ] {
+    for key in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
         metadata.remove(key);
     }
     metadata.insert("uid", env.uuid());
@@ -36,6 +29,25 @@ pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) -> Result<(),
     Ok(())
 }
 
+/// Leaves one of each owner, and says which were given again. Upstream: dedupOwnerReferencesAndAddWarning.
+pub(super) fn deduplicate_owners(new: &mut Value) -> Option<String> {
+    let owners = new.items_at(&["metadata", "ownerReferences"]);
+    let again: Vec<usize> = (1..owners.len()).filter(|i| owners[..*i].contains(&owners[*i])).collect();
+    if again.is_empty() {
+        return None;
+    }
+    let uids: Vec<&str> = again.iter().filter_map(|i| owners[*i].str_at(&["uid"])).collect();
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject \
+         such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        uids.join(", ")
+    );
+    let kept = owners.iter().enumerate().filter(|(i, _)| !again.contains(i)).map(|(_, owner)| owner.clone());
+    let kept: Vec<Value> = kept.collect();
+    new.set(&["metadata", "ownerReferences"], kept);
+    Some(warning)
+}
+
 /// Puts back what no update may change, where the client left it out.
 pub(super) fn carry_over(new: &mut Value, old: &Value) {
     let metadata = metadata(new);
@@ -43,7 +55,8 @@ pub(super) fn carry_over(new: &mut Value, old: &Value) {
         metadata.remove(key);
     }
     let empty = |value: Option<&Value>| value.is_none_or(|value| value.is_null() || value.as_str() == Some(""));
-    for key in ["uid", "creationTimestamp", "namespace"] {
+    carry(metadata, old, "creationTimestamp");
+    for key in ["uid", "namespace"] {
         if empty(metadata.get(key)) {
             carry(metadata, old, key);
         }

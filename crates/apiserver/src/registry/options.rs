@@ -1,7 +1,7 @@
 //! The query parameters of reads and writes, checked as upstream checks them.
 
 use apimachinery::validation::validate_field_manager;
-use apimachinery::{FieldError, FieldSelector, GroupKind, Selector, Status};
+use apimachinery::{FieldError, FieldSelector, GroupKind, Reason, Selector, Status};
 
 use crate::request::Query;
 
@@ -46,13 +46,8 @@ pub(crate) enum FieldValidation {
 
 impl ListOptions {
     pub(crate) fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
-        let label_selector = Selector::parse(query.get("labelSelector")).map_err(|error| {
-            Status::bad_request(format!("unable to parse requirement: {error}").replacen(
-                "unable to parse requirement: unable to parse requirement",
-                "unable to parse requirement",
-                1,
-            ))
-        })?;
+        let label_selector =
+            Selector::parse(query.get("labelSelector")).map_err(|error| Status::bad_request(error.to_string()))?;
         let field_selector =
             FieldSelector::parse(query.get("fieldSelector")).map_err(|error| Status::bad_request(error.to_string()))?;
         let options = ListOptions {
@@ -73,13 +68,7 @@ impl ListOptions {
         const MATCH: &str = "resourceVersionMatch";
         let mut errors = Vec::new();
         let revision = self.resource_version.as_str();
-        if !revision.is_empty() && revision.parse::<u64>().is_err() {
-            errors.push(FieldError::invalid(
-                "resourceVersion",
-                revision,
-                format!("strconv.ParseUint: parsing {revision:?}: invalid syntax"),
-            ));
-        }
+        let unreadable = !revision.is_empty() && revision.parse::<u64>().is_err();
         self.resource_version_match = match match_text {
             "" => Match::Unset,
             "Exact" => Match::Exact,
@@ -116,6 +105,14 @@ impl ListOptions {
                 ));
             }
         }
+        if errors.is_empty() && unreadable {
+            let why = format!("strconv.ParseUint: parsing {revision:?}: invalid syntax");
+            let error = FieldError::invalid("resourceVersion", revision, why);
+            return Err(match watch {
+                true => Status::new(500, Reason::Unknown, error.to_string()),
+                false => Status::bad_request(format!("invalid resource version: {error}")),
+            });
+        }
         if errors.is_empty() {
             return Ok(self);
         }
@@ -134,6 +131,9 @@ impl ListOptions {
             Some(_) if match_text != "NotOlderThan" => {
                 let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
                 errors.push(FieldError::forbidden(MATCH, why));
+                if !match_text.is_empty() {
+                    errors.push(FieldError::not_supported(MATCH, match_text, &["NotOlderThan"]));
+                }
             }
             Some(true) if !self.allow_watch_bookmarks => {
                 let why = "sendInitialEvents requires allowWatchBookmarks to be set";
@@ -142,7 +142,8 @@ impl ListOptions {
             Some(_) => {}
         }
         if !self.continue_token.is_empty() {
-            errors.push(FieldError::forbidden("continue", "continue is forbidden for watch"));
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            errors.push(FieldError::forbidden(MATCH, why));
         }
     }
 
@@ -157,6 +158,9 @@ impl WriteOptions {
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
         let mut errors = Vec::new();
         let dry_run = dry_run(&query.all("dryRun"), &mut errors);
+        if kind == "PatchOptions" && query.has("force") {
+            errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+        }
         errors.extend(validate_field_manager(query.get("fieldManager"), "fieldManager"));
         let validation = match query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,

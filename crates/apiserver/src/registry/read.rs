@@ -229,6 +229,10 @@ impl Registry {
         start: &str,
         revision: u64,
     ) -> Result<ObjectList, ListError> {
+        // What the store has given up is gone, also where the cache remembers it still: a client learns it in time.
+        if revision < self.store.compacted() {
+            return self.list_stored(resource, filter, limit, start, revision).await;
+        }
         let mut page = Page::new(filter, limit);
         let range = filter.range(resource.namespaced());
         match resource.storage.cache.scan_at(&range, start, revision, |key, object| page.visit(key, object)) {
@@ -325,6 +329,5 @@ pub(crate) fn expired_json(status: &Status, token: &str) -> Vec<u8> {
 fn invalid_revision(text: &str) -> Status {
     let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
     let error = apimachinery::FieldError::invalid("resourceVersion", text, why);
-    let kind = apimachinery::GroupKind { group: String::new(), kind: "GetOptions".into() };
-    Status::invalid(&kind, "", &[error])
+    Status::new(500, apimachinery::Reason::Unknown, error.to_string())
 }

@@ -5,6 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::body::json_error;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ContinueToken {
     /// -1: whatever is newest.
@@ -19,9 +21,11 @@ impl ContinueToken {
     }
 
     pub(crate) fn decode(token: &str) -> Result<ContinueToken, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid =
+            |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let json = URL_SAFE_NO_PAD.decode(token).map_err(|error| invalid(&error.to_string()))?;
-        let value: Value = serde_json::from_slice(&json).map_err(|error| invalid(&error.to_string()))?;
+        let value: Value = serde_json::from_slice(&json)
+            .map_err(|error| invalid(&json_error(&json).unwrap_or_else(|| error.to_string())))?;
         match (value["v"].as_str(), value["rv"].as_i64(), value["start"].as_str()) {
             (Some("meta.k8s.io/v1"), Some(revision), Some(start)) if revision != 0 && !start.is_empty() => {
                 Ok(ContinueToken { revision, start: start.to_owned() })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::patch::{JsonPatch, merge_patch, strategic_merge_patch};
 use apimachinery::validation::validate_object_meta_update;
-use apimachinery::{FieldError, Object, Status, Value};
+use apimachinery::{FieldError, GroupKind, Object, Reason, Status, Value};
 
 use super::write::{Refused, Write};
 use super::{Call, FieldValidation, Operation, cache_key, meta};
@@ -87,6 +87,7 @@ impl Call<'_> {
         {
             new.set(&["metadata", "name"], self.name);
         }
+        self.warn(meta::deduplicate_owners(&mut new).into_iter().collect());
         self.admission.mutate(self, Operation::Update, &mut new, Some(&old)).await?;
         let ctx = self.context();
         if self.subresource.is_empty() {
@@ -133,35 +134,44 @@ impl Call<'_> {
                 Ok(value)
             }
             Change::Patch { kind, patch, validation } => {
-                let mut shown = old.clone();
-                self.resource.to_served(&mut shown);
-                let patched = apply_patch(shown, *kind, patch, self.resource.schema)?;
-                self.decode_patched(patched, *validation)
+                let patched = || {
+                    let mut shown = old.clone();
+                    self.resource.to_served(&mut shown);
+                    apply_patch(shown, *kind, patch, self.resource.schema)
+                };
+                self.decode_patched(patched()?, *validation, &|| patched().map(|value| value.to_string()))
             }
         }
     }
 
-    fn decode_patched(&self, patched: Value, validation: FieldValidation) -> Result<Value, Status> {
+    /// `shown` is the patched object as JSON once more, for messages.
+    fn decode_patched(
+        &self,
+        patched: Value,
+        validation: FieldValidation,
+        shown: &dyn Fn() -> Result<String, Status>,
+    ) -> Result<Value, Status> {
         let resource = self.resource;
-        check_identity(resource, &patched)?;
-        let decoded = resource.schema.canonical(patched).map_err(|error| {
-            let error = FieldError::invalid("patch", Value::object(), error.to_string());
-            let mut status = Status::invalid(&resource.group_kind(), self.name, &[error]);
-            status.message = status.message.replacen("Invalid value: {}", "Invalid value: \"patch\"", 1);
-            status
-        })?;
+        let refused = |why: String| {
+            let error = FieldError::invalid("patch", shown().unwrap_or_default(), why);
+            Status::invalid(&GroupKind::default(), "", &[error])
+        };
+        if let Some(why) = other_kind(resource, &patched) {
+            return Err(refused(why));
+        }
+        let decoded = resource.schema.canonical(patched).map_err(|error| refused(error.to_string()))?;
         if !decoded.problems.is_empty() {
             match validation {
                 FieldValidation::Ignore => {}
                 FieldValidation::Warn => self.warn(decoded.problems.iter().map(ToString::to_string).collect()),
                 FieldValidation::Strict => {
                     let list: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
-                    let why = format!("strict decoding error: {}", list.join(", "));
-                    return Err(Status::bad_request(why));
+                    return Err(refused(format!("strict decoding error: {}", list.join(", "))));
                 }
             }
         }
         let mut value = decoded.value;
+        check_name(&value, self.name)?;
         resource.to_storage(&mut value);
         resource.storage.default(&mut value);
         Ok(value)
@@ -173,8 +183,8 @@ impl Call<'_> {
         let text = |of: &Value, key: &str| of.str_at(&["metadata", key]).unwrap_or_default().to_owned();
         let (uid, old_uid) = (text(new, "uid"), text(old, "uid"));
         if matches!(change, Change::Replace(_)) && !uid.is_empty() && uid != old_uid {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
-            return Err(Status::conflict(&resource, self.name, &why));
+            let key = cache_key(self.namespace, self.name);
+            return Err(other_uid(self.resource, &key, self.name, &uid, &old_uid));
         }
         let (revision, old_revision) = (text(new, "resourceVersion"), text(old, "resourceVersion"));
         if !matches!(change, Change::Replace(_)) && revision == old_revision {
@@ -191,8 +201,7 @@ impl Call<'_> {
         }
         if revision.parse::<u64>().is_err() {
             let why = format!("strconv.ParseUint: parsing {revision:?}: invalid syntax");
-            let error = FieldError::invalid("metadata.resourceVersion", &revision, why);
-            return Err(Status::invalid(&self.storage().group_kind(), self.name, &[error]));
+            return Err(Status::new(500, Reason::Unknown, why));
         }
         if revision != old_revision {
             return Err(Status::modified(&resource, self.name));
@@ -231,14 +240,33 @@ pub(crate) fn apply_patch(
 }
 
 /// A patch may not turn an object into another kind of object.
-fn check_identity(resource: &super::Resource, patched: &Value) -> Result<(), Status> {
+fn other_kind(resource: &super::Resource, patched: &Value) -> Option<String> {
     let (version, kind) =
         (patched.str_at(&["apiVersion"]).unwrap_or_default(), patched.str_at(&["kind"]).unwrap_or_default());
-    if version != resource.api_version() || kind != resource.kind.kind {
-        let expected = format!("{}, Kind={}", resource.api_version(), resource.kind.kind);
-        return Err(Status::bad_request(format!(
-            "the patched object is {version}, Kind={kind} and not the expected {expected}"
-        )));
+    let expected = format!("{}, Kind={}", resource.api_version(), resource.kind.kind);
+    let differs = version != resource.api_version() || kind != resource.kind.kind;
+    differs.then(|| format!("the patched object is {version}, Kind={kind} and not the expected {expected}"))
+}
+
+/// The object in a write is the one of its path.
+pub(crate) fn check_name(value: &Value, name: &str) -> Result<(), Status> {
+    match value.str_at(&["metadata", "name"]).unwrap_or_default() {
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        own if own != name => Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// The conflict of a write that means another object of the same name.
+pub(crate) fn other_uid(resource: &super::Resource, key: &str, name: &str, wanted: &str, own: &str) -> Status {
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in \
+         precondition: {wanted}, UID in object meta: {own}",
+        resource.storage.store_key(key)
+    );
+    Status::conflict(&resource.group_resource(), name, &why)
 }

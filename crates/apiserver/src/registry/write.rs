@@ -87,6 +87,7 @@ impl Call<'_> {
             user: &self.user.name,
             groups: &self.user.groups,
             namespace: self.namespace,
+            group: self.resource.kind.group,
             subresource: self.subresource,
             dry_run: self.dry_run,
             objects: self.registry,
@@ -122,6 +123,7 @@ impl Call<'_> {
 
     async fn create_named(&self, mut new: Value) -> Result<Arc<Object>, Status> {
         let storage = self.storage();
+        self.warn(meta::deduplicate_owners(&mut new).into_iter().collect());
         self.admission.mutate(self, Operation::Create, &mut new, None).await?;
         meta::begin(&self.registry.env, storage, &mut new)?;
         if storage.has_status() && !storage.strategy.keeps_status_on_create() {
@@ -142,7 +144,13 @@ impl Call<'_> {
             let object = storage.encode(&attempt)?;
             match self.commit(&key, 0, Write::Put(&object), together).await {
                 Ok(revision) => return Ok(Arc::new(object.at_revision(revision))),
-                Err(Refused::Object) => return Err(Status::already_exists(&self.resource.group_resource(), &name)),
+                Err(Refused::Object) => {
+                    let mut status = Status::already_exists(&self.resource.group_resource(), &name);
+                    if storage.cache.get(&key).is_some_and(|object| object.is_deleting()) {
+                        status.message.insert_str(0, "object is being deleted: ");
+                    }
+                    return Err(status);
+                }
                 Err(Refused::Together) => {}
                 Err(Refused::Failed(status)) => return Err(status),
             }

@@ -7,6 +7,7 @@ use apimachinery::Status;
 use bytes::Bytes;
 use client::ObjectList;
 use futures_util::future::BoxFuture;
+use http::Method;
 
 use super::Request;
 use crate::accept;
@@ -28,7 +29,12 @@ impl Request<'_> {
         self.check_path(kind)?;
         self.warn_of(kind);
         if !Nodes::serves(kind, &info.subresource) {
+            if !matches!(*self.method, Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+                return Err(Status::method_not_allowed());
+            }
             // Before anything happens: a client that cannot read the answer must not write.
+            let streams = matches!(&*info.verb, "list" | "watch") && info.subresource.is_empty();
+            accept::route(self.headers, if streams { accept::OBJECTS_AND_STREAMS } else { accept::OBJECTS })?;
             accept::negotiate(self.headers, info.verb == "watch")?;
         }
         if !info.subresource.is_empty() {
@@ -38,7 +44,7 @@ impl Request<'_> {
         if !kind.has_verb(&info.verb)
             || one == info.name.is_empty() && !matches!(&*info.verb, "list" | "watch" | "deletecollection")
         {
-            return Err(Status::method_not_allowed(&kind.group_resource(), &info.verb));
+            return Err(Status::method_not_allowed());
         }
         let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) else {
             return self.not_stored(kind, body).await;
@@ -53,7 +59,7 @@ impl Request<'_> {
             "patch" => self.patch(&resource, body.await?).await,
             "delete" => self.delete(&resource, body.await?).await,
             "deletecollection" => self.delete_collection(&resource, body.await?).await,
-            verb => Err(Status::method_not_allowed(&kind.group_resource(), verb)),
+            _ => Err(Status::method_not_allowed()),
         }
     }
 
@@ -67,6 +73,7 @@ impl Request<'_> {
             // All namespaces at once can be listed and watched.
             (true, false) if whole && matches!(&*info.verb, "list" | "watch") => Ok(()),
             (true, false) if info.verb == "create" && kind.storage.is_none() => Ok(()),
+            (true, false) if info.name.is_empty() && info.subresource.is_empty() => Err(Status::method_not_allowed()),
             _ => Err(Status::path_not_found()),
         }
     }
@@ -141,7 +148,9 @@ impl Request<'_> {
                 let kind = kind.list_kind.to_owned();
                 Ok(Answer::ok(Content::List { list, api_version: "v1".to_owned(), kind }))
             }
-            ("", "componentstatuses") => Err(Status::not_found(&kind.group_resource(), &self.info.name)),
+            ("", "componentstatuses") => {
+                Err(Status::not_found(&apimachinery::GroupResource::new("", "componentstatus"), &self.info.name))
+            }
             ("", "bindings") => self.bind(body.await?, None).await,
             _ => self.review(kind, body.await?).await,
         }

@@ -14,7 +14,7 @@ use super::resources::LazyBody;
 use crate::answer::{Answer, Content};
 use crate::body::{self, Expected};
 use crate::connect::Nodes;
-use crate::registry::{Change, Resource, WriteOptions, timestamp};
+use crate::registry::{self, Change, Resource, WriteOptions, timestamp};
 
 impl Request<'_> {
     pub(super) async fn subresource(
@@ -32,7 +32,7 @@ impl Request<'_> {
             return self.inner.nodes.connect(self, kind, body, upgrade).await;
         }
         if !subresource.verbs.contains(&info.verb.as_str()) {
-            return Err(Status::method_not_allowed(&kind.group_resource(), &info.verb));
+            return Err(Status::method_not_allowed());
         }
         match (subresource.name, info.verb.as_str()) {
             ("scale", _) => self.scale(&resource, body.await?).await,
@@ -42,7 +42,7 @@ impl Request<'_> {
             (_, "get") => self.get(&resource).await,
             (_, "update") => self.update(&resource, body.await?).await,
             (_, "patch") => self.patch(&resource, body.await?).await,
-            (_, verb) => Err(Status::method_not_allowed(&kind.group_resource(), verb)),
+            _ => Err(Status::method_not_allowed()),
         }
     }
 
@@ -85,20 +85,18 @@ impl Request<'_> {
         if node.is_empty() {
             errors.push(apimachinery::FieldError::required("target.name", ""));
         }
-        if !errors.is_empty() {
-            let kind = apimachinery::GroupKind { group: String::new(), kind: "Binding".into() };
-            return Err(Status::invalid(&kind, name, &errors));
+        if let Some(status) = Status::plain(&errors) {
+            return Err(status);
         }
         let pods = self.inner.registry.resource("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
         let uid = binding.str_at(&["metadata", "uid"]).unwrap_or_default();
         let now = timestamp(self.inner.env.now());
         let conflict = |why: &str| Status::conflict(&apimachinery::GroupResource::new("", "pods/binding"), name, why);
+        let key = registry::cache_key(&self.info.namespace, name);
         let edit = |pod: &mut Value| {
             if !uid.is_empty() && pod.str_at(&["metadata", "uid"]) != Some(uid) {
                 let own = pod.str_at(&["metadata", "uid"]).unwrap_or_default();
-                return Err(conflict(&format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
-                )));
+                return Err(registry::other_uid(&pods, &key, name, uid, own));
             }
             if pod.at(&["metadata", "deletionTimestamp"]).is_some() {
                 return Err(conflict(&format!("pod {name} is being deleted, cannot be assigned to a host")));

@@ -8,10 +8,7 @@ use super::Request;
 use super::resources::list_answer;
 use crate::answer::{Answer, Content};
 use crate::body::{self, Expected};
-use crate::registry::{Change, DeleteOptions, Filter, ListOptions, PatchKind, Resource, WriteOptions};
-
-const PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+use crate::registry::{self, Change, DeleteOptions, Filter, ListOptions, PatchKind, Resource, WriteOptions};
 
 impl Request<'_> {
     pub(super) async fn create(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
@@ -28,13 +25,7 @@ impl Request<'_> {
         let options = WriteOptions::parse(&self.query, "UpdateOptions")?;
         let mut value = self.object_in(resource, &body, &options)?;
         self.check_namespace(resource, &mut value)?;
-        let name = value.str_at(&["metadata", "name"]).unwrap_or_default();
-        if !name.is_empty() && name != self.info.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                self.info.name
-            )));
-        }
+        registry::check_name(&value, &self.info.name)?;
         let call = self.call(resource, &self.info.name, options.dry_run);
         let (object, created) = call.update(&Change::Replace(value)).await?;
         Ok(Answer::created(resource.present(&object), created))
@@ -42,11 +33,8 @@ impl Request<'_> {
 
     pub(super) async fn patch(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&self.query, "PatchOptions")?;
-        let change = Change::Patch {
-            kind: self.patch_kind()?,
-            patch: body::decode_patch(&body)?,
-            validation: options.validation,
-        };
+        let kind = self.patch_kind()?;
+        let change = Change::Patch { kind, patch: body::decode_patch(kind, &body)?, validation: options.validation };
         let call = self.call(resource, &self.info.name, options.dry_run);
         let (object, created) = call.update(&change).await?;
         Ok(Answer::created(resource.present(&object), created))
@@ -60,9 +48,7 @@ impl Request<'_> {
             "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Status::unsupported_media_type(
                 "server-side apply is not supported by this server yet; use client-side apply (kubectl apply without --server-side)",
             )),
-            _ => Err(Status::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: {PATCH_TYPES}"
-            ))),
+            _ => Err(Status::no_such_media_type()),
         }
     }
 

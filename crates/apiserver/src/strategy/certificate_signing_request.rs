@@ -1,10 +1,38 @@
 //! CertificateSigningRequest. Upstream: pkg/registry/certificates, pkg/apis/certificates/validation.
 
 use apimachinery::{FieldError, Value};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::field::{Errors, Path, Report, immutable, int, items, text};
 use super::{Context, Strategy, keep};
 
+/// Sorted, as messages list them.
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
 const MIN_SECONDS: i64 = 600;
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
@@ -66,13 +94,14 @@ impl Strategy for CertificateSigningRequest {
         let empty = Value::object();
         let spec = new.get("spec").unwrap_or(&empty);
         let path = Path::new("spec");
-        errors.needs(&path, spec, "request");
+        request(text(spec, "request"), &path.child("request"), errors);
         let usages = items(spec, "usages");
         if usages.is_empty() {
             errors.required(&path.child("usages"), "");
         }
         let usages_path = path.child("usages");
         for (i, usage) in usages.iter().enumerate() {
+            errors.one_of(&usages_path.index(i), usage.as_str().unwrap_or_default(), &USAGES);
             if usages[..i].contains(usage) {
                 errors.duplicate(&usages_path.index(i), usage);
             }
@@ -107,6 +136,17 @@ impl Strategy for CertificateSigningRequest {
         if old.str_at(&certificate).is_some_and(|issued| !issued.is_empty()) {
             immutable(errors, &Path::new("status.certificate"), new.at(&certificate), old.at(&certificate));
         }
+    }
+}
+
+/// The request itself: PEM, in base64.
+fn request(base64: &str, path: &Path<'_>, errors: &mut Errors) {
+    if base64.is_empty() {
+        return errors.required(path, "");
+    }
+    let pem = STANDARD.decode(base64).unwrap_or_default();
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE REQUEST-----") {
+        errors.invalid(path, base64, "PEM block type must be CERTIFICATE REQUEST");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use apimachinery::{FieldError, Value};
 
-use super::field::{Path, Report, immutable, int};
+use super::field::{Path, Report, has, immutable, int};
 use super::{Context, Strategy};
 
 pub(super) struct ControllerRevision;
@@ -15,6 +15,9 @@ impl Strategy for ControllerRevision {
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
         if int(new, "revision") < 0 {
             errors.invalid(&Path::new("revision"), int(new, "revision"), "must be greater than or equal to 0");
+        }
+        if !has(new, "data") {
+            errors.required(&Path::new("data"), "data is mandatory");
         }
     }
 

@@ -55,6 +55,7 @@ impl Strategy for CronJob {
         } else if let Err(why) = check_schedule(schedule) {
             errors.invalid(&path.child("schedule"), schedule, why);
         }
+        errors.non_negative(&path, spec, "startingDeadlineSeconds");
         if let Some(zone) = spec.str_at(&["timeZone"]) {
             let path = path.child("timeZone");
             if zone.is_empty() {
@@ -69,9 +70,6 @@ impl Strategy for CronJob {
                 errors.invalid(&path, zone, format!("unknown time zone {zone}"));
             }
         }
-        for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-            errors.non_negative(&path, spec, key);
-        }
         let policy = text(spec, "concurrencyPolicy");
         errors.needs_one_of(&path.child("concurrencyPolicy"), policy, &["Allow", "Forbid", "Replace"]);
         let template = path.child("jobTemplate");
@@ -80,6 +78,9 @@ impl Strategy for CronJob {
         job::validate_spec(job, &job_path, errors);
         if flag(job, "manualSelector") {
             errors.not_supported(&job_path.child("manualSelector"), "true", &["nil", "false"]);
+        }
+        for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            errors.non_negative(&path, spec, key);
         }
     }
 

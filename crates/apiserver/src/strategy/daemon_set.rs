@@ -86,6 +86,10 @@ impl Strategy for DaemonSet {
         errors.non_negative(&path, spec, "revisionHistoryLimit");
     }
 
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
+    }
+
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         if ctx.subresource == "status" {
             let status = new.get("status").unwrap_or(&Value::Null);

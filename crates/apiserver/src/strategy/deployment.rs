@@ -33,6 +33,15 @@ impl Strategy for Deployment {
         }
     }
 
+    /// Annotations count as well as the spec: they are copied to the replica sets.
+    fn prepare_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        let annotations = ["metadata", "annotations"];
+        if new.at(&annotations) != old.at(&annotations) && new.get("spec") == old.get("spec") {
+            let generation = old.i64_at(&["metadata", "generation"]).unwrap_or_default();
+            new.set(&["metadata", "generation"], generation + 1);
+        }
+    }
+
     fn prepare_subresource(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
         keep(new, old, &["spec"]);
         keep(new, old, &["metadata", "labels"]);
@@ -54,6 +63,10 @@ impl Strategy for Deployment {
         {
             errors.invalid(&path.child("progressDeadlineSeconds"), seconds, "must be greater than minReadySeconds");
         }
+    }
+
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {

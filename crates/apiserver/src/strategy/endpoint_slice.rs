@@ -33,12 +33,15 @@ impl Strategy for EndpointSlice {
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
         let kind = text(new, "addressType");
         errors.needs_one_of(&Path::new("addressType"), kind, &["FQDN", "IPv4", "IPv6"]);
-        endpoints(new, kind, &Path::new("endpoints"), errors);
         ports(new, &Path::new("ports"), errors);
+        endpoints(new, kind, &Path::new("endpoints"), errors);
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-        self.validate(ctx, new, errors);
+        // Nothing else fits once the type is another.
+        if new.get("addressType") == old.get("addressType") {
+            self.validate(ctx, new, errors);
+        }
         immutable(errors, &Path::new("addressType"), new.get("addressType"), old.get("addressType"));
     }
 }
@@ -63,7 +66,8 @@ fn endpoints(slice: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
                 "IPv4" | "IPv6" => {
                     let valid = ip_legacy(address).is_empty() && address.contains(':') == (kind == "IPv6");
                     if !valid {
-                        errors.invalid(&path, address, format!("must be a valid {kind} address"));
+                        errors.invalid(&addresses_path, address, format!("must be an {kind} address"));
+                        continue;
                     }
                     special_ip(address, &path, errors);
                 }

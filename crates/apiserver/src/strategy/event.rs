@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use apimachinery::{FieldError, Value};
 
-use super::field::{Path, Report, has, text};
+use super::field::{Errors, Path, Report, has, text};
 use super::{Context, Strategy};
 
 const LIFE: Duration = Duration::from_secs(3600);
@@ -26,7 +26,7 @@ impl Strategy for Event {
         Some(LIFE)
     }
 
-    fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
+    fn validate(&self, ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
         let own = new.str_at(&["metadata", "namespace"]).unwrap_or_default();
         let regarding = new.str_at(&["involvedObject", "namespace"]).unwrap_or_default();
         let path = Path::new("involvedObject.namespace");
@@ -39,6 +39,10 @@ impl Strategy for Event {
             errors.invalid(&path, regarding, "does not match event.namespace");
         }
         if !has(new, "eventTime") {
+            if !ctx.group.is_empty() {
+                errors.required(&Path::new("eventTime"), "");
+                kind(new, errors);
+            }
             return;
         }
         // Only clients of events.k8s.io say when; they must say more.
@@ -60,9 +64,13 @@ impl Strategy for Event {
         if text(new, "message").len() > NOTE_MAX {
             errors.invalid(&Path::new("message"), "", format!("can have at most {NOTE_MAX} characters"));
         }
-        let kind = text(new, "type");
-        if !matches!(kind, "Normal" | "Warning") {
-            errors.invalid(&Path::new("type"), "", format!("has invalid value: {kind}"));
-        }
+        kind(new, errors);
+    }
+}
+
+fn kind(event: &Value, errors: &mut Errors) {
+    let kind = text(event, "type");
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid(&Path::new("type"), "", format!("has invalid value: {kind}"));
     }
 }

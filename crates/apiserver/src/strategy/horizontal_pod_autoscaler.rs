@@ -3,7 +3,7 @@
 use apimachinery::validation::path_segment;
 use apimachinery::{FieldError, Value};
 
-use super::field::{Errors, Path, Report, fill, fill_absent, has, int, items, items_mut, member, text};
+use super::field::{Errors, Path, Report, fill, fill_absent, has, int, items, member, text};
 use super::{Context, Strategy, keep};
 
 const SOURCES: [(&str, &str); 5] = [
@@ -64,7 +64,26 @@ impl Strategy for HorizontalPodAutoscaler {
                 value => errors.problems(&path, value, path_segment(value)),
             }
         }
+        let version = text(target, "apiVersion");
+        let named = version.rsplit_once('/').map_or(version, |(_, version)| version);
+        let core = text(target, "kind") == "ReplicationController";
+        if !version.contains('/') && !(core && named == "v1") {
+            let path = target_path.child("apiVersion");
+            errors.invalid(&path, version, "apiVersion must specify API group");
+        }
         metrics(spec, &path.child("metrics"), errors);
+        let scales_to_zero =
+            items(spec, "metrics").iter().any(|metric| matches!(text(metric, "type"), "Object" | "External"));
+        if least == Some(0) && !scales_to_zero {
+            let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+            errors.forbidden(&path.child("metrics"), why);
+        }
+        if let Some(behavior) = member(spec, "behavior") {
+            let path = path.child("behavior");
+            for key in ["scaleUp", "scaleDown"] {
+                scaling_rules(behavior.get(key).unwrap_or(&empty), &path.child(key), errors);
+            }
+        }
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, _old: &Value, errors: &mut Vec<FieldError>) {
@@ -76,6 +95,36 @@ impl Strategy for HorizontalPodAutoscaler {
             return;
         }
         self.validate(ctx, new, errors);
+    }
+}
+
+/// Upstream: validateScalingRules.
+fn scaling_rules(rules: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let window = path.child("stabilizationWindowSeconds");
+    match rules.i64_at(&["stabilizationWindowSeconds"]) {
+        Some(seconds) if seconds < 0 => errors.invalid(&window, seconds, "must be greater than or equal to zero"),
+        Some(seconds) if seconds > 3600 => errors.invalid(&window, seconds, "must be less than or equal to 3600"),
+        _ => {}
+    }
+    if let Some(policy) = rules.str_at(&["selectPolicy"]) {
+        errors.one_of(&path.child("selectPolicy"), policy, &["Disabled", "Max", "Min"]);
+    }
+    let policies = path.child("policies");
+    for (i, policy) in items(rules, "policies").iter().enumerate() {
+        let path = policies.index(i);
+        errors.one_of(&path.child("type"), text(policy, "type"), &["Percent", "Pods"]);
+        for key in ["value", "periodSeconds"] {
+            if int(policy, key) <= 0 {
+                errors.invalid(&path.child(key), int(policy, key), super::field::NOT_POSITIVE);
+            }
+        }
+        if int(policy, "periodSeconds") > 1800 {
+            errors.invalid(
+                &path.child("periodSeconds"),
+                int(policy, "periodSeconds"),
+                "must be less than or equal to 1800",
+            );
+        }
     }
 }
 
@@ -97,7 +146,6 @@ fn rules(behavior: &mut Value, key: &str, policies: &[(&str, i64)], window: Opti
         // Upstream lists pods before percents.
         rules.set(&["policies"], policies.iter().rev().map(policy).collect::<Vec<_>>());
     }
-    items_mut(rules, "policies").for_each(|policy| fill(policy, "periodSeconds", 15));
 }
 
 fn metrics(spec: &Value, path: &Path<'_>, errors: &mut Errors) {

@@ -24,6 +24,12 @@ impl Strategy for Ingress {
         keep(new, old, &["spec"]);
     }
 
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let annotated = old.is_none() && new.at(&["metadata", "annotations", CLASS]).is_some();
+        let why = "is deprecated, please use 'spec.ingressClassName' instead";
+        annotated.then(|| format!("annotation {CLASS:?} {why}")).into_iter().collect()
+    }
+
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
         let annotation = new.str_at(&["metadata", "annotations", CLASS]);
         if let (Some(annotation), Some(_)) = (annotation, new.str_at(&["spec", "ingressClassName"])) {
@@ -52,11 +58,8 @@ fn check(ingress: &Value, errors: &mut Errors) {
     match member(spec, "defaultBackend") {
         Some(value) => backend(value, &path.child("defaultBackend"), errors),
         None if rules.is_empty() => {
-            errors.invalid(
-                &path,
-                items(spec, "rules").to_vec(),
-                "either `defaultBackend` or `rules` must be specified",
-            );
+            let shown = spec.get("rules").cloned().unwrap_or_default();
+            errors.invalid(&path, shown, "either `defaultBackend` or `rules` must be specified");
         }
         None => {}
     }
@@ -96,7 +99,11 @@ fn validate_rule(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
         let path = paths_path.index(i);
         let (kind, value) = (text(entry, "pathType"), text(entry, "path"));
         match kind {
-            "" => errors.required(&path.child("pathType"), "pathType must be specified"),
+            // Nothing more can be said of such a path.
+            "" => {
+                errors.required(&path.child("pathType"), "pathType must be specified");
+                continue;
+            }
             other => errors.one_of(&path.child("pathType"), other, &PATH_TYPES),
         }
         match kind {
@@ -131,22 +138,22 @@ fn backend(backend: &Value, path: &Path<'_>, errors: &mut Errors) {
     match (has(backend, "resource"), service) {
         (true, Some(_)) => errors.invalid(path, "", "cannot set both resource and service backends"),
         (true, None) => {}
-        (false, None) => errors.required(path, "port name or number is required"),
+        (false, None) => errors.invalid(path, "", "resource or service backend is required"),
         (false, Some(service)) => {
-            let path = path.child("service");
+            let service_path = path.child("service");
             match text(service, "name") {
-                "" => errors.required(&path.child("name"), ""),
-                name => errors.problems(&path.child("name"), name, dns1035_label(name)),
+                "" => errors.required(&service_path.child("name"), ""),
+                name => errors.problems(&service_path.child("name"), name, dns1035_label(name)),
             }
             let empty = Value::object();
             let port = service.get("port").unwrap_or(&empty);
             let (name, number) = (text(port, "name"), int(port, "number"));
-            let port_path = path.child("port");
+            let port_path = service_path.child("port");
             match (name, number) {
-                ("", 0) => errors.required(&path, "port name or number is required"),
+                ("", 0) => errors.required(path, "port name or number is required"),
                 ("", number) => errors.port(&port_path.child("number"), number),
                 (name, 0) => errors.problems(&port_path.child("name"), name, apimachinery::validation::port_name(name)),
-                _ => errors.invalid(&path, "", "cannot set both port name & port number"),
+                _ => errors.invalid(path, "", "cannot set both port name & port number"),
             }
         }
     }

@@ -32,6 +32,11 @@ impl Strategy for IngressClass {
         } else if !controller.contains('/') {
             errors.invalid(&path, controller, "must be a domain-prefixed path (such as \"acme.io/foo\")");
         }
+        if let Some(parameters) = new.at(&["spec", "parameters"]).filter(|parameters| !parameters.is_null()) {
+            let path = Path::new("spec.parameters");
+            errors.needs(&path, parameters, "kind");
+            errors.needs(&path, parameters, "name");
+        }
     }
 
     fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {

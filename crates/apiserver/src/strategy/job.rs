@@ -25,12 +25,15 @@ impl Strategy for Job {
         true
     }
 
+    fn deletion_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set \
+             propagationPolicy=Orphan to suppress this warning",
+        )
+    }
+
     fn default(&self, value: &mut Value) {
-        let labels = value.at(&["spec", "template", "metadata", "labels"]).cloned();
-        let own = value.at(&["metadata", "labels"]).and_then(Value::as_object);
-        if let Some(labels) = labels.filter(|_| own.is_none_or(Map::is_empty)) {
-            value.set(&["metadata", "labels"], labels);
-        }
+        own_labels(value);
         if let Some(spec) = value.get_mut("spec") {
             default_spec(spec);
         }
@@ -55,6 +58,8 @@ impl Strategy for Job {
         if spec.at(&["selector", "matchLabels", OWNER_LABEL]).is_none() {
             spec.set(&["selector", "matchLabels", OWNER_LABEL], uid);
         }
+        // Upstream defaults once more when it reads what it stored.
+        own_labels(new);
     }
 
     fn prepare_subresource(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
@@ -70,6 +75,12 @@ impl Strategy for Job {
             None => errors.required(&path.child("selector"), ""),
             Some(selector) => {
                 errors.extend(validate_label_selector(selector, "spec.selector", false));
+                let generated = selector.get("matchLabels").and_then(Value::as_object).map_or(0, Map::len) == 1
+                    && selector.at(&["matchLabels", OWNER_LABEL]).is_some()
+                    && items(selector, "matchExpressions").is_empty();
+                if !flag(spec, "manualSelector") && !generated {
+                    errors.invalid(&path.child("selector"), selector, "`selector` not auto-generated");
+                }
                 let template = spec.get("template").unwrap_or(&empty);
                 if !workload::selects(Some(selector), template) {
                     let labels = template.at(&["metadata", "labels"]).cloned().unwrap_or_default();
@@ -78,6 +89,10 @@ impl Strategy for Job {
                 }
             }
         }
+    }
+
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
@@ -123,6 +138,15 @@ impl Strategy for Job {
     }
 }
 
+/// A job without labels has its template's.
+fn own_labels(value: &mut Value) {
+    let labels = value.at(&["spec", "template", "metadata", "labels"]).cloned();
+    let own = value.at(&["metadata", "labels"]).and_then(Value::as_object);
+    if let Some(labels) = labels.filter(|_| own.is_none_or(Map::is_empty)) {
+        value.set(&["metadata", "labels"], labels);
+    }
+}
+
 /// Defaults of a Job's spec. Upstream: SetDefaults_Job.
 fn default_spec(spec: &mut Value) {
     if !has(spec, "completions") && !has(spec, "parallelism") {
@@ -133,6 +157,7 @@ fn default_spec(spec: &mut Value) {
     fill_absent(spec, "backoffLimit", limit);
     fill(spec, "completionMode", "NonIndexed");
     fill_absent(spec, "suspend", false);
+    fill_absent(spec, "manualSelector", false);
     let replacement = if has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     fill(spec, "podReplacementPolicy", replacement);
     if let Some(policy) = spec.get_mut("podFailurePolicy") {
@@ -173,6 +198,13 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
         let shown = int(spec, "backoffLimitPerIndex");
         errors.invalid(&path.child("backoffLimitPerIndex"), shown, "requires indexed completion mode");
     }
+    if let Some(policy) = spec.str_at(&["podReplacementPolicy"]) {
+        let path = path.child("podReplacementPolicy");
+        match has(spec, "podFailurePolicy") {
+            true => errors.one_of(&path, policy, &["Failed"]),
+            false => errors.one_of(&path, policy, &["Failed", "TerminatingOrFailed"]),
+        }
+    }
     let template_path = path.child("template");
     let empty = Value::object();
     let template = spec.get("template").unwrap_or(&empty);
@@ -184,14 +216,6 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
         other => errors.not_supported(&pod.child("restartPolicy"), other, &["OnFailure", "Never"]),
     }
     if let Some(policy) = member(spec, "podFailurePolicy") {
-        if template.str_at(&["spec", "restartPolicy"]) != Some("Never") {
-            let shown = template.str_at(&["spec", "restartPolicy"]).unwrap_or_default();
-            errors.invalid(
-                &pod.child("restartPolicy"),
-                shown,
-                "only \"Never\" is supported when podFailurePolicy is specified",
-            );
-        }
         let policy_path = path.child("podFailurePolicy");
         let rules = policy_path.child("rules");
         for (i, rule) in items(policy, "rules").iter().enumerate() {
@@ -201,6 +225,51 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
                 text(rule, "action"),
                 &["Count", "FailIndex", "FailJob", "Ignore"],
             );
+            failure_rule(rule, &path, errors);
         }
+        let shown = template.str_at(&["spec", "restartPolicy"]).unwrap_or_default();
+        if shown != "Never" {
+            let why = "only \"Never\" is supported when podFailurePolicy is specified";
+            errors.invalid(&pod.child("restartPolicy"), shown, why);
+        }
+    }
+}
+
+/// What a rule of a failure policy looks at: exit codes or conditions. Upstream: validatePodFailurePolicyRule.
+fn failure_rule(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let conditions = items(rule, "onPodConditions");
+    if let Some(codes) = member(rule, "onExitCodes") {
+        let path = path.child("onExitCodes");
+        let operator = text(codes, "operator");
+        errors.needs_one_of(&path.child("operator"), operator, &["In", "NotIn"]);
+        let values_path = path.child("values");
+        let values = items(codes, "values");
+        if values.is_empty() {
+            errors.invalid(&values_path, values.to_vec(), "at least one value is required");
+        }
+        for (i, value) in values.iter().enumerate() {
+            if operator == "In" && value.as_i64() == Some(0) {
+                errors.invalid(&values_path.index(i), value, "must not be 0 for the In operator");
+            }
+            if values[..i].contains(value) {
+                errors.duplicate(&values_path.index(i), value);
+            }
+        }
+    }
+    let both = "specifying both OnExitCodes and OnPodConditions is not supported";
+    match (has(rule, "onExitCodes"), conditions.is_empty()) {
+        (true, false) => errors.add(bare(path, both)),
+        (false, true) => errors.add(bare(path, "specifying one of OnExitCodes and OnPodConditions is required")),
+        _ => {}
+    }
+}
+
+/// An error that shows no value where others of its kind do.
+fn bare(path: &Path<'_>, why: &str) -> FieldError {
+    FieldError {
+        kind: apimachinery::FieldErrorKind::Invalid,
+        field: path.to_string(),
+        shown: why.to_owned(),
+        detail: String::new(),
     }
 }

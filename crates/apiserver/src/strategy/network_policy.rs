@@ -3,8 +3,7 @@
 use apimachinery::validation::{cidr_legacy, port_name, validate_label_selector};
 use apimachinery::{FieldError, Value};
 
-use super::field::{Errors, Path, Report, fill, has, items, items_mut, member};
-use super::pod::containers::PROTOCOLS;
+use super::field::{Errors, Path, Report, fill, has, items, items_mut, member, text};
 use super::{Context, Strategy};
 
 pub(super) struct NetworkPolicy;
@@ -61,14 +60,14 @@ impl Strategy for NetworkPolicy {
             errors.invalid(&path, items(spec, "policyTypes").to_vec(), "may not specify more than two policyTypes");
         }
         for (i, kind) in types.iter().enumerate() {
-            errors.one_of(&path.index(i), kind, &["Egress", "Ingress"]);
+            errors.one_of(&path.index(i), kind, &["Ingress", "Egress"]);
         }
     }
 }
 
 fn validate_port(port: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let Some(protocol) = port.str_at(&["protocol"]) {
-        errors.one_of(&path.child("protocol"), protocol, &PROTOCOLS);
+        errors.one_of(&path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
     }
     let end = port.i64_at(&["endPort"]);
     match member(port, "port") {
@@ -83,7 +82,8 @@ fn validate_port(port: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.port(&path.child("port"), number);
             if let Some(end) = end {
                 if end < number {
-                    errors.invalid(&path.child("endPort"), end, "must be greater than or equal to `port`");
+                    // Upstream shows the port here.
+                    errors.invalid(&path.child("endPort"), number, "must be greater than or equal to `port`");
                 }
                 errors.port(&path.child("endPort"), end);
             }
@@ -110,8 +110,13 @@ fn validate_peer(peer: &Value, path: &Path<'_>, errors: &mut Errors) {
             cidr => errors.problems(&path.child("cidr"), cidr, cidr_legacy(cidr)),
         }
         let except = path.child("except");
+        let whole = text(block, "cidr");
         for (i, cidr) in items(block, "except").iter().filter_map(Value::as_str).enumerate() {
-            errors.problems(&except.index(i), cidr, cidr_legacy(cidr));
+            let problems = cidr_legacy(cidr);
+            if problems.is_empty() && cidr_legacy(whole).is_empty() && !is_within(cidr, whole) {
+                errors.invalid(&except.index(i), cidr, "must be a strict subset of `cidr`");
+            }
+            errors.problems(&except.index(i), cidr, problems);
         }
     }
     match (count, has(peer, "ipBlock")) {
@@ -119,4 +124,19 @@ fn validate_peer(peer: &Value, path: &Path<'_>, errors: &mut Errors) {
         (1.., true) => errors.forbidden(path, "may not specify both ipBlock and another peer"),
         _ => {}
     }
+}
+
+/// Whether one block of addresses is a part of another, and not all of it.
+fn is_within(part: &str, whole: &str) -> bool {
+    let read = |block: &str| -> Option<(u128, u32, u32)> {
+        let (address, bits) = block.split_once('/')?;
+        let bits: u32 = bits.parse().ok()?;
+        Some(match address.parse().ok()? {
+            std::net::IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, bits, 32),
+            std::net::IpAddr::V6(address) => (u128::from(address), bits, 128),
+        })
+    };
+    let (Some((part, part_bits, width)), Some((whole, bits, other))) = (read(part), read(whole)) else { return true };
+    let mask = u128::MAX.checked_shl(128 - bits).unwrap_or_default();
+    width == other && part_bits > bits && part & mask == whole & mask
 }

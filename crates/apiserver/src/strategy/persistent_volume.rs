@@ -71,10 +71,13 @@ impl Strategy for PersistentVolume {
             errors.one_of(&modes_path, mode, &ACCESS_MODES);
         }
         let capacity = path.child("capacity");
-        if entries(spec, "capacity").next().is_none() {
+        let sizes = entries(spec, "capacity").count();
+        if sizes == 0 {
             errors.required(&capacity, "");
-        } else if spec.at(&["capacity", "storage"]).is_none() {
-            errors.not_supported(&capacity, &spec.get("capacity").unwrap_or(&empty).to_string(), &["storage"]);
+        }
+        if sizes != 1 || spec.at(&["capacity", "storage"]).is_none() {
+            let shown = spec.get("capacity").cloned().unwrap_or_default();
+            errors.add(FieldError::not_supported("spec.capacity", shown, &["storage"]));
         }
         if let Some(size) = spec.at(&["capacity", "storage"]) {
             let quantity = pod::resources::amount(&capacity.key("storage"), "storage", size, errors);
@@ -92,6 +95,13 @@ impl Strategy for PersistentVolume {
             }
             None => {}
         }
+        if let Some(host) = member(spec, "hostPath") {
+            errors.needs(&path.child("hostPath"), host, "path");
+            if text(host, "path").split('/').any(|part| part == "..") {
+                let host_path = path.child("hostPath");
+                errors.invalid(&host_path.child("path"), text(host, "path"), "must not contain '..'");
+            }
+        }
         let members = spec.as_object().into_iter().flat_map(|map| map.iter());
         let sources: Vec<&str> =
             members.filter(|(key, value)| !NO_SOURCE.contains(key) && !value.is_null()).map(|(key, _)| key).collect();
@@ -103,9 +113,6 @@ impl Strategy for PersistentVolume {
                     errors.forbidden(&path.child(key), "may not specify more than 1 volume type");
                 }
             }
-        }
-        if let Some(host) = member(spec, "hostPath") {
-            errors.needs(&path.child("hostPath"), host, "path");
         }
         let class = text(spec, "storageClassName");
         if !class.is_empty() {

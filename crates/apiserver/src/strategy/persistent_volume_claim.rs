@@ -91,7 +91,8 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
     for mode in modes.iter().filter_map(Value::as_str) {
         errors.one_of(&modes_path, mode, &ACCESS_MODES);
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode.as_str() == Some("ReadWriteOncePod")) {
+    let known = modes.iter().filter_map(Value::as_str).all(|mode| ACCESS_MODES.contains(&mode));
+    if known && modes.len() > 1 && modes.iter().any(|mode| mode.as_str() == Some("ReadWriteOncePod")) {
         errors.forbidden(&modes_path, "may not use ReadWriteOncePod with other access modes");
     }
     let resources = path.child("resources");

@@ -33,15 +33,19 @@ impl Strategy for Pod {
         defaults::pod(value);
     }
 
-    fn prepare_create(&self, _ctx: &Context<'_>, new: &mut Value) {
+    fn prepare_create(&self, ctx: &Context<'_>, new: &mut Value) {
         // Counted here and not by the registry: binding a pod to a node does not count.
         new.set(&["metadata", "generation"], 1);
+        let grace = ["spec", "terminationGracePeriodSeconds"];
+        if new.i64_at(&grace).is_some_and(|seconds| seconds < 0) {
+            new.set(&grace, 1);
+        }
         let class = resources::qos(new.get("spec").unwrap_or(&Value::Null));
         let mut status = Value::object();
         status.set(&["phase"], "Pending");
         status.set(&["qosClass"], class.as_str());
         if !new.items_at(&["spec", "schedulingGates"]).is_empty() {
-            status.set(&["conditions"], vec![gated_condition()]);
+            status.set(&["conditions"], vec![gated_condition(ctx)]);
         }
         new.set(&["status"], status);
         scheduling::expand_label_keys(new);
@@ -92,7 +96,7 @@ impl Strategy for Pod {
     }
 
     fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { validation::warnings(new) }
+        if old.is_some() { Vec::new() } else { validation::warnings(new, "") }
     }
 
     fn grace_period(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
@@ -117,13 +121,13 @@ fn count(new: &mut Value, old: &Value) {
     }
 }
 
-fn gated_condition() -> Value {
+fn gated_condition(ctx: &Context<'_>) -> Value {
     let mut condition = Value::object();
     condition.set(&["type"], "PodScheduled");
     condition.set(&["status"], "False");
     condition.set(&["reason"], "SchedulingGated");
     condition.set(&["message"], "Scheduling is blocked due to non-empty scheduling gates");
     condition.set(&["lastProbeTime"], Value::Null);
-    condition.set(&["lastTransitionTime"], Value::Null);
+    condition.set(&["lastTransitionTime"], crate::registry::timestamp(ctx.env.now()));
     condition
 }

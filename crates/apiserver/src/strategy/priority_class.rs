@@ -21,6 +21,11 @@ impl Strategy for PriorityClass {
         true
     }
 
+    fn keeps(&self, name: &str) -> Option<&'static str> {
+        let known = SYSTEM.iter().any(|(system, _)| *system == name);
+        known.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn default(&self, value: &mut Value) {
         fill(value, "preemptionPolicy", "PreemptLowerPriority");
     }

@@ -1,9 +1,12 @@
 //! Roles and bindings. Upstream: pkg/apis/rbac/validation. Who may write what is in them is the gate's matter.
 
-use apimachinery::validation::NameFormat;
+use apimachinery::validation::{NameFormat, dns1123_subdomain};
 use apimachinery::{FieldError, Value};
 
+use super::field::{fill, items_mut};
 use super::{Context, Strategy};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// One of the four kinds.
 pub(super) struct Rbac(pub &'static str);
@@ -16,6 +19,21 @@ impl Strategy for Rbac {
     /// `system:node` is a name here.
     fn name_format(&self) -> NameFormat {
         NameFormat::PathSegment
+    }
+
+    /// Upstream: pkg/apis/rbac/v1 SetDefaults_RoleBinding, SetDefaults_Subject.
+    fn default(&self, value: &mut Value) {
+        if !self.0.ends_with("bindings") {
+            return;
+        }
+        if let Some(reference) = value.get_mut("roleRef") {
+            fill(reference, "apiGroup", GROUP);
+        }
+        for subject in items_mut(value, "subjects") {
+            if matches!(subject.str_at(&["kind"]), Some("User" | "Group")) {
+                fill(subject, "apiGroup", GROUP);
+            }
+        }
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
@@ -65,13 +83,12 @@ fn validate_rules(role: &Value, namespaced: bool, errors: &mut Vec<FieldError>) 
 }
 
 fn validate_binding(binding: &Value, namespaced: bool, errors: &mut Vec<FieldError>) {
-    const GROUP: &str = "rbac.authorization.k8s.io";
     let text = |of: &Value, member: &str| of.str_at(&[member]).unwrap_or_default().to_owned();
     let reference = binding.get("roleRef").cloned().unwrap_or_default();
     if text(&reference, "apiGroup") != GROUP {
         errors.push(FieldError::not_supported("roleRef.apiGroup", text(&reference, "apiGroup"), &[GROUP]));
     }
-    let kinds: &[&str] = if namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     if !kinds.contains(&text(&reference, "kind").as_str()) {
         errors.push(FieldError::not_supported("roleRef.kind", text(&reference, "kind"), kinds));
     }
@@ -86,6 +103,11 @@ fn validate_binding(binding: &Value, namespaced: bool, errors: &mut Vec<FieldErr
         let (kind, group) = (text(subject, "kind"), text(subject, "apiGroup"));
         match kind.as_str() {
             "ServiceAccount" => {
+                let name = text(subject, "name");
+                if !name.is_empty() {
+                    let problems = dns1123_subdomain(&name);
+                    errors.extend(problems.into_iter().map(|why| FieldError::invalid(at("name"), &name, why)));
+                }
                 if !group.is_empty() {
                     errors.push(FieldError::not_supported(at("apiGroup"), group, &[""]));
                 }

@@ -38,6 +38,10 @@ impl Strategy for ReplicaSet {
         workload::template(spec, "ReplicaSet", &path, errors);
     }
 
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
+    }
+
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         if ctx.subresource == "status" {
             let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];

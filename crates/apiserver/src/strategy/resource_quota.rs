@@ -15,6 +15,29 @@ const SCOPES: [&str; 7] = [
     "VolumeAttributesClass",
 ];
 
+/// What can be limited without naming a group.
+const STANDARD: [&str; 19] = [
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
 pub(super) struct ResourceQuota;
 
 impl Strategy for ResourceQuota {
@@ -38,7 +61,11 @@ impl Strategy for ResourceQuota {
                 let path = parent.child(list);
                 for (name, amount) in entries(new.get(holder).unwrap_or(&empty), list) {
                     let counted = name.starts_with("count/");
-                    if counted || pod::resources::name(&path.key(name), name, errors) {
+                    let known = counted || pod::resources::name(&path.key(name), name, errors);
+                    if !name.contains('/') && !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
+                        errors.invalid(&path.key(name), name, "must be a standard resource for quota");
+                    }
+                    if known {
                         pod::resources::amount(&path.key(name), name, amount, errors);
                     }
                 }

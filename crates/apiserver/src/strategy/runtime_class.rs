@@ -23,7 +23,7 @@ impl Strategy for RuntimeClass {
         if let Some(fixed) = new.at(&["overhead", "podFixed"]) {
             let mut limits = Value::object();
             limits.set(&["limits"], fixed);
-            pod::resources::requirements(&limits, &[], &Path::new("overhead.podFixed"), errors);
+            pod::resources::requirements(&limits, &[], &Path::new("overhead"), errors);
         }
         let tolerations = new.items_at(&["scheduling", "tolerations"]);
         pod::scheduling::tolerations(tolerations, &Path::new("scheduling.tolerations"), errors);

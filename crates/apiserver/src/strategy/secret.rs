@@ -95,7 +95,7 @@ fn json(secret: &Value, key: &str, errors: &mut Vec<FieldError>) {
     let why = match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes) {
         Ok(_) => return,
         Err(_) if bytes.is_empty() => "unexpected end of JSON input".to_owned(),
-        Err(problem) => problem.to_string(),
+        Err(problem) => crate::body::json_error(&bytes).unwrap_or_else(|| problem.to_string()),
     };
     errors.invalid(&data.key(key), "<secret contents redacted>", why);
 }

@@ -234,9 +234,14 @@ fn drop_unneeded(new: &mut Value, old: &Value) {
     unneeded(is_balanced, "allocateLoadBalancerNodePorts");
     unneeded(is_balanced, "loadBalancerClass");
     unneeded(is_externally_accessible, "externalTrafficPolicy");
+    unneeded(is_internal, "internalTrafficPolicy");
     for field in fields {
         new.remove(&[field]);
     }
+}
+
+fn is_internal(spec: &Value) -> bool {
+    text(spec, "type") != "ExternalName"
 }
 
 fn is_balanced(spec: &Value) -> bool {

@@ -3,7 +3,7 @@
 use apimachinery::validation::qualified_name;
 use apimachinery::{FieldError, Value};
 
-use super::field::{Path, Report, fill, text};
+use super::field::{Path, Report, entries, fill, text};
 use super::{Context, Strategy};
 
 pub(super) struct StorageClass;
@@ -26,6 +26,9 @@ impl Strategy for StorageClass {
         match text(new, "provisioner") {
             "" => errors.required(&Path::new("provisioner"), ""),
             name => errors.problems(&Path::new("provisioner"), name, qualified_name(&name.to_lowercase())),
+        }
+        for (name, _) in entries(new, "parameters").filter(|(name, _)| name.is_empty()) {
+            errors.invalid(&Path::new("parameters"), name, "field can not be empty.");
         }
         let policy = text(new, "reclaimPolicy");
         errors.one_of(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);

@@ -49,6 +49,7 @@ impl World {
             user: "alice",
             groups: &[],
             namespace: "default",
+            group: "",
             subresource,
             dry_run: false,
             objects: self,

@@ -15,6 +15,12 @@ pub(super) fn selector(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut E
     if empty("matchLabels") && items(selector, "matchExpressions").is_empty() {
         errors.invalid(&path, selector, format!("empty selector is invalid for {kind}"));
     }
+    // Upstream's deployments and stateful sets say it once more, as a whole.
+    if matches!(kind, "deployment" | "statefulset" | "replica set")
+        && Selector::from_label_selector(Some(selector)).is_err()
+    {
+        errors.invalid(&path, selector, "invalid label selector");
+    }
 }
 
 /// Whether a label selector selects pods of the template.
@@ -46,6 +52,15 @@ pub(super) fn template(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut E
     if template.at(&["spec", "activeDeadlineSeconds"]).is_some() {
         let why = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.forbidden(&pod.child("activeDeadlineSeconds"), why);
+    }
+}
+
+/// What the author of a new template should know of its pods.
+pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let of = |workload: &Value| workload.at(&["spec", "template"]).cloned().unwrap_or_default();
+    match old {
+        Some(old) if of(old) == of(new) => Vec::new(),
+        _ => pod::validation::warnings(&of(new), "spec.template."),
     }
 }
 

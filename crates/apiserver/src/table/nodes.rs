@@ -13,6 +13,9 @@ pub(super) fn cell(row: &Row<'_>, column: &str) -> Option<Value> {
         "Roles" => roles(row).into(),
         "Internal-IP" => address(row, "InternalIP").into(),
         "External-IP" => address(row, "ExternalIP").into(),
+        "OS-Image" => fact(row, "osImage").into(),
+        "Kernel-Version" => fact(row, "kernelVersion").into(),
+        "Container-Runtime" => fact(row, "containerRuntimeVersion").into(),
         _ => return None,
     })
 }
@@ -42,6 +45,14 @@ fn roles(row: &Row<'_>) -> String {
     roles.sort_unstable();
     roles.dedup();
     or_none(roles.join(","))
+}
+
+/// What the node says of itself.
+fn fact(row: &Row<'_>, key: &str) -> String {
+    match row.text(&["status", "nodeInfo", key]) {
+        "" => "<unknown>".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 fn address(row: &Row<'_>, kind: &str) -> String {

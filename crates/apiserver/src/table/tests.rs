@@ -47,7 +47,7 @@ fn rows_are_upstreams() {
     check(
         r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n","labels":{"node-role.kubernetes.io/control-plane":""}},"spec":{"unschedulable":true},
             "status":{"conditions":[{"type":"Ready","status":"True"}],"addresses":[{"type":"InternalIP","address":"1.2.3.4"}],"nodeInfo":{"kubeletVersion":"v1.35.4"}}}"#,
-        "n | Ready,SchedulingDisabled | control-plane | <unknown> | v1.35.4 | 1.2.3.4 | <none> |  |  | ",
+        "n | Ready,SchedulingDisabled | control-plane | <unknown> | v1.35.4 | 1.2.3.4 | <none> | <unknown> | <unknown> | <unknown>",
     );
     check(
         r#"{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"e"},"subsets":[{"addresses":[{"ip":"1.1.1.1"},{"ip":"1.1.1.2"}],"ports":[{"port":80},{"port":81}]}]}"#,

@@ -87,7 +87,7 @@ async fn logs_exec_and_proxies_reach_the_node() {
     check(&format!("{PODS}/p/log?container=z"), 400, "container z is not valid for pod p").await;
     check(&format!("{PODS}/p/log?container=a&tailLines=-1"), 422, "tailLines").await;
     check(&format!("{PODS}/p/log?container=waiting"), 400, "is waiting to start: ContainerCreating").await;
-    check(&format!("{PODS}/q/log"), 400, "pod q does not have a host assigned").await;
+    check(&format!("{PODS}/q/log"), 204, "").await;
     check(&format!("{PODS}/none/log"), 404, "not found").await;
     check("/api/v1/nodes/n1/proxy/stats/summary?x=1", 200, "GET /stats/summary?x=1").await;
 
@@ -159,6 +159,8 @@ async fn pods_and_services_are_proxied_to() {
     let service = r#"{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"}}}"#;
     fixture.ok("POST", "/api/v1/namespaces/default/services", service).await;
     let proxy = "/api/v1/namespaces/default/services/s:80/proxy/z";
+    fixture.check("GET", proxy, "", 404, "services \\\"s\\\" not found").await;
+    fixture.ok("POST", "/api/v1/namespaces/default/endpoints", r#"{"metadata":{"name":"s"}}"#).await;
     fixture.check("GET", proxy, "", 503, "no endpoints available for service").await;
     let slice = serde_json::json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",

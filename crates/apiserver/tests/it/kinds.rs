@@ -44,8 +44,9 @@ fn body(kind: &str) -> Value {
         "HorizontalPodAutoscaler" => {
             json!({ "spec": { "maxReplicas": 3, "scaleTargetRef": { "kind": "Deployment", "name": "d", "apiVersion": "apps/v1" } } })
         }
+        "ControllerRevision" => json!({ "data": { "a": 1 } }),
         "CertificateSigningRequest" => {
-            json!({ "spec": { "request": "eA==", "signerName": "example.com/s", "usages": ["client auth"] } })
+            json!({ "spec": { "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K", "signerName": "example.com/s", "usages": ["client auth"] } })
         }
         "Ingress" => json!({ "spec": { "defaultBackend": { "service": { "name": "s", "port": { "number": 80 } } } } }),
         "IngressClass" => json!({ "spec": { "controller": "example.com/c" } }),

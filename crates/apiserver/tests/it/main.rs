@@ -6,6 +6,7 @@ mod connect;
 mod fixture;
 mod kinds;
 mod lists;
+mod parity;
 mod strategies;
 mod wire;
 mod writes;

@@ -56,7 +56,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
         MAPS,
         r#"{"apiVersion":"v2","kind":"ConfigMap","metadata":{"name":"a"}}"#,
         400,
-        "does not match the expected API version (v1)",
+        "no kind \\\"ConfigMap\\\" is registered for version \\\"v2\\\"",
     )
     .await;
     check("POST", MAPS, r#"{"metadata":{}}"#, 422, "metadata.name: Required value: name or generateName is required")
@@ -97,7 +97,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
     check("DELETE", &format!("{MAPS}/a"), r#"{"propagationPolicy":"Some"}"#, 422, "propagationPolicy").await;
     check("GET", "/api/v1/namespaces/default/nonsense", "", 404, "").await;
     check("GET", "/apis/nonsense/v1/things", "", 404, "").await;
-    check("POST", "/api/v1/configmaps", r#"{"metadata":{"name":"a"}}"#, 404, "").await;
+    check("POST", "/api/v1/configmaps", r#"{"metadata":{"name":"a"}}"#, 405, "").await;
     check("PATCH", MAPS, "{}", 405, "").await;
     for (media, code) in [("text/plain", 415), ("application/vnd.kubernetes.protobuf", 400), ("application/yaml", 400)]
     {
@@ -170,16 +170,16 @@ async fn updates_compare_revisions_and_identities() {
     stale["metadata"]["uid"] = "other".into();
     fixture.check("PUT", &one, &stale.to_string(), 409, "Precondition failed: UID in precondition: other").await;
     fixture.check("PATCH", &one, r#"{"metadata":{"resourceVersion":"1"}}"#, 409, "the object has been modified").await;
-    fixture.check("PATCH", &one, r#"{"metadata":{"name":"b"}}"#, 422, "metadata.name").await;
+    fixture.check("PATCH", &one, r#"{"metadata":{"name":"b"}}"#, 400, "does not match the name on the URL (a)").await;
     fixture.check("PATCH", &one, r#"{"metadata":{"uid":"x"}}"#, 422, "field is immutable").await;
-    fixture.check("DELETE", &one, r#"{"preconditions":{"uid":"x"}}"#, 409, "UID in precondition: x").await;
+    fixture.check("DELETE", &one, r#"{"preconditions":{"uid":"x"}}"#, 409, "the UID in the precondition (x)").await;
     fixture
         .check(
             "DELETE",
             &one,
             r#"{"preconditions":{"resourceVersion":"1"}}"#,
             409,
-            "ResourceVersion in precondition: 1",
+            "the ResourceVersion in the precondition (1)",
         )
         .await;
     let json_patch = br#"[{"op":"replace","path":"/data/k","value":"9"}]"#;

@@ -46,6 +46,26 @@ fn compare(path: &str, theirs: Option<&Value>, ours: Option<&Value>, found: &mut
                 compare(&format!("{path}.{key}"), None, Some(value), found);
             }
         }
+        (Some(Value::Array(a)), Some(Value::Array(b))) if named(a).is_some() && named(b).is_some() => {
+            let (a, b) = (named(a).unwrap_or_default(), named(b).unwrap_or_default());
+            let find = |list: &[(String, &'_ Value)], name: &str| {
+                list.iter().find(|(known, _)| known == name).map(|(_, value)| (*value).clone())
+            };
+            for (name, value) in &a {
+                compare(&format!("{path}[{name}]"), Some(value), find(&b, name).as_ref(), found);
+            }
+            for (name, value) in b.iter().filter(|(name, _)| find(&a, name).is_none()) {
+                compare(&format!("{path}[{name}]"), None, Some(value), found);
+            }
+            let common = |list: &[(String, &Value)], other: &[(String, &Value)]| -> Vec<String> {
+                list.iter().map(|(name, _)| name.clone()).filter(|name| find(other, name).is_some()).collect()
+            };
+            let (theirs, ours) = (common(&a, &b), common(&b, &a));
+            if theirs != ours {
+                let order = |names: Vec<String>| Some(Value::from(names));
+                found.push(Difference { path: format!("{path}[order]"), theirs: order(theirs), ours: order(ours) });
+            }
+        }
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             for index in 0..a.len().max(b.len()) {
                 compare(&format!("{path}.{index}"), a.get(index), b.get(index), found);
@@ -58,7 +78,19 @@ fn compare(path: &str, theirs: Option<&Value>, ours: Option<&Value>, found: &mut
     }
 }
 
-/// The differences that are meant: lines of `SCRIPT/REQUEST PATH : REASON`, where `*` stands for anything.
+/// The items of a list by their names, where each has one of its own.
+fn named(items: &[Value]) -> Option<Vec<(String, &Value)>> {
+    let name = |item: &Value| {
+        let named = ["name", "resource", "subresource", "groupVersion"].iter().find_map(|key| item.get(key));
+        Some(named.or_else(|| item.pointer("/metadata/name"))?.as_str()?.to_owned())
+    };
+    let named: Vec<(String, &Value)> = items.iter().map(|item| Some((name(item)?, item))).collect::<Option<_>>()?;
+    let distinct = (1..named.len()).all(|i| !named[..i].iter().any(|(earlier, _)| *earlier == named[i].0));
+    distinct.then_some(named)
+}
+
+/// The differences that are meant: lines of `SCRIPT/REQUEST PATH : REASON`, where `*` stands for anything. After the path,
+/// `~ TEXT` asks that our value contains the text.
 #[derive(Debug, Default)]
 pub struct Kept {
     rules: Vec<Rule>,
@@ -68,6 +100,7 @@ pub struct Kept {
 struct Rule {
     request: String,
     path: String,
+    text: String,
     used: bool,
 }
 
@@ -82,14 +115,19 @@ impl Kept {
             if reason.trim().is_empty() {
                 return Err(wrong());
             }
-            Ok(Rule { request: request.to_owned(), path: path.trim().to_owned(), used: false })
+            let (path, text) = path.split_once(" ~ ").unwrap_or((path, ""));
+            let (path, text) = (path.trim().to_owned(), text.trim().to_owned());
+            Ok(Rule { request: request.to_owned(), path, text, used: false })
         });
         Ok(Kept { rules: rules.collect::<Result<_, _>>()? })
     }
 
     /// Whether a difference of `request` (`SCRIPT/REQUEST`) is meant.
     pub fn covers(&mut self, request: &str, difference: &Difference) -> bool {
-        let fits = |rule: &&mut Rule| matches(&rule.request, request) && matches(&rule.path, &difference.path);
+        let ours = difference.ours.as_ref().map(Value::to_string).unwrap_or_default();
+        let fits = |rule: &&mut Rule| {
+            matches(&rule.request, request) && matches(&rule.path, &difference.path) && ours.contains(&rule.text)
+        };
         let mut covered = false;
         for rule in self.rules.iter_mut().filter(fits) {
             rule.used = true;
@@ -132,6 +170,10 @@ mod tests {
         let ours = answer(201, json!({"a": {"b": [1, 3, 4]}, "d": 1}));
         let paths: Vec<String> = differences(&theirs, &ours).into_iter().map(|difference| difference.path).collect();
         assert_eq!(paths, ["code", "body.a.b.1", "body.a.b.2", "body.c", "body.d"]);
+        let theirs = answer(200, json!([{"name": "x", "v": 1}, {"name": "y"}, {"name": "z"}]));
+        let ours = answer(200, json!([{"name": "z"}, {"name": "x", "v": 2}]));
+        let paths: Vec<String> = differences(&theirs, &ours).into_iter().map(|difference| difference.path).collect();
+        assert_eq!(paths, ["body[x].v", "body[y]", "body[order]"]);
         assert_eq!(differences(&theirs, &theirs), []);
     }
 
@@ -142,6 +184,9 @@ mod tests {
         assert!(kept.covers("s/r", &of("body.a.b.x")));
         assert!(!kept.covers("t/r", &of("body.a.b.x")) && !kept.covers("s/r", &of("body.a.b")));
         assert_eq!(kept.unused(), ["s/r code"]);
+        let mut told = Kept::parse("s/* body.x ~ not yet : because").unwrap();
+        let said = |text: &str| Difference { ours: Some(text.into()), ..of("body.x") };
+        assert!(told.covers("s/r", &said("it is not yet so")) && !told.covers("s/r", &said("it is so")));
         assert!(Kept::parse("s/r code").is_err() && Kept::parse("s/r code : ").is_err());
     }
 }

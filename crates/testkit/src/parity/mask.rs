@@ -39,10 +39,10 @@ impl Mask<'_> {
                 headers.insert(name, "present".to_owned());
             }
         }
-        let table = answer.body.get("kind").and_then(Value::as_str) == Some("Table");
         let mut body = self.value("", answer.body);
-        if table {
-            mask_ages(&mut body);
+        mask_ages(&mut body);
+        for event in body.as_array_mut().into_iter().flatten() {
+            event.get_mut("object").into_iter().for_each(mask_ages);
         }
         Answer { code: answer.code, headers, body }
     }
@@ -58,7 +58,14 @@ impl Mask<'_> {
                 });
                 Value::Object(masked.collect::<Map<_, _>>())
             }
-            Value::Array(items) => items.into_iter().map(|item| self.value(key, item)).collect(),
+            Value::Array(items) => {
+                let mut items: Vec<Value> = items.into_iter().map(|item| self.value(key, item)).collect();
+                // Upstream lists the rules of a user in no order.
+                if matches!(key, "resourceRules" | "nonResourceRules") {
+                    items.sort_by_cached_key(Value::to_string);
+                }
+                Value::Array(items)
+            }
             Value::String(text) => Value::String(self.string(key, text)),
             Value::Number(number) if self.is_chosen_port(key, &number.to_string()) => "<port>".into(),
             other => other,
@@ -89,6 +96,7 @@ impl Mask<'_> {
     /// Masks within a text.
     fn text(&self, text: &str) -> String {
         let mut text = text.replace(&self.server.to_string(), "<server>");
+        text = text.replace(&format!(":{}", self.server.port()), ":<port>");
         // Longest first: one value may be part of another.
         let mut captured: Vec<(&String, &String)> = self.captured.iter().filter(|(_, value)| value.len() > 1).collect();
         captured.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
@@ -96,14 +104,22 @@ impl Mask<'_> {
             text = replace_words(&text, value, &format!("${{{name}}}"));
         }
         for begin in ["too old resource version: ", "Too large resource version: "] {
-            if let Some(rest) = text.strip_prefix(begin) {
+            if let Some((before, rest)) = text.split_once(begin) {
                 let (first, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
-                let rest: String = rest.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
-                text = format!("{begin}{first}{}", squeezed(&rest));
+                // What is current may be a captured revision, or not.
+                let rest: Vec<&str> = rest.split(": ").collect();
+                let rest = match rest[..] {
+                    [label, _] => format!("{label}: #"),
+                    _ => squeezed(&rest.join(": ").replace(|c: char| c.is_ascii_digit(), "#")),
+                };
+                text = format!("{before}{begin}{first}{rest}");
             }
         }
         if text.starts_with("-----BEGIN ") {
             return "<pem>".to_owned();
+        }
+        if text.starts_with("X509SHA256=") {
+            return "X509SHA256=<hash>".to_owned();
         }
         self.tokens(&text)
     }
@@ -138,6 +154,7 @@ impl Mask<'_> {
             .map(|length| (length, "<uuid>"))
             .or_else(|| time_at(bytes).map(|length| (length, "<time>")))
             .or_else(|| service_address_at(bytes).map(|length| (length, "<ip>")))
+            .or_else(|| volume_at(bytes).map(|length| (length, "kube-api-access-<random>")))
             .or_else(|| token().filter(|length| *length > 60).map(|length| (length, "<token>")))
     }
 }
@@ -190,6 +207,13 @@ fn time_at(bytes: &[u8]) -> Option<usize> {
     (bytes.get(end) == Some(&b'Z')).then_some(end + 1)
 }
 
+/// The name of a volume that admission made up.
+fn volume_at(bytes: &[u8]) -> Option<usize> {
+    let random = bytes.strip_prefix(b"kube-api-access-")?;
+    let length = word(random, |b| b.is_ascii_alphanumeric());
+    (length == 5).then_some("kube-api-access-".len() + length)
+}
+
 /// An address that the server gave to a Service; the first of the range is the same everywhere.
 fn service_address_at(bytes: &[u8]) -> Option<usize> {
     let length = word(bytes, |b| b == b'.' || b.is_ascii_digit());
@@ -206,6 +230,9 @@ fn service_address_at(bytes: &[u8]) -> Option<usize> {
 
 /// Ages in a Table's cells.
 fn mask_ages(table: &mut Value) {
+    if table.get("kind").and_then(Value::as_str) != Some("Table") {
+        return;
+    }
     for row in table.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
         for cell in row.get_mut("cells").and_then(Value::as_array_mut).into_iter().flatten() {
             if cell.as_str().is_some_and(is_age) {

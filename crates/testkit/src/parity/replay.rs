@@ -92,6 +92,10 @@ impl Session<'_> {
 
     async fn play(&mut self, step: &Step) -> io::Result<Answer> {
         let target = self.filled(&step.target);
+        let who = match &step.who {
+            Who::User { name, group } => Who::User { name: self.filled(name), group: group.clone() },
+            other => other.clone(),
+        };
         let body = self.filled(&step.body);
         let headers: Vec<(String, String)> =
             step.headers.iter().map(|(key, value)| (key.clone(), self.filled(value))).collect();
@@ -110,7 +114,7 @@ impl Session<'_> {
                 request = request.header("Accept", "application/json");
             }
             let request = request.header("Host", self.server.address.to_string()).body(bytes.clone());
-            let reply = self.connection(&step.who).await?.send(request.map_err(io::Error::other)?).await?;
+            let reply = self.connection(&who).await?.send(request.map_err(io::Error::other)?).await?;
             let done = step.until.is_none_or(|code| code == reply.code);
             if done || self.server.env.monotonic() >= deadline {
                 break reply;
@@ -152,7 +156,9 @@ impl Session<'_> {
                 headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
             (name.as_str().to_owned(), values.join("\n"))
         });
-        Answer { code, headers: headers.collect(), body: read_body(&body) }
+        let headers: BTreeMap<String, String> = headers.collect();
+        let yaml = headers.get("content-type").is_some_and(|media| media.starts_with("application/yaml"));
+        Answer { code, body: read_body(&body, yaml), headers }
     }
 
     fn capture(&mut self, step: &Step, answer: &Answer) {
@@ -171,9 +177,14 @@ impl Session<'_> {
     }
 }
 
-fn read_body(body: &[u8]) -> Value {
-    if let Ok(value) = serde_json::from_slice(body) {
-        return value;
+fn read_body(body: &[u8], yaml: bool) -> Value {
+    if yaml {
+        return serde_yaml_ng::from_slice(body).unwrap_or(Value::Null);
+    }
+    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+        // One event is a stream too.
+        let event = value.get("type").is_some() && value.get("object").is_some();
+        return if event { Value::Array(vec![value]) } else { value };
     }
     let events: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(body).into_iter().collect();
     match events {

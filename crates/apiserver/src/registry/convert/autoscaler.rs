@@ -47,6 +47,9 @@ pub(super) fn to_v1(value: &mut Value) {
     let conditions =
         value.remove(&["status", "conditions"]).filter(|list| list.as_array().is_some_and(|items| !items.is_empty()));
     put_json(value, CONDITIONS, conditions);
+    if value.get("status").is_some() && value.at(&["status", "currentReplicas"]).is_none() {
+        value.set(&["status", "currentReplicas"], 0);
+    }
 }
 
 /// A v2 metric of CPU utilisation.

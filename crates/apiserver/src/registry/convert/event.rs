@@ -25,6 +25,12 @@ pub(super) fn from_core(value: &mut Value) {
     for (events, core) in NAMES {
         rename(value, core, events);
     }
+    // Core always says these.
+    for key in ["reportingController", "reportingInstance"] {
+        if value.str_at(&[key]) == Some("") {
+            value.remove(&[key]);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::answer::Answer;
 use crate::body;
-use crate::registry::{Call, Change, Resource, WriteOptions, apply_patch};
+use crate::registry::{self, Call, Change, Resource, WriteOptions, apply_patch};
 use crate::server::Request;
 
 const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
@@ -22,7 +22,7 @@ impl Request<'_> {
         let options = WriteOptions::parse(&self.query, if patching { "PatchOptions" } else { "UpdateOptions" })?;
         let schema = api::type_of(GVK.0, GVK.1, GVK.2).ok_or_else(Status::path_not_found)?;
         let given = match patching {
-            true => body::decode_patch(&body)?,
+            true => body::decode_patch(self.patch_kind()?, &body)?,
             false => self.body_of(GVK.0, GVK.1, GVK.2, &body, &options)?,
         };
         let kind = patching.then(|| self.patch_kind()).transpose()?;
@@ -52,13 +52,7 @@ impl Request<'_> {
 
     fn check_scale(&self, new: &Value, old: &Value) -> Result<(), Status> {
         let text = |of: &Value, key: &str| of.str_at(&["metadata", key]).unwrap_or_default().to_owned();
-        let name = text(new, "name");
-        if !name.is_empty() && name != self.info.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                self.info.name
-            )));
-        }
+        registry::check_name(new, &self.info.name)?;
         let (uid, old_uid) = (text(new, "uid"), text(old, "uid"));
         if !uid.is_empty() && uid != old_uid {
             let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");

@@ -10,6 +10,9 @@ const FILE_MODE: i64 = 0o644;
 
 /// A pod: its spec, and what templates do not get.
 pub(crate) fn pod(value: &mut Value) {
+    if let Some(status) = value.get_mut("status") {
+        addresses(status);
+    }
     let Some(spec) = value.get_mut("spec") else { return };
     self::spec(spec);
     for list in ["containers", "initContainers"] {
@@ -28,6 +31,17 @@ pub(crate) fn pod(value: &mut Value) {
                 }
             }
         }
+    }
+}
+
+/// `podIP` is the first of `podIPs`. Upstream: Convert_v1_PodStatus_To_core_PodStatus.
+fn addresses(status: &mut Value) {
+    let (single, first) = (text(status, "podIP").to_owned(), items(status, "podIPs").first());
+    let first = first.and_then(|address| address.str_at(&["ip"])).unwrap_or_default().to_owned();
+    if !single.is_empty() && first.is_empty() {
+        let mut address = Value::object();
+        address.set(&["ip"], single);
+        status.set(&["podIPs"], vec![address]);
     }
 }
 

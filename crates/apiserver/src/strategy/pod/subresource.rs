@@ -195,8 +195,8 @@ pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut Errors) {
     }
     let path = Path::new("spec");
     let class = resources::qos(new).as_str();
-    if old.str_at(&["status", "qosClass"]).is_some_and(|before| before != class) {
-        errors.invalid(&path, class, "Pod QOS Class may not change as a result of resizing");
+    if let Some(before) = old.str_at(&["status", "qosClass"]).filter(|before| *before != class) {
+        errors.invalid(&path, before, "Pod QOS Class may not change as a result of resizing");
     }
     let mut stripped = new.clone();
     for (list, immutable_resources) in [("containers", false), ("initContainers", true)] {

@@ -209,8 +209,8 @@ fn bad_specs_are_refused() {
             "spec.restartPolicy: Unsupported value: \"Now\": supported values: \"Always\", \"OnFailure\", \"Never\"",
             "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
             "spec.priorityClassName: Invalid value: \"A_\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-            "spec.hostname: Invalid value: \"A.b\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+            "spec.hostname: Invalid value: \"A.b\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
         ],
     );
     check(
@@ -362,7 +362,7 @@ fn a_resize_changes_cpu_and_memory() {
         &old,
         &pod("{limits: {cpu: 2, memory: 1Gi}}"),
         "resize",
-        &["spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"],
+        &["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"],
     );
     pods().check_update(
         &old,

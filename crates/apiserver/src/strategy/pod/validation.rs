@@ -99,12 +99,13 @@ pub(crate) fn spec(spec: &Value, name: &str, is_pod: bool, path: &Path<'_>, erro
     scheduling::gates(spec, path, errors);
     scheduling::topology_spread(spec, &path.child("topologySpreadConstraints"), errors);
     security::host_users(spec, path, errors);
-    names(spec, path, errors);
+    object_names(spec, path, errors);
     if let Some(seconds) = spec.i64_at(&["activeDeadlineSeconds"]) {
         for problem in apimachinery::validation::in_range(seconds, 1, i32::MAX.into()) {
             errors.invalid(&path.child("activeDeadlineSeconds"), seconds, problem);
         }
     }
+    host_names(spec, path, errors);
     scheduling::tolerations(items(spec, "tolerations"), &path.child("tolerations"), errors);
     host_aliases(spec, &path.child("hostAliases"), errors);
     if let Some(policy) = spec.str_at(&["preemptionPolicy"]) {
@@ -119,8 +120,22 @@ pub(crate) fn spec(spec: &Value, name: &str, is_pod: bool, path: &Path<'_>, erro
     security::operating_system(spec, path, errors);
 }
 
-/// Names of other objects and of the host.
-fn names(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+/// A port that another of the same container is already.
+fn duplicate_ports(at: &str, container: &Value, warnings: &mut Vec<String>) {
+    let same = |a: &Value, b: &Value| {
+        let of = |port: &Value, key: &str| port.get(key).cloned().unwrap_or_default();
+        ["containerPort", "hostPort", "protocol", "hostIP"].iter().all(|key| of(a, key) == of(b, key))
+    };
+    let ports = items(container, "ports");
+    for (j, port) in ports.iter().enumerate() {
+        if let Some(first) = ports[..j].iter().position(|earlier| same(earlier, port)) {
+            warnings.push(format!("{at}.ports[{j}]: duplicate port definition with {at}.ports[{first}]"));
+        }
+    }
+}
+
+/// Names of other objects.
+fn object_names(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let subdomains = ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"];
     for key in subdomains {
         let name = text(spec, key);
@@ -128,6 +143,10 @@ fn names(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.problems(&path.child(key), name, dns1123_subdomain(name));
         }
     }
+}
+
+/// Names of the host.
+fn host_names(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     for key in ["hostname", "subdomain"] {
         let name = text(spec, key);
         if !name.is_empty() {
@@ -263,7 +282,8 @@ fn tokens_need_an_account(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// Advice for authors. Upstream: GetWarningsForPod.
-pub(super) fn warnings(pod: &Value) -> Vec<String> {
+pub(in super::super) fn warnings(pod: &Value, at: &str) -> Vec<String> {
+    const SECCOMP_ANNOTATION: &str = "seccomp.security.alpha.kubernetes.io/pod";
     const RENAMED: [(&str, &str); 5] = [
         ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
         ("beta.kubernetes.io/os", "kubernetes.io/os"),
@@ -274,7 +294,7 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
     let name = pod.str_at(&["metadata", "name"]).unwrap_or_default();
     let problems = dns1123_label(name);
-    if !problems.is_empty() {
+    if at.is_empty() && !problems.is_empty() {
         warnings.push(format!(
             "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
             problems.join(" ")
@@ -284,8 +304,24 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
     for (key, _) in entries(spec, "nodeSelector") {
         if let Some((old, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
             let since = if old.starts_with("failure") || old.ends_with("type") { "v1.17" } else { "v1.14" };
-            warnings.push(format!("spec.nodeSelector[{old}]: deprecated since {since}; use \"{new}\" instead"));
+            warnings.push(format!("{at}spec.nodeSelector[{old}]: deprecated since {since}; use \"{new}\" instead"));
         }
+    }
+    if spec.i64_at(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
+        warnings.push(format!(
+            "{at}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
+    for (i, volume) in items(spec, "volumes").iter().enumerate() {
+        if has(volume, "gitRepo") {
+            warnings
+                .push(format!("{at}spec.volumes[{i}].gitRepo: deprecated in v1.11, and disabled by default in v1.33+"));
+        }
+    }
+    if pod.at(&["metadata", "annotations", SECCOMP_ANNOTATION]).is_some() {
+        warnings.push(format!(
+            "{at}metadata.annotations[{SECCOMP_ANNOTATION}]: non-functional in v1.27+; use the \"seccompProfile\" field instead"
+        ));
     }
     for list in ["initContainers", "containers"] {
         for (i, container) in items(spec, list).iter().enumerate() {
@@ -294,10 +330,11 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
                 let name = text(variable, "name");
                 if variables[..j].iter().any(|earlier| text(earlier, "name") == name) {
                     warnings.push(format!(
-                        "spec.{list}[{i}].env[{j}]: hides previous definition of {name:?}, which may be dropped when using apply"
+                        "{at}spec.{list}[{i}].env[{j}]: hides previous definition of {name:?}, which may be dropped when using apply"
                     ));
                 }
             }
+            duplicate_ports(&format!("{at}spec.{list}[{i}]"), container, &mut warnings);
         }
     }
     warnings

@@ -33,8 +33,8 @@ pub(super) struct Cidr {
 pub(super) enum AddressError {
     #[error("provided IP is already allocated")]
     Taken,
-    #[error("the provided IP ({address}) is not in the valid range. The range of valid IPs is {ranges}")]
-    OutOfRange { address: String, ranges: String },
+    #[error("the provided network does not match the current range")]
+    OutOfRange,
     #[error("range is full")]
     Full,
     #[error("{0}")]
@@ -123,13 +123,13 @@ pub(super) async fn take(
     service: (&str, &str),
     together: &mut Together,
 ) -> Result<(), AddressError> {
-    let out_of_range = || AddressError::OutOfRange {
-        address: wanted.to_owned(),
-        ranges: ranges.iter().map(Cidr::to_string).collect::<Vec<_>>().join(", "),
-    };
-    let address: IpAddr = wanted.parse().map_err(|_| out_of_range())?;
+    let address: IpAddr = wanted.parse().map_err(|_| AddressError::OutOfRange)?;
     if !ranges.iter().any(|range| range.contains(&address)) {
-        return Err(out_of_range());
+        return Err(AddressError::OutOfRange);
+    }
+    // What is only tried takes nothing, and so finds nothing taken.
+    if ctx.dry_run {
+        return Ok(());
     }
     let key = format!("{PREFIX}{address}");
     let revision = match ctx.store.get(key.as_bytes()).await? {

@@ -393,7 +393,7 @@ pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     if text(spec, "sessionAffinity") != "None" && is_headless(spec) {
         warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
     }
-    if !text(spec, "externalName").is_empty() && text(spec, "type") != "ExternalName" && old.is_none() {
+    if !text(spec, "externalName").is_empty() && text(spec, "type") != "ExternalName" {
         warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
     }
     for key in ["clusterIPs", "externalIPs"] {
