@@ -43,11 +43,12 @@ impl Terminal {
         let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::termios::tcsetwinsize(&slave, Winsize { ws_row: SIZE.0, ws_col: SIZE.1, ws_xpixel: 0, ws_ypixel: 0 })?;
         command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
-        let child = machine.spawn(command);
         let screen = Arc::new(Screen::default());
         let keyboard = File::from(master);
         let (source, shown) = (keyboard.try_clone()?, screen.clone());
         let reader = std::thread::Builder::new().name("terminal".into()).spawn(move || shown.fill(source))?;
+        // Last, as nothing may fail between a child and who waits for it.
+        let child = machine.spawn(command);
         Ok(Terminal { child, keyboard, screen, reader })
     }
 
