@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use testkit::image::digest;
 
 use super::debian::said;
 
@@ -12,18 +13,25 @@ use super::debian::said;
 const NEEDED: &[(&str, &str)] =
     &[("gcc", "gcc"), ("make", "make"), ("dpkg-source", "dpkg-dev"), ("bzip2", "bzip2"), ("patch", "patch")];
 
-/// What differs from the default configuration. One program without libraries; `tc` doesn't build with newer kernel headers; and a
-/// shell that looks for programs where `PATH` says, as upstream's image does.
-const OPTIONS: &[(&str, bool)] =
-    &[("STATIC", true), ("TC", false), ("FEATURE_PREFER_APPLETS", false), ("FEATURE_SH_STANDALONE", false)];
+/// What differs from the default configuration. One program without libraries; `tc` doesn't build with newer kernel headers; a shell
+/// that looks for programs where `PATH` says, as upstream's image does, and that passes on variables whose names are none in a
+/// shell, which Debian's patches make an option.
+const OPTIONS: &[(&str, bool)] = &[
+    ("STATIC", true),
+    ("TC", false),
+    ("FEATURE_PREFER_APPLETS", false),
+    ("FEATURE_SH_STANDALONE", false),
+    ("FEATURE_DI_ENV_HACK", true),
+];
 
 /// Debian's keys, where apt doesn't find them by itself.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The program, built into `folder` unless it is there already.
+/// The program, built into `folder` unless it is there already as this file has it built.
 pub fn build(folder: &Path) -> Result<PathBuf> {
-    let program = folder.join("busybox");
-    if program.exists() {
+    let (program, stamp) = (folder.join("busybox"), folder.join("busybox.stamp"));
+    let recipe = digest(include_bytes!("busybox.rs"));
+    if program.exists() && fs::read_to_string(&stamp).is_ok_and(|known| known == recipe) {
         return Ok(program);
     }
     for (tool, package) in NEEDED {
@@ -43,6 +51,7 @@ pub fn build(folder: &Path) -> Result<PathBuf> {
     let new = folder.join("busybox.new");
     fs::copy(source.join("busybox"), &new)
         .and_then(|_| fs::rename(&new, &program))
+        .and_then(|()| fs::write(&stamp, &recipe))
         .with_context(|| format!("putting {} in place", program.display()))?;
     Ok(program)
 }
