@@ -171,7 +171,7 @@ pub fn summary(specs: &[Spec], took: Duration) -> String {
         write!(text, "{name:<20}{passed:>8}{failed:>8}{skipped:>9}{nodes:>13}").ok();
         text.push_str(&if cut > 0 { format!("  ({cut} cut short)\n") } else { "\n".into() });
     }
-    write!(text, "wall time {}\n", shown(took)).ok();
+    writeln!(text, "wall time {}", shown(took)).ok();
     text
 }
 
