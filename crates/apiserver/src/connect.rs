@@ -87,6 +87,7 @@ impl Nodes {
             return Ok(redirect);
         }
         let body = if is_read || wants_upgrade { Bytes::new() } else { body.await? };
+        let as_messages = target.purpose == Purpose::Log && streams::remotecommand::is_upgrade(request.headers);
         let tunnels = target.purpose == Purpose::Stream && streams::tunnel::is_upgrade(request.headers);
         let outgoing = if tunnels { tunnelled(&target) } else { outgoing(request, &target, body) }?;
         let mut sender = self.reach(&target).await?;
@@ -116,6 +117,18 @@ impl Nodes {
             };
             std::future::ready(data)
         });
+        if let Some(client) = upgrade.filter(|_| as_messages) {
+            let refused = |error: streams::remotecommand::UpgradeError| Status::bad_request(error.to_string());
+            let mut answer = Answer::new(StatusCode::SWITCHING_PROTOCOLS, Content::Bytes(Bytes::new()));
+            answer.headers = streams::messages::response(request.headers).map_err(refused)?.into_parts().0.headers;
+            self.env.spawn(async move {
+                match client.await {
+                    Ok(client) => streams::messages::tell(TokioIo::new(client), stream).await,
+                    Err(error) => debug!(%error, "an upgrade failed"),
+                }
+            });
+            return Ok(answer);
+        }
         let content = Content::Stream(stream.boxed());
         let answer = Answer { code: parts.status, headers: passed_on(&parts.headers), content };
         match target.purpose {
@@ -154,7 +167,8 @@ fn outgoing(request: &Request<'_>, target: &Target, body: Bytes) -> Result<http:
     *outgoing.uri_mut() = target.path.parse().map_err(|_| Status::bad_request("the path is no path"))?;
     let headers = outgoing.headers_mut();
     *headers = passed_on(request.headers);
-    if request.headers.contains_key(UPGRADE) {
+    // A kubelet gives a log as a body; who wants it as messages gets them from here.
+    if request.headers.contains_key(UPGRADE) && target.purpose != Purpose::Log {
         for name in [CONNECTION, UPGRADE] {
             headers.extend(request.headers.get_all(&name).iter().map(|value| (Some(name.clone()), value.clone())));
         }

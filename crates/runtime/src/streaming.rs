@@ -69,7 +69,7 @@ fn answer(daemon: &Arc<Daemon>, mut request: Request<Incoming>) -> Response<Body
         return refuse(StatusCode::NOT_FOUND, "rejected: unknown or used token".to_owned());
     };
     let (response, upgrade) = if remotecommand::is_upgrade(request.headers()) {
-        match remotecommand::upgrade(&mut request, &[remotecommand::V5, remotecommand::V4]) {
+        match remotecommand::upgrade(&mut request, &[remotecommand::V5, remotecommand::V4, remotecommand::V1]) {
             Ok(upgrade) => (upgrade.response.clone_head(), Upgrade::WebSocket(upgrade)),
             Err(error) => return refuse(error.status(), error.to_string()),
         }

@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+pub mod messages;
 pub mod remotecommand;
 mod serve;
 pub mod spdy;

@@ -1,5 +1,5 @@
-//! Standard streams over one connection, server side: a WebSocket that speaks `v5.channel.k8s.io` or `v4.channel.k8s.io`, or SPDY
-//! (see [`multiplexed`]).
+//! Standard streams over one connection, server side: a WebSocket that speaks `v5.channel.k8s.io`, `v4.channel.k8s.io` or
+//! `channel.k8s.io`, or SPDY (see [`multiplexed`]).
 //!
 //! Each binary message of a WebSocket begins with its channel: 0 stdin, 1 stdout, 2 stderr, 3 status, 4 terminal size. In v5 a message
 //! on channel 255 names a channel that its sender closes. The status message comes last; what it says is the caller's.
@@ -27,6 +27,8 @@ use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 pub const V5: &str = "v5.channel.k8s.io";
 /// Without one.
 pub const V4: &str = "v4.channel.k8s.io";
+/// The first: a failure is told in words, and success not at all.
+pub const V1: &str = "channel.k8s.io";
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -176,7 +178,7 @@ impl Streams {
     /// Carries the session's streams until all output is sent, then what `status` resolves to.
     pub async fn run(self, session: Session, status: impl Future<Output = Status>) -> End {
         match self {
-            Streams::WebSocket(channels) => channels.run(session, async { status.await.document }).await,
+            Streams::WebSocket(channels) => channels.run(session, status).await,
             Streams::Multiplexed(streams) => streams.run(session, status).await,
         }
     }
@@ -236,7 +238,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Channels<S> {
     }
 
     /// Carries the session's streams until all output is sent, then what `status` resolves to.
-    pub async fn run(self, session: Session, status: impl Future<Output = Vec<u8>>) -> End {
+    pub async fn run(self, session: Session, status: impl Future<Output = Status>) -> End {
+        let in_words = self.protocol == V1;
         let (mut sink, mut source) = self.socket.split();
         let (messages, mut outgoing) = mpsc::channel::<Message>(4);
         // Tells the client that the streams are there. Upstream: createWebSocketStreams.
@@ -250,7 +253,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Channels<S> {
             let _ = messages.send(message(first, &[])).await;
             tokio::join!(pump(stdout, STDOUT, &messages), pump(stderr, STDERR, &messages));
             let status = status.await;
-            let _ = messages.send(message(STATUS, &status)).await;
+            let told = if in_words { status.message.into_bytes() } else { status.document };
+            if !told.is_empty() {
+                let _ = messages.send(message(STATUS, &told)).await;
+            }
             drop(messages);
         };
         let write = async {

@@ -115,6 +115,20 @@ async fn logs_exec_and_proxies_reach_the_node() {
     let mut back = [0; 7];
     stream.read_exact(&mut back).await.unwrap();
     assert_eq!(&back, b"\x82\x05olleh");
+
+    // A log is told as messages to whoever asks so.
+    let mut wire = Wire::connect(&fixture).await;
+    let headers = [
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "binary.k8s.io"),
+    ];
+    let log = format!("{PODS}/p/log?container=a");
+    let (mut stream, headers) = wire.upgrade_by("GET", &log, "websocket", &headers).await;
+    assert_eq!(headers["sec-websocket-protocol"], "binary.k8s.io");
+    let mut told = [0; 2 + 30];
+    stream.read_exact(&mut told).await.unwrap();
+    assert_eq!(&told, b"\x82\x1eGET /containerLogs/default/p/a");
     task.abort();
 }
 

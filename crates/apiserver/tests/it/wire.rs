@@ -60,7 +60,17 @@ impl Wire {
         protocol: &str,
         headers: &[(&str, &str)],
     ) -> (TokioIo<hyper::upgrade::Upgraded>, http::HeaderMap) {
-        let request = Request::builder().method("POST").uri(target).header("host", "localhost");
+        self.upgrade_by("POST", target, protocol, headers).await
+    }
+
+    pub async fn upgrade_by(
+        &mut self,
+        method: &str,
+        target: &str,
+        protocol: &str,
+        headers: &[(&str, &str)],
+    ) -> (TokioIo<hyper::upgrade::Upgraded>, http::HeaderMap) {
+        let request = Request::builder().method(method).uri(target).header("host", "localhost");
         let mut request = request.header("connection", "Upgrade").header("upgrade", protocol);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -12,6 +12,10 @@ async fn connected(protocol: &'static str) -> (Client, Channels<DuplexStream>) {
     (client, Channels::new(theirs, protocol).await)
 }
 
+fn status(document: &str) -> Status {
+    Status { document: document.into(), message: "in words".into() }
+}
+
 /// Everything the client gets on the channel.
 async fn collect(client: &mut Client) -> Vec<(u8, Vec<u8>)> {
     let mut all: Vec<(u8, Vec<u8>)> = Vec::new();
@@ -28,20 +32,29 @@ async fn collect(client: &mut Client) -> Vec<(u8, Vec<u8>)> {
 
 #[tokio::test]
 async fn output_and_status_arrive_in_order() {
-    for protocol in [V4, V5] {
+    for (protocol, told) in [(V1, "in words"), (V4, "status"), (V5, "status")] {
         let (mut client, channels) = connected(protocol).await;
         let session = Session {
             stdout: Some(Box::new(Cursor::new(vec![b'o'; 100_000]))),
             stderr: Some(Box::new(Cursor::new(b"err".to_vec()))),
             ..Session::default()
         };
-        let serve = channels.run(session, async { b"status".to_vec() });
+        let serve = channels.run(session, async { status("status") });
         let (end, got) = tokio::join!(serve, collect(&mut client));
         assert_eq!(end, End::Completed);
         assert_eq!(got[0], (STDOUT, vec![b'o'; 100_000]));
         assert_eq!(got[1], (STDERR, b"err".to_vec()));
-        assert_eq!(got.last().unwrap(), &(STATUS, b"status".to_vec()));
+        assert_eq!(got.last().unwrap(), &(STATUS, told.into()));
     }
+}
+
+#[tokio::test]
+async fn the_first_protocol_tells_of_no_success() {
+    let (mut client, channels) = connected(V1).await;
+    let session = Session { stdout: Some(Box::new(Cursor::new(b"out".to_vec()))), ..Session::default() };
+    let success = Status { document: b"document".to_vec(), message: String::new() };
+    let (end, got) = tokio::join!(channels.run(session, async { success }), collect(&mut client));
+    assert_eq!((end, got), (End::Completed, vec![(STDOUT, b"out".to_vec())]));
 }
 
 #[tokio::test]
@@ -64,7 +77,7 @@ async fn input_and_sizes_reach_the_command() {
         command.read_to_end(&mut text).await.unwrap();
         finished.send(text).unwrap();
     };
-    let serve = channels.run(session, async { finish.await.unwrap() });
+    let serve = channels.run(session, async { status(&String::from_utf8(finish.await.unwrap()).unwrap()) });
     let (end, (), got) = tokio::join!(serve, command, talk);
     assert_eq!(end, End::Completed);
     assert_eq!(got, [(STATUS, b"hi".to_vec())]);
@@ -90,7 +103,7 @@ fn requests_are_upgraded_to_what_both_speak() {
             .header("sec-websocket-protocol", protocols)
             .body(())
             .unwrap();
-        let got = upgrade(&mut request, &[V5, V4]);
+        let got = upgrade(&mut request, &[V5, V4, V1]);
         if let Ok(upgrade) = &got {
             assert_eq!(upgrade.response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         }
@@ -99,6 +112,7 @@ fn requests_are_upgraded_to_what_both_speak() {
     check("v5.channel.k8s.io", "Upgrade", Ok(V5));
     check("v9.other, v4.channel.k8s.io", "keep-alive, upgrade", Ok(V4));
     check("v4.channel.k8s.io, v5.channel.k8s.io", "Upgrade", Ok(V4));
+    check("channel.k8s.io", "Upgrade", Ok(V1));
     check("v9.other", "Upgrade", Err(UpgradeError::Protocol));
     check("v5.channel.k8s.io", "close", Err(UpgradeError::NotAsked));
 }
