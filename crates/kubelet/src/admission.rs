@@ -7,6 +7,29 @@ use rules::Resources;
 
 use crate::spec::spec;
 
+/// The kernel parameters that a pod may set without harm to others: each belongs to a namespace of the pod's own. Upstream:
+/// pkg/kubelet/sysctl SafeSysctlAllowlist.
+const SAFE_SYSCTLS: &[(&str, Namespace)] = &[
+    ("kernel.shm_rmid_forced", Namespace::Ipc),
+    ("net.ipv4.ip_local_port_range", Namespace::Net),
+    ("net.ipv4.tcp_syncookies", Namespace::Net),
+    ("net.ipv4.ping_group_range", Namespace::Net),
+    ("net.ipv4.ip_unprivileged_port_start", Namespace::Net),
+    ("net.ipv4.ip_local_reserved_ports", Namespace::Net),
+    ("net.ipv4.tcp_keepalive_time", Namespace::Net),
+    ("net.ipv4.tcp_fin_timeout", Namespace::Net),
+    ("net.ipv4.tcp_keepalive_intvl", Namespace::Net),
+    ("net.ipv4.tcp_keepalive_probes", Namespace::Net),
+    ("net.ipv4.tcp_rmem", Namespace::Net),
+    ("net.ipv4.tcp_wmem", Namespace::Net),
+];
+
+#[derive(Clone, Copy)]
+enum Namespace {
+    Ipc,
+    Net,
+}
+
 /// Why the pod is refused, as reason and message; `others` are the pods that have been let in.
 pub(crate) fn refuse(
     pod: &Pod,
@@ -14,6 +37,12 @@ pub(crate) fn refuse(
     node: Option<&Node>,
     allocatable: &Resources,
 ) -> Option<(&'static str, String)> {
+    if let Some(why) = forbidden_sysctl(pod) {
+        return Some(("SysctlForbidden", format!("forbidden sysctl: {why}")));
+    }
+    if spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Some(("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned()));
+    }
     if let Some(node) = node
         && !rules::required_node_affinity(spec(pod), node)
     {
@@ -50,6 +79,38 @@ pub(crate) fn refuse(
     None
 }
 
+/// What is wrong with the first kernel parameter that the pod may not set.
+fn forbidden_sysctl(pod: &Pod) -> Option<String> {
+    let spec = spec(pod);
+    let wanted = spec.security_context.as_ref()?.sysctls.as_ref()?;
+    wanted.iter().find_map(|sysctl| {
+        let name = dotted(&sysctl.name);
+        let Some((_, namespace)) = SAFE_SYSCTLS.iter().find(|(safe, _)| *safe == name) else {
+            return Some(format!("{name:?} not allowlisted"));
+        };
+        let (shared, shown) = match namespace {
+            Namespace::Ipc => (spec.host_ipc, "IPC"),
+            Namespace::Net => (spec.host_network, "Net"),
+        };
+        shared.unwrap_or_default().then(|| format!("{name:?} not allowed with host {shown} enabled"))
+    })
+}
+
+/// The name with its parts separated by dots; where slashes do that, a dot belongs to a part.
+fn dotted(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
+        Some(b'/') => name
+            .chars()
+            .map(|c| match c {
+                '/' => '.',
+                '.' => '/',
+                c => c,
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value as Json, json};
@@ -76,5 +137,23 @@ mod tests {
         check(asks("500m", 80), vec![asks("500m", 80)], Some("NodePorts"));
         check(asks("1m", 1), vec![asks("1m", 2), asks("1m", 3)], Some("OutOfpods"));
         check(json!({"containers": [], "nodeSelector": {"a": "b"}}), vec![], Some("NodeAffinity"));
+        check(json!({"containers": [], "os": {"name": "linux"}}), vec![], None);
+        check(json!({"containers": [], "os": {"name": "windows"}}), vec![], Some("PodOSNotSupported"));
+    }
+
+    #[test]
+    fn kernel_parameters_are_the_pods_own() {
+        let check = |name: &str, host: bool, expect: Option<&str>| {
+            let spec = json!({"containers": [], "hostNetwork": host, "hostIPC": host,
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            assert_eq!(forbidden_sysctl(&pod).as_deref(), expect, "{name}");
+        };
+        check("kernel.shm_rmid_forced", false, None);
+        check("kernel/shm_rmid_forced", false, None);
+        check("kernel.shm_rmid_forced", true, Some("\"kernel.shm_rmid_forced\" not allowed with host IPC enabled"));
+        check("net.ipv4.tcp_rmem", true, Some("\"net.ipv4.tcp_rmem\" not allowed with host Net enabled"));
+        check("kernel.msgmax", false, Some("\"kernel.msgmax\" not allowlisted"));
+        check("net/ipv4/conf/eth0.1/rp_filter", false, Some("\"net.ipv4.conf.eth0/1.rp_filter\" not allowlisted"));
     }
 }
