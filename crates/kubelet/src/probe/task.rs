@@ -55,10 +55,16 @@ impl Task {
         if self.kind == Kind::Startup && known == Outcome::Success {
             return;
         }
-        let run_for = Duration::try_from(env.now().duration_since(instance.since)).unwrap_or_default();
-        let delay = seconds(self.probe.initial_delay_seconds, 0).saturating_sub(run_for);
         let period = seconds(self.probe.period_seconds, 10).max(Duration::from_secs(1));
-        let mut next = env.monotonic() + delay;
+        let mut next = env.monotonic() + self.initial_delay(instance);
+        // While a container starts its runtime knows only about when: it is right a moment later.
+        while !self.gone_before(&instance.id, next).await {
+            let left = self.initial_delay(instance);
+            if left.is_zero() {
+                break;
+            }
+            next = env.monotonic() + left;
+        }
         let mut streak = (Outcome::Unknown, 0);
         loop {
             if self.gone_before(&instance.id, next).await {
@@ -85,6 +91,13 @@ impl Task {
                 _ => {}
             }
         }
+    }
+
+    /// What is left of the time that the instance has before its first probe.
+    fn initial_delay(&self, instance: &Instance) -> Duration {
+        let since = self.view.borrow().running.get(&self.container.name).map_or(instance.since, |known| known.since);
+        let run_for = Duration::try_from(self.ctx.env.now().duration_since(since)).unwrap_or_default();
+        seconds(self.probe.initial_delay_seconds, 0).saturating_sub(run_for)
     }
 
     fn set(&self, id: &str, outcome: Outcome) {
