@@ -65,9 +65,8 @@ impl Strategy for HorizontalPodAutoscaler {
             }
         }
         let version = text(target, "apiVersion");
-        let named = version.rsplit_once('/').map_or(version, |(_, version)| version);
-        let core = text(target, "kind") == "ReplicationController";
-        if !version.contains('/') && !(core && named == "v1") {
+        let core = text(target, "kind") == "ReplicationController" && version == "v1";
+        if !core && !version.contains('/') {
             let path = target_path.child("apiVersion");
             errors.invalid(&path, version, "apiVersion must specify API group");
         }

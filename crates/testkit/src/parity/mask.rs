@@ -115,6 +115,7 @@ impl Mask<'_> {
                 text = format!("{before}{begin}{first}{rest}");
             }
         }
+        text = without_revisions(&text);
         if text.starts_with("-----BEGIN ") {
             return "<pem>".to_owned();
         }
@@ -157,6 +158,28 @@ impl Mask<'_> {
             .or_else(|| volume_at(bytes).map(|length| (length, "kube-api-access-<random>")))
             .or_else(|| token().filter(|length| *length > 60).map(|length| (length, "<token>")))
     }
+}
+
+/// Masks the revision of an object that is shown as JSON within a text.
+fn without_revisions(text: &str) -> String {
+    const KEY: &str = "resourceVersion";
+    let mut parts = text.split(KEY);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let value = part.trim_start_matches(['\\', '"', ':']);
+        let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let quoted = value.len() < part.len() && value[digits..].starts_with(['\\', '"']);
+        out.push_str(KEY);
+        match digits {
+            1.. if quoted => {
+                out.push_str(&part[..part.len() - value.len()]);
+                out.push('#');
+                out.push_str(&value[digits..]);
+            }
+            _ => out.push_str(part),
+        }
+    }
+    out
 }
 
 fn squeezed(text: &str) -> String {
@@ -273,6 +296,10 @@ mod tests {
         check(
             json!({"message": format!("pods \"web-x7k2p\" of {uid} at 123, not 1234")}),
             json!({"message": "pods \"${name}\" of <uuid> at ${rv}, not 1234"}),
+        );
+        check(
+            json!({"message": r#"{"resourceVersion":"12","a":"resourceVersion is 7"}"#}),
+            json!({"message": r##"{"resourceVersion":"#","a":"resourceVersion is 7"}"##}),
         );
         check(json!({"clusterIP": "10.97.1.2", "nodePort": 31000}), json!({"clusterIP": "<ip>", "nodePort": "<port>"}));
         check(

@@ -23,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A certificate and its key, PEM.
 pub type Identity = (String, String);
+/// Gives a user of a group a certificate.
+type Issue<'a> = dyn Fn(&str, &str) -> io::Result<Identity> + 'a;
 
 /// A server that serves, and how to be somebody there.
 pub struct Server<'a> {
@@ -31,7 +33,7 @@ pub struct Server<'a> {
     /// The authority of its certificate, PEM.
     pub authority: String,
     /// A certificate for a user and a group.
-    pub identity: Box<dyn Fn(&str, &str) -> io::Result<Identity> + 'a>,
+    pub identity: Box<Issue<'a>>,
 }
 
 /// Sends every request of `script`, in a namespace of its own, and returns the masked answers in order.
