@@ -51,7 +51,11 @@ const IMMUTABLE: &[(&str, &str, &str)] = &[
     ("service fixed", r#"{"spec":{"clusterIP":"10.1.2.3"}}"#, "spec.clusterIPs[0]: Invalid value"),
     ("secret fixed", r#"{"type":"other"}"#, "type: Invalid value: \"other\": field is immutable"),
     ("pod sleeper", r#"{"spec":{"hostNetwork":true}}"#, "pod updates may not change fields other than"),
-    ("configmap fixed", r#"{"metadata":{"name":"other"}}"#, "field is immutable"),
+    (
+        "configmap fixed",
+        r#"{"metadata":{"name":"other"}}"#,
+        "the name of the object (other) does not match the name on the URL (fixed)",
+    ),
 ];
 
 const FIXED: &str = "\
