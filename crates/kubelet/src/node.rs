@@ -180,7 +180,11 @@ impl Keeper {
             let _ = self.ctx.runtime_name.set(version.runtime_name);
         }
         let runtime = match self.ctx.runtime.status(StatusRequest { verbose: false }).await {
-            Ok(answer) => Runtime::of(&answer),
+            Ok(answer) => {
+                self.machine.handlers = report::handlers(&answer);
+                self.machine.features = report::features(&answer);
+                Runtime::of(&answer)
+            }
             Err(status) => Runtime::unreachable(&rpc_text(&status)),
         };
         let network = runtime.network();

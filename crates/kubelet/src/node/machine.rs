@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use k8s_openapi::api::core::v1::{NodeFeatures, NodeRuntimeHandler};
 use rules::Resources;
 
 /// What does not change while the kubelet runs.
@@ -25,6 +26,9 @@ pub(crate) struct Machine {
     pub(crate) architecture: String,
     /// `oxikube://0.1.0`; empty until the runtime answered.
     pub(crate) runtime: String,
+    /// What the runtime can make pods with, and what it can do with all of them.
+    pub(crate) handlers: Vec<NodeRuntimeHandler>,
+    pub(crate) features: Option<NodeFeatures>,
 }
 
 impl Machine {
@@ -54,6 +58,8 @@ impl Machine {
                 other => other.to_owned(),
             },
             runtime: String::new(),
+            handlers: Vec::new(),
+            features: None,
         })
     }
 

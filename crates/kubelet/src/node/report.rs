@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use apimachinery::{Format, Quantity};
-use cri::v1::ListImagesRequest;
+use cri::v1::{ListImagesRequest, RuntimeHandlerFeatures, StatusResponse};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeDaemonEndpoints, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::{Value as Json, json};
@@ -57,8 +58,29 @@ pub(super) fn status(config: &Config, machine: &Machine, port: u16, images: Opti
             swap: (machine.swap > 0).then_some(NodeSwapStatus { capacity: Some(machine.swap) }),
             system_uuid: machine.system_uuid.clone(),
         }),
+        runtime_handlers: (!machine.handlers.is_empty()).then(|| machine.handlers.clone()),
+        features: machine.features.clone(),
         ..NodeStatus::default()
     }
+}
+
+/// The runtime's handlers in the API's words. Upstream: nodestatus RuntimeHandlers.
+pub(super) fn handlers(status: &StatusResponse) -> Vec<NodeRuntimeHandler> {
+    let features = |features: &RuntimeHandlerFeatures| NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+        user_namespaces: Some(features.user_namespaces),
+    };
+    let handlers = status.runtime_handlers.iter().map(|handler| NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: handler.features.as_ref().map(features),
+    });
+    handlers.collect()
+}
+
+/// What the runtime can do whatever the handler. Upstream: nodestatus Features.
+pub(super) fn features(status: &StatusResponse) -> Option<NodeFeatures> {
+    let features = status.features.as_ref()?;
+    Some(NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) })
 }
 
 fn capacity(config: &Config, machine: &Machine) -> BTreeMap<String, Text> {
@@ -91,8 +113,17 @@ fn binary(bytes: i64) -> Text {
 }
 
 /// The members that the kubelet writes.
-const FIELDS: [&str; 7] =
-    ["addresses", "allocatable", "capacity", "conditions", "daemonEndpoints", "images", "nodeInfo"];
+const FIELDS: [&str; 9] = [
+    "addresses",
+    "allocatable",
+    "capacity",
+    "conditions",
+    "daemonEndpoints",
+    "features",
+    "images",
+    "nodeInfo",
+    "runtimeHandlers",
+];
 
 /// The patch that makes the node's status say what `new` says; lists that are merged by key name what is gone.
 pub(super) fn patch(old: &NodeStatus, new: &NodeStatus) -> Json {

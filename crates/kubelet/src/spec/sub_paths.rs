@@ -42,15 +42,23 @@ fn open(volume: &Path, sub: &Path) -> io::Result<OwnedFd> {
     let real = real.strip_prefix(&root).map_err(|_| io::Error::other("it leaves the volume"))?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut at = rustix::fs::open(&root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    // Who may write to the volume may write to what is made in it.
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&at)?.st_mode & 0o7777);
     for part in real.components() {
         at = step(&at, part.as_os_str().as_ref(), flags)?;
     }
     for name in missing.iter().rev() {
-        match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o750)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         at = step(&at, name.as_ref(), flags | OFlags::DIRECTORY)?;
+        if made {
+            // By a descriptor for it, as the umask has no say in this.
+            let folder = step(&at, Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+            rustix::fs::fchmod(&folder, mode)?;
+        }
     }
     Ok(at)
 }
@@ -128,7 +136,11 @@ mod tests {
             assert!(open(&volume, Path::new(sub)).is_err(), "{sub}");
         }
         assert!(!Path::new("/etc/made").exists());
+        fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o2777)).unwrap();
         open(&volume, Path::new("new/folder")).unwrap();
-        assert!(volume.join("new/folder").is_dir());
+        for made in ["new", "new/folder"] {
+            let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(volume.join(made)).unwrap());
+            assert_eq!(mode & 0o7777, 0o2777, "{made}");
+        }
     }
 }
