@@ -181,7 +181,7 @@ fn controllers_of(folder: &Path, membership: &str) -> Option<Vec<String>> {
         names
     };
     let wanted = [sorted(name), vec![format!("name={name}")]];
-    let lists = membership.lines().filter_map(|line| line.splitn(3, ':').nth(1));
+    let lists = membership.lines().filter_map(|line| line.split(':').nth(1));
     lists.map(sorted).find(|list| wanted.contains(list))
 }
 

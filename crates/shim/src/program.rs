@@ -180,8 +180,8 @@ fn execute(path: &Path, args: &[String], streams: Option<Streams>) -> io::Result
 
 /// The last error of a log. Upstream: containerd's `getLastRuntimeError`.
 fn complaint(log: &str) -> Option<String> {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines.filter(|line| line.level == "error").last().map(|line| line.msg.trim().to_owned())
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines.rfind(|line| line.level == "error").map(|line| line.msg.trim().to_owned())
 }
 
 fn read_pid(file: &Path) -> Result<i32, String> {

@@ -199,7 +199,7 @@ pub(crate) struct Index {
 
 /// A manifest or an index, told apart by what they hold, as not all of them carry a media type.
 pub(crate) enum Document {
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     Index(Index),
 }
 
@@ -217,7 +217,7 @@ impl Document {
         let malformed = |message: &str| ImageError::Malformed { what: "manifest", digest, message: message.to_owned() };
         match (probe.schema_version, probe.manifests.is_some(), probe.config.is_some()) {
             (2, true, false) => Ok(Document::Index(parse("index", bytes, digest)?)),
-            (2, false, true) => Ok(Document::Manifest(parse("manifest", bytes, digest)?)),
+            (2, false, true) => Ok(Document::Manifest(Box::new(parse("manifest", bytes, digest)?))),
             (2, ..) => Err(malformed("neither an image nor an index")),
             (version, ..) => Err(malformed(&format!("unsupported schema version {version}"))),
         }

@@ -224,7 +224,7 @@ impl<'a> Archive<'a> {
             }
             let member = self.blob(descriptor.digest)?;
             let (manifest, bytes) = match Document::parse(&document(member)?, member.digest)? {
-                Document::Manifest(manifest) => (manifest, document(member)?),
+                Document::Manifest(manifest) => (*manifest, document(member)?),
                 Document::Index(nested) => {
                     let chosen = self.blob(nested.select(member.digest)?.digest)?;
                     (parse::<Manifest>("manifest", &document(chosen)?, chosen.digest)?, document(chosen)?)

@@ -101,13 +101,13 @@ impl Pull {
         self.retrying(|| self.registry.authenticate()).await?;
         let (bytes, named) = self.retrying(|| self.registry.manifest(None)).await?;
         let index = match Document::parse(&bytes, named)? {
-            Document::Manifest(manifest) => return Ok((named, named, bytes, manifest)),
+            Document::Manifest(manifest) => return Ok((named, named, bytes, *manifest)),
             Document::Index(index) => index,
         };
         let chosen = index.select(named)?.digest;
         let (bytes, digest) = self.retrying(|| self.registry.manifest(Some(chosen))).await?;
         match Document::parse(&bytes, digest)? {
-            Document::Manifest(manifest) => Ok((named, digest, bytes, manifest)),
+            Document::Manifest(manifest) => Ok((named, digest, bytes, *manifest)),
             Document::Index(_) => {
                 let message = "an index within an index".to_owned();
                 Err(ImageError::Malformed { what: "index", digest, message })
