@@ -66,6 +66,11 @@ pub struct Start {
     /// How long certificates are valid at most, as 90d, 12h, 30m or 60s; they renew themselves [default: a year].
     #[arg(long, value_parser = lifetime)]
     pub certificate_lifetime: Option<Duration>,
+
+    /// An OCI runtime's program for pods whose RuntimeClass has this handler, once for each; runc and crun need none where they are
+    /// installed.
+    #[arg(long = "runtime-handler", value_name = "HANDLER=PROGRAM", value_parser = runtime_handler)]
+    pub runtime_handlers: Vec<(String, PathBuf)>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -102,6 +107,15 @@ pub(crate) fn node_name(name: &str) -> Result<String, String> {
         None => Ok(name.to_owned()),
         Some(problem) => Err(format!("{name:?} can't be a node's name: {problem}")),
     }
+}
+
+fn runtime_handler(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, program) = text.split_once('=').ok_or("a handler is a name, =, and the path of a program")?;
+    if let Some(problem) = apimachinery::validation::dns1123_label(name).first() {
+        return Err(format!("{name:?} can't be a handler's name: {problem}"));
+    }
+    let program = PathBuf::from(program);
+    if program.is_absolute() { Ok((name.to_owned(), program)) } else { Err("a program's path begins with /".into()) }
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -144,6 +158,18 @@ mod tests {
         check("5", None);
         check("", None);
         check("-1h", None);
+    }
+
+    #[test]
+    fn runtime_handlers_are_read() {
+        let check = |text: &str, expect: Option<(&str, &str)>| {
+            let expect = expect.map(|(name, program)| (name.to_owned(), PathBuf::from(program)));
+            assert_eq!(runtime_handler(text).ok(), expect, "{text:?}");
+        };
+        check("youki=/opt/youki", Some(("youki", "/opt/youki")));
+        check("youki", None);
+        check("youki=bin/youki", None);
+        check("A=/opt/a", None);
     }
 
     #[test]

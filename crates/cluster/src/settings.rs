@@ -1,5 +1,6 @@
 //! What a cluster on this machine was given or chose at its first start, and where that is written down.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -42,6 +43,9 @@ pub struct Settings {
     /// How long certificates are valid at most, if the command said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_lifetime: Option<Duration>,
+    /// RuntimeClass handlers and the OCI runtimes' programs they mean, if the command named any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runtime_handlers: BTreeMap<String, PathBuf>,
 }
 
 impl Settings {
@@ -133,6 +137,7 @@ impl Settings {
             service_cidr,
             kubeconfig,
             certificate_lifetime: start.certificate_lifetime,
+            runtime_handlers: start.runtime_handlers.iter().cloned().collect(),
         })
     }
 

@@ -81,6 +81,9 @@ async fn resume(mut settings: Settings, args: &Args, start: &Start, env: &env::E
     if start.certificate_lifetime.is_some() {
         settings.certificate_lifetime = start.certificate_lifetime;
     }
+    if !start.runtime_handlers.is_empty() {
+        settings.runtime_handlers = start.runtime_handlers.iter().cloned().collect();
+    }
     if args.kubeconfig.is_some() {
         settings.kubeconfig = kubeconfig::paths(args)?;
     }

@@ -294,7 +294,8 @@ pub(crate) async fn node_runtime(env: &Env, settings: &Settings) -> Result<NodeR
     let mut config = EmbeddedConfig::new(env.clone(), scope.clone())?;
     config.cluster_cidrs = vec![range(&settings.pod_cidr)?];
     let network = Arc::new(EmbeddedNetwork::open(config).await.context("setting up the pod network")?);
-    let config = runtime::Config::new(env.clone(), scope, images.clone(), network.clone());
+    let mut config = runtime::Config::new(env.clone(), scope, images.clone(), network.clone());
+    config.handlers = settings.runtime_handlers.clone();
     let runtime = Runtime::build(config).await.context("starting the container runtime")?;
     Ok(NodeRuntime { runtime, network, images })
 }
