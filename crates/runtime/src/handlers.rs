@@ -31,7 +31,7 @@ impl Handlers {
         }
         let found = self.all().remove(name);
         found.map(Some).ok_or_else(|| {
-            Error::Invalid(format!("failed to get sandbox runtime: no runtime for {name:?} is configured"))
+            Error::State(format!("failed to get sandbox runtime: no runtime for {name:?} is configured"))
         })
     }
 
