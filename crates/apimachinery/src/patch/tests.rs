@@ -106,11 +106,7 @@ fn malformed_json_patches() {
         "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
     );
     let many = format!("[{}]", vec![r#"{"op":"test","path":"/a"}"#; 10_001].join(","));
-    check(
-        &many,
-        413,
-        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001",
-    );
+    check(&many, 413, "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001");
 }
 
 #[test]
