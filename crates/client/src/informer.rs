@@ -180,8 +180,15 @@ impl Informer {
 
     async fn progressed(&self, mut done: impl FnMut(Progress) -> bool) {
         let mut progress = self.0.progress.subscribe();
-        // The sender lives as long as `self`.
-        drop(progress.wait_for(|progress| done(*progress)).await);
+        loop {
+            // Not `wait_for`: it locks the progress while it asks, and `done` may read it again. A writer that comes between the two
+            // would wait for the first, and the second for the writer.
+            let now = *progress.borrow_and_update();
+            // The sender lives as long as `self`.
+            if done(now) || progress.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -244,3 +251,6 @@ impl Drop for Subscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
