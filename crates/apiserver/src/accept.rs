@@ -94,9 +94,10 @@ pub(crate) fn route(headers: &HeaderMap, available: &[&str]) -> Result<(), Statu
     }
 }
 
-/// Picks the form of an answer that holds objects; `watch` answers are streams.
-pub(crate) fn negotiate(headers: &HeaderMap, watch: bool) -> Result<Form, Status> {
-    let form = clauses(headers).iter().find_map(|clause| form(clause, watch));
+/// Picks the form of an answer that holds objects; `watch` answers are streams, and not every kind has `tables`.
+pub(crate) fn negotiate(headers: &HeaderMap, watch: bool, tables: bool) -> Result<Form, Status> {
+    let fits = |form: &Form| tables || !matches!(form.shape, Shape::Table(_));
+    let form = clauses(headers).iter().find_map(|clause| form(clause, watch).filter(fits));
     form.ok_or_else(|| if watch { no_such_stream() } else { not_acceptable() })
 }
 
@@ -149,7 +150,10 @@ mod tests {
         let check = |accept: &str, expect: Option<Form>| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, accept.parse().unwrap());
-            assert_eq!(negotiate(&headers, false).ok(), expect, "{accept}");
+            assert_eq!(negotiate(&headers, false, true).ok(), expect, "{accept}");
+            let without = expect.filter(|form| !matches!(form.shape, Shape::Table(_)));
+            let found = negotiate(&headers, false, false).ok();
+            assert!(found == without || found == Some(Form::default()), "{accept} without tables: {found:?}");
         };
         let json = |shape| Some(Form { encoding: Encoding::Json, shape });
         check("application/json", json(Shape::Whole));

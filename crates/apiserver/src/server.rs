@@ -323,7 +323,7 @@ impl Request<'_> {
             Content::Watch { .. } => true,
             Content::Object(_) | Content::List { .. } => false,
         };
-        let form = accept::negotiate(self.headers, watch)?;
+        let form = self.negotiated(watch)?;
         let Answer { code, headers, content } = answer;
         let json = |bytes: Bytes| Content::Bytes(bytes);
         let (content, content_type) = match (form.shape, content) {
@@ -366,6 +366,13 @@ impl Request<'_> {
             (_, content) => (content, "application/json"),
         };
         Ok(Answer { code, headers, content }.with(http::header::CONTENT_TYPE, content_type))
+    }
+
+    /// The form of an answer that holds objects. Reviews are answered and not kept: nobody lists them in tables.
+    fn negotiated(&self, watch: bool) -> Result<accept::Form, Status> {
+        let kind = api::resource(&self.info.group, &self.info.version, &self.info.resource);
+        let tables = kind.is_none_or(|kind| kind.storage.is_some() || kind.has_verb("list"));
+        accept::negotiate(self.headers, watch, tables)
     }
 
     pub(crate) fn warn(&self, text: impl Into<String>) {

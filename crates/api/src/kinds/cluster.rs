@@ -68,10 +68,11 @@ pub(super) static KINDS: &[Kind] = &[
         .with(&[status(("networking.k8s.io", "v1", "ServiceCIDR"))])
         .columns(&[NAME, computed("CIDRs"), AGE])
         .unenforced(),
-    row!("io.k8s.api.node.v1", "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
-        .cluster()
-        .columns(&[NAME, at("Handler", &["handler"]), AGE])
-        .unenforced(),
+    row!("io.k8s.api.node.v1", "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses").cluster().columns(&[
+        NAME,
+        at("Handler", &["handler"]),
+        AGE,
+    ]),
     row!("io.k8s.api.scheduling.v1", "scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
         .cluster()
         .short(&["pc"])

@@ -35,7 +35,7 @@ impl Request<'_> {
             // Before anything happens: a client that cannot read the answer must not write.
             let streams = matches!(&*info.verb, "list" | "watch") && info.subresource.is_empty();
             accept::route(self.headers, if streams { accept::OBJECTS_AND_STREAMS } else { accept::OBJECTS })?;
-            accept::negotiate(self.headers, info.verb == "watch")?;
+            self.negotiated(info.verb == "watch")?;
         }
         if !info.subresource.is_empty() {
             return self.subresource(kind, body, upgrade).await;
