@@ -82,6 +82,9 @@ fn selection(root: &Path, label: &str, options: &Options) -> Result<suite::Selec
         }
         selection.names = Some(sample);
     }
+    if options.recorded {
+        selection.names = Some(Record::read(root)?.passing.into_iter().collect());
+    }
     Ok(selection)
 }
 

@@ -11,6 +11,7 @@ pub const USAGE: &str =
   node-conformance  the same for its [NodeConformance] specs
     --focus RE  --skip RE  --sig NAME   which specs (regular expressions over their names)
     --sample                            about 40 quick ones over every SIG
+    --recorded                          those of conformance/passing.txt: does anything that passed fail now?
     --list                              name them and run none
     --procs N                           processes for the parallel ones (default: one per core and one)
     --kubeconfig F                      use this cluster instead of a fresh one
@@ -27,6 +28,7 @@ pub struct Options {
     pub skip: Option<String>,
     pub sig: Option<String>,
     pub sample: bool,
+    pub recorded: bool,
     pub list: bool,
     pub procs: usize,
     pub kubeconfig: Option<PathBuf>,
@@ -44,6 +46,7 @@ impl Default for Options {
             skip: None,
             sig: None,
             sample: false,
+            recorded: false,
             list: false,
             procs: std::thread::available_parallelism().map_or(2, |n| n.get()) + 1,
             kubeconfig: None,
@@ -72,13 +75,17 @@ pub(super) fn parse(args: &[&str]) -> Result<Options> {
             "--spec-timeout" => options.spec_timeout = Duration::from_secs(60 * number(arg, &value()?)? as u64),
             "--timeout" => options.timeout = Duration::from_secs(60 * number(arg, &value()?)? as u64),
             "--sample" => options.sample = true,
+            "--recorded" => options.recorded = true,
             "--list" => options.list = true,
             "--bless" => options.bless = true,
             other => bail!("no option {other:?}\n{USAGE}"),
         }
     }
-    if options.sample && (options.focus.is_some() || options.skip.is_some() || options.sig.is_some()) {
-        bail!("--sample chooses the specs itself: it goes without --focus, --skip and --sig");
+    let chosen = [("--sample", options.sample), ("--recorded", options.recorded)].into_iter().filter(|(_, set)| *set);
+    let names: Vec<&str> = chosen.map(|(name, _)| name).collect();
+    let others = options.focus.is_some() || options.skip.is_some() || options.sig.is_some();
+    if let Some(name) = names.first().filter(|_| others || names.len() > 1) {
+        bail!("{name} chooses the specs itself: it goes without --focus, --skip, --sig and others like it");
     }
     Ok(options)
 }
@@ -111,5 +118,7 @@ mod tests {
         check(&["--focus"], "--focus needs a value");
         check(&["--fokus"], "no option \"--fokus\"");
         check(&["--sample", "--sig", "node"], "--sample chooses the specs itself");
+        check(&["--recorded", "--focus", "DNS"], "--recorded chooses the specs itself");
+        check(&["--recorded", "--sample"], "--sample chooses the specs itself");
     }
 }
