@@ -68,6 +68,15 @@ impl Place {
         found
     }
 
+    /// Waits until downloads that were given up have taken away their files.
+    async fn becomes_empty(&self, what: &str) {
+        let deadline = self.env.monotonic() + Duration::from_secs(10);
+        while !self.content().is_empty() && self.env.monotonic() < deadline {
+            self.env.sleep(Duration::from_millis(5)).await;
+        }
+        self.assert_empty(what);
+    }
+
     fn assert_empty(&self, what: &str) {
         assert_eq!(self.content(), BTreeSet::new(), "{what}");
         assert!(self.store().list().is_empty(), "{what}");

@@ -186,7 +186,7 @@ async fn bad_content_is_refused_and_changes_nothing() {
         assert!(error.report().contains(expect), "{what}: {}", error.report());
         assert!(place.store().list().is_empty(), "{what}");
         place.store().collect_garbage().await.unwrap();
-        place.assert_empty(what);
+        place.becomes_empty(what).await;
     }
 
     let registry = Registry::start(&place.env).await.unwrap();
