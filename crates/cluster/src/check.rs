@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::control::{Ask, ask};
+use crate::control::Connection;
 use crate::settings::{ROUTES, Settings, port_is_free};
 use crate::{Args, Hooks, routes};
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: &Args, env: &env::Env, hooks: &Hooks) -> Result<Ex
         None => crate::start::new_settings(args, &Default::default(), env).await?,
     };
     // A cluster that runs has its ports itself.
-    let runs = root().outcome == Outcome::Ok && ask(&settings.control_socket(), Ask::Status).await?.is_some();
+    let runs = root().outcome == Outcome::Ok && Connection::open(&settings.control_socket()).await?.is_some();
     let all = requirements(&settings, hooks, if runs { |_| true } else { port_is_free });
     let width = all.iter().map(|requirement| requirement.name.len()).max().unwrap_or(0);
     for Requirement { name, outcome } in &all {

@@ -13,11 +13,15 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// The format of both directions. A daemon refuses a newer one.
 const FORMAT: u32 = 1;
+/// How long a status may take on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
 
 /// What a command asks of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "command")]
 pub enum Ask {
+    /// Whether anybody is there: answered by itself, whatever else goes on.
+    Hello,
     Status,
     /// End every container, then the daemon. Answered once the containers have ended.
     Stop,
@@ -32,6 +36,7 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "answer")]
 pub enum Answer {
+    Hello,
     Status(Box<ClusterStatus>),
     Stopped,
     Images { images: Vec<ImageRow> },
@@ -177,6 +182,7 @@ async fn serve_one(mut stream: UnixStream, daemon: Arc<dyn Daemon>) -> io::Resul
         Ok(Envelope { format, .. }) if format > FORMAT => {
             Answer::Error { message: format!("the daemon is older than this command: it knows format {FORMAT}") }
         }
+        Ok(Envelope { body: Ask::Hello, .. }) => Answer::Hello,
         Ok(Envelope { body, .. }) => daemon.answer(body).await,
         Err(error) => Answer::Error { message: format!("the daemon does not know this command: {error}") },
     };
@@ -187,24 +193,57 @@ async fn serve_one(mut stream: UnixStream, daemon: Arc<dyn Daemon>) -> io::Resul
 
 /// Asks the daemon; `None` where none listens. [`Answer::Error`] becomes an error.
 pub async fn ask(socket: &Path, ask: Ask) -> Result<Option<Answer>> {
-    let mut stream = match UnixStream::connect(socket).await {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error).with_context(|| format!("connecting to {}", socket.display())),
-    };
-    let mut line = serde_json::to_vec(&Envelope { format: FORMAT, body: ask })?;
-    line.push(b'\n');
-    stream.write_all(&line).await.context("asking the daemon")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).await.context("waiting for the daemon")?;
-    if line.is_empty() {
-        bail!("the daemon ended without an answer");
+    match Connection::open(socket).await? {
+        Some(connection) => connection.ask(ask).await.map(Some),
+        None => Ok(None),
     }
-    match serde_json::from_str::<Envelope<Answer>>(&line).context("reading the daemon's answer")?.body {
-        Answer::Error { message } => bail!("{message}"),
-        answer => Ok(Some(answer)),
+}
+
+/// Like [`ask`] for what a daemon that works answers at once.
+pub(crate) async fn ask_soon(socket: &Path, question: Ask, env: &env::Env) -> Result<Option<Answer>> {
+    match env.timeout(SOON, ask(socket, question)).await {
+        Some(answer) => answer,
+        None => bail!("the daemon gave no answer within {} s; oxikube stop ends it", SOON.as_secs()),
+    }
+}
+
+/// A daemon that listens; it need not answer.
+pub(crate) struct Connection {
+    stream: UnixStream,
+    /// Who began to listen.
+    pub(crate) pid: u32,
+}
+
+impl Connection {
+    /// `None` where none listens.
+    pub(crate) async fn open(socket: &Path) -> Result<Option<Connection>> {
+        let connecting = || format!("connecting to {}", socket.display());
+        let stream = match UnixStream::connect(socket).await {
+            Ok(stream) => stream,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(connecting),
+        };
+        let pid = stream.peer_cred().with_context(connecting)?.pid();
+        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).context("the daemon has no process id")?;
+        Ok(Some(Connection { stream, pid }))
+    }
+
+    /// One question; [`Answer::Error`] becomes an error.
+    pub(crate) async fn ask(mut self, ask: Ask) -> Result<Answer> {
+        let mut line = serde_json::to_vec(&Envelope { format: FORMAT, body: ask })?;
+        line.push(b'\n');
+        self.stream.write_all(&line).await.context("asking the daemon")?;
+        let mut line = String::new();
+        BufReader::new(self.stream).read_line(&mut line).await.context("waiting for the daemon")?;
+        if line.is_empty() {
+            bail!("the daemon ended without an answer");
+        }
+        match serde_json::from_str::<Envelope<Answer>>(&line).context("reading the daemon's answer")?.body {
+            Answer::Error { message } => bail!("{message}"),
+            answer => Ok(answer),
+        }
     }
 }
 
@@ -234,6 +273,8 @@ mod tests {
         let env = env::Env::system();
         let server = env.spawn(serve(bind(&socket).unwrap(), Arc::new(Fake), env.clone(), InFlight::default()));
         assert_eq!(ask(&socket, Ask::Stop).await.unwrap(), Some(Answer::Stopped));
+        assert_eq!(ask(&socket, Ask::Hello).await.unwrap(), Some(Answer::Hello));
+        assert_eq!(Connection::open(&socket).await.unwrap().unwrap().pid, std::process::id());
         assert_eq!(ask(&socket, Ask::Status).await.unwrap(), Some(Answer::Status(Box::default())));
         assert!(ask(&socket, Ask::ImageList).await.unwrap_err().to_string().contains("ImageList"));
         server.abort();

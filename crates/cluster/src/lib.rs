@@ -49,7 +49,7 @@ pub async fn run(args: Args, env: env::Env, hooks: Hooks) -> Result<ExitCode> {
     match &args.command {
         Command::Start(start) => start::run(&args, start, &env, &hooks).await,
         Command::Stop => stop::run(&args, &env, &hooks).await,
-        Command::Status { output } => status::run(&args, output.as_deref()).await,
+        Command::Status { output } => status::run(&args, output.as_deref(), &env).await,
         Command::Delete { yes } => delete::run(&args, *yes, &env, &hooks).await,
         Command::Check => check::run(&args, &env, &hooks).await,
         Command::Image { command } => image::run(&args, command).await,

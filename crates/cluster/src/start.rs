@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::args::{Start, node_name};
 use crate::check::{self, Outcome};
-use crate::control::{Answer, Ask, ask};
+use crate::control::{Answer, Ask, ask_soon};
 use crate::progress::{Display, Progress};
 use crate::settings::NodeAddress;
 use crate::{Args, Hooks, Settings, kubeconfig, stop};
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
     }
     let existing = Settings::find(args)?;
     if let Some(settings) = &existing
-        && let Some(Answer::Status(status)) = ask(&settings.control_socket(), Ask::Status).await?
+        && let Some(Answer::Status(status)) = ask_soon(&settings.control_socket(), Ask::Status, env).await?
     {
         println!("cluster {} runs already (pid {})", settings.name, status.daemon.pid.unwrap_or_default());
         return Ok(ExitCode::SUCCESS);

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::control::{Addresses, Answer, Ask, ClusterStatus, Folders, ask};
+use crate::control::{Addresses, Answer, Ask, ClusterStatus, Folders, ask_soon};
 use crate::{Args, Settings};
 
 /// Prints what runs; fails where no daemon does.
-pub(crate) async fn run(args: &Args, output: Option<&str>) -> Result<ExitCode> {
+pub(crate) async fn run(args: &Args, output: Option<&str>, env: &env::Env) -> Result<ExitCode> {
     let settings = Settings::must_find(args)?;
-    let status = match ask(&settings.control_socket(), Ask::Status).await? {
+    let status = match ask_soon(&settings.control_socket(), Ask::Status, env).await? {
         Some(Answer::Status(status)) => *status,
         _ => offline(&settings),
     };

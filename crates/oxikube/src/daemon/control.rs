@@ -85,6 +85,7 @@ impl Control {
 
     async fn answer_to(&self, ask: Ask) -> Result<Answer> {
         Ok(match ask {
+            Ask::Hello => Answer::Hello,
             Ask::Status => Answer::Status(Box::new(self.status().await?)),
             Ask::Stop => {
                 let (tx, rx) = oneshot::channel();

@@ -7,10 +7,11 @@ mod traces;
 use std::fs;
 
 use linux::netlink::Netlink;
+use rustix::process::Signal;
 use testkit::machine::Machine;
 
 use self::traces::traces;
-use crate::support::{jsonpath, kill_daemon, load_images, netlink, started};
+use crate::support::{SOON, jsonpath, kill_daemon, load_images, netlink, signal_daemon, started};
 
 #[test]
 fn delete_leaves_nothing() {
@@ -40,16 +41,31 @@ fn delete_without_its_data_leaves_nothing() {
     });
 }
 
+/// A daemon that stands still answers nothing, and holds up nobody for ever.
+#[test]
+fn delete_of_a_daemon_that_stands_still_leaves_nothing() {
+    delete_after("still", |machine| drop(signal_daemon(machine, Signal::STOP)));
+}
+
 fn delete_after_a_kill(name: &str, spoil: impl Fn(&Machine)) {
+    delete_after(name, |machine| {
+        kill_daemon(machine);
+        spoil(machine);
+    });
+}
+
+fn delete_after(name: &str, spoil: impl Fn(&Machine)) {
     let machine = Machine::new(name, env!("CARGO_BIN_EXE_oxikube"));
     let before = traces(&machine);
     machine.oxikube("start").ok();
     load_images(&machine);
     machine.kubectl_with("create -f -", BUSY).ok();
     machine.kubectl("wait --for=condition=Ready pod/busy --timeout=60s").ok();
-    kill_daemon(&machine);
     spoil(&machine);
+    let env = env::Env::system();
+    let begin = env.monotonic();
     machine.oxikube("delete --yes").ok();
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     assert!(!machine.kubectl("config view").ok().contains(machine.name()));
     // The archives of the images are the test's own. kubectl keeps a cache, and its configuration stays, without the
     // cluster, once what was there before is forgotten.

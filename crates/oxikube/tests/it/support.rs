@@ -1,5 +1,6 @@
 //! What these tests share.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -86,11 +87,17 @@ pub fn kill_daemon(machine: &Machine) {
 
 /// Sends the daemon a signal that ends it, and waits until it has.
 pub fn end_daemon(machine: &Machine, signal: Signal) {
+    let handle = signal_daemon(machine, signal);
+    // Readable once it ended.
+    let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut ended, None).unwrap(), 1);
+}
+
+/// Sends the daemon a signal.
+pub fn signal_daemon(machine: &Machine, signal: Signal) -> OwnedFd {
     let control = UnixStream::connect(Path::new("/run/oxikube").join(machine.name()).join("control.sock")).unwrap();
     let daemon = rustix::net::sockopt::socket_peercred(&control).unwrap().pid;
     let handle = rustix::process::pidfd_open(daemon, rustix::process::PidfdFlags::empty()).unwrap();
     rustix::process::pidfd_send_signal(&handle, signal).unwrap();
-    // Readable once it ended.
-    let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-    assert_eq!(rustix::event::poll(&mut ended, None).unwrap(), 1);
+    handle
 }
