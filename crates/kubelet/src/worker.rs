@@ -5,6 +5,7 @@ pub(crate) mod backoff;
 mod clean;
 mod hooks;
 mod kill;
+mod place;
 pub(crate) mod restarts;
 mod shared;
 mod start;

@@ -1,5 +1,6 @@
 //! Giving back what a pod held.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use crate::error::rpc_text;
 use crate::spec;
 use crate::volumes;
 
+/// So many tries in, somebody is told: about two seconds.
+const LATE: u32 = 5;
+
 impl Shared {
     /// Gives back volumes and control group of a pod whose containers have ended.
     pub(super) async fn clean(&self, pod: &Pod) {
@@ -20,23 +24,24 @@ impl Shared {
         self.ctx.images.forget(&self.uid);
         let mut pause = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let groups = self.groups(pod);
-        loop {
+        for failures in 1.. {
             let (ctx, uid, groups) = (self.ctx.clone(), self.uid.clone(), groups.clone());
             let work = move || {
-                volumes::tear_down(&ctx.config.root, &uid)?;
-                for group in groups {
-                    let group = ctx.cgroups.group(group)?;
+                volumes::tear_down(&ctx.config.root, &uid).map_err(|error| named(error, "its folder"))?;
+                for path in groups {
+                    let group = ctx.cgroups.group(&path)?;
                     if group.exists() {
-                        group.kill()?;
-                        group.remove()?;
+                        let removed = group.kill().and_then(|()| group.remove());
+                        removed.map_err(|error| named(error, &format!("control group {}", path.display())))?;
                     }
                 }
-                Ok::<_, std::io::Error>(())
+                Ok(())
             };
-            match tokio::task::spawn_blocking(work).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::warn!(pod = %self.key, %error, "a pod can't be cleaned up yet"),
-                Err(error) => tracing::error!(pod = %self.key, %error, "cleaning up a pod panicked"),
+            match self.place.clear(work).await {
+                Ok(()) => return,
+                // Killed processes end when the machine finds the time.
+                Err(error) if failures < LATE => tracing::debug!(pod = %self.key, %error, "a pod is cleaned up again"),
+                Err(error) => tracing::warn!(pod = %self.key, %error, "a pod can't be cleaned up yet"),
             }
             self.ctx.env.sleep(pause.next(&self.ctx.env)).await;
         }
@@ -80,4 +85,9 @@ impl Shared {
             _ => Ok(()),
         }
     }
+}
+
+/// Says what an error was about.
+fn named(error: io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::place::Place;
 use super::{Update, backoff};
 use crate::context::Context;
 use crate::fields::Situation;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// Whether what this kubelet knows of the pod was handed to the writer.
     told: watch::Sender<bool>,
     pub(super) memory: Mutex<Memory>,
+    pub(super) place: Place,
 }
 
 /// What is remembered between passes.
@@ -87,6 +89,7 @@ impl Shared {
             writer,
             told: watch::Sender::new(false),
             memory: Mutex::new(memory),
+            place: Place::default(),
         })
     }
 

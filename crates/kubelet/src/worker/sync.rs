@@ -96,7 +96,7 @@ impl Shared {
             group.create()?;
             group.apply(&spec::pod_limits(spec::spec(&owned)))
         };
-        tokio::task::spawn_blocking(work).await??;
+        self.place.make(work).await?;
         self.memory.lock().prepared = true;
         Ok(())
     }
@@ -137,8 +137,8 @@ impl Shared {
         }
         let (root, owned) = (self.ctx.config.root.clone(), pod.clone());
         let with = (situation.clone(), contents.clone());
-        let work = move || volumes::set_up(&root, &owned, &with.0, &with.1);
-        let made = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+        let work = move || Ok(volumes::set_up(&root, &owned, &with.0, &with.1));
+        let made = self.place.make(work).await.map_err(|error| error.to_string())?;
         let mounted = made.map_err(|error| error.to_string())?;
         self.memory.lock().volumes = Some(MadeVolumes {
             contents,
