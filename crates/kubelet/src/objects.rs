@@ -73,7 +73,23 @@ impl Objects {
             };
             if !known {
                 let entry = self.entry(&reference, &uid);
-                self.entries.lock().entry(reference).or_insert(entry).users.insert(uid.clone());
+                drop(self.adopt(reference, entry));
+            }
+        }
+    }
+
+    /// Keeps an entry; gives it back if another pod's was first, to be dropped outside the lock: its end waits for its informer's
+    /// handler, and that for the lock.
+    fn adopt(&self, reference: Reference, mut entry: Entry) -> Option<Entry> {
+        let mut entries = self.entries.lock();
+        match entries.get_mut(&reference) {
+            Some(first) => {
+                first.users.append(&mut entry.users);
+                Some(entry)
+            }
+            None => {
+                entries.insert(reference, entry);
+                None
             }
         }
     }
@@ -211,5 +227,32 @@ mod tests {
         assert_eq!(objects.len(), 2, "the other map and the pull secret");
         objects.release("b");
         assert_eq!(objects.len(), 0);
+    }
+    /// Two pods ask for the same object at once, and the second's informer is just telling of it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_comes_second_holds_up_nobody() {
+        let server = client::fake::FakeServer::new(env::Env::system());
+        let reference = (Kind::ConfigMap, ObjectKey::new("ns", "cm"));
+        let objects = Objects::new(server.client(), |_| ());
+        let [first, second] = ["a", "b"].map(|uid| objects.entry(&reference, uid));
+        second.informer.synced().await;
+        assert!(objects.adopt(reference.clone(), first).is_none());
+        let (telling, is_telling) = std::sync::mpsc::channel();
+        let (of, free) = (Arc::downgrade(&objects), Arc::new(Mutex::new(None)));
+        let (seen, env) = (free.clone(), server.client().env().clone());
+        let watch = second.informer.on_event(move |_| {
+            let Some(objects) = of.upgrade() else { return };
+            telling.send(()).unwrap();
+            // Until the other is at it, or has been.
+            let end = env.monotonic() + Duration::from_millis(300);
+            while env.monotonic() < end && objects.entries.try_lock().is_some() {}
+            *seen.lock() = Some(objects.entries.try_lock_for(Duration::from_secs(5)).is_some());
+        });
+        server.put(&resources::CONFIG_MAPS, r#"{"metadata":{"name":"cm","namespace":"ns"}}"#);
+        is_telling.recv().unwrap();
+        drop(objects.adopt(reference.clone(), second));
+        drop(watch);
+        assert_eq!(*free.lock(), Some(true));
+        assert_eq!(objects.entries.lock()[&reference].users.len(), 2);
     }
 }
