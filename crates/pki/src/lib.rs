@@ -17,6 +17,7 @@
 //! std::fs::remove_dir_all(folder).unwrap();
 //! ```
 
+mod anyone;
 mod authority;
 mod cluster;
 mod files;
@@ -27,6 +28,7 @@ mod verify;
 
 use std::path::PathBuf;
 
+pub use anyone::AnyServer;
 pub use authority::{Authority, CertificateSpec, Usage};
 pub use cluster::ClusterPki;
 pub use files::write_private;

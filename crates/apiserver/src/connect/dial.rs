@@ -11,8 +11,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -43,8 +43,10 @@ impl Dialer {
         }
         let roots = Arc::new(roots);
         let kubelet = RwLock::new(kubelet(&roots, certificate)?);
-        let anyone =
-            builder()?.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider()))).with_no_client_auth();
+        let anyone = builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(pki::AnyServer(provider())))
+            .with_no_client_auth();
         Ok(Dialer { env: env.clone(), roots, kubelet, anyone: TlsConnector::from(Arc::new(anyone)) })
     }
 
@@ -128,44 +130,5 @@ impl Write for Connection {
             Connection::Plain(io) => Pin::new(io).poll_shutdown(ctx),
             Connection::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(ctx),
         }
-    }
-}
-
-/// A pod's own certificate is nobody's business: whoever may proxy to it has chosen to. Upstream: proxyTransport.
-#[derive(Debug)]
-struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -22,9 +22,11 @@ async fn connect(world: &World, user: Option<&str>) -> tokio_rustls::client::Tls
     roots.add(CertificateDer::from_pem_slice(world.authority.certificate_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-    let builder =
-        rustls::ClientConfig::builder_with_details(provider, time).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyTime));
+    let builder = rustls::ClientConfig::builder_with_details(provider.clone(), time)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    // The world's time is not the machine's: certificates are of another day.
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(pki::AnyServer(provider)));
     let config = match user {
         None => builder.with_no_client_auth(),
         Some(user) => {
@@ -36,45 +38,6 @@ async fn connect(world: &World, user: Option<&str>) -> tokio_rustls::client::Tls
     let stream = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-}
-
-/// The world's time is not the machine's: certificates are of another day.
-#[derive(Debug)]
-struct AnyTime;
-
-impl rustls::client::danger::ServerCertVerifier for AnyTime {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 async fn ask(world: &World, user: Option<&str>, path: &str) -> (StatusCode, String) {
