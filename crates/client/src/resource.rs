@@ -80,6 +80,10 @@ pub mod resources {
     pub const SERVICES: Resource = Resource::namespaced("", "v1", "services");
     pub const DEPLOYMENTS: Resource = Resource::namespaced("apps", "v1", "deployments");
     pub const REPLICA_SETS: Resource = Resource::namespaced("apps", "v1", "replicasets");
+    pub const STATEFUL_SETS: Resource = Resource::namespaced("apps", "v1", "statefulsets");
+    pub const DAEMON_SETS: Resource = Resource::namespaced("apps", "v1", "daemonsets");
+    pub const CONTROLLER_REVISIONS: Resource = Resource::namespaced("apps", "v1", "controllerrevisions");
+    pub const POD_DISRUPTION_BUDGETS: Resource = Resource::namespaced("policy", "v1", "poddisruptionbudgets");
     pub const REPLICATION_CONTROLLERS: Resource = Resource::namespaced("", "v1", "replicationcontrollers");
     pub const LEASES: Resource = Resource::namespaced("coordination.k8s.io", "v1", "leases");
     pub const ENDPOINT_SLICES: Resource = Resource::namespaced("discovery.k8s.io", "v1", "endpointslices");
