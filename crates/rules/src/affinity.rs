@@ -16,7 +16,7 @@ pub fn required_node_affinity(spec: &PodSpec, node: &Node) -> bool {
 
 /// Whether one of the selector's terms matches the node.
 pub fn matches_node_selector(selector: &NodeSelector, node: &Node) -> bool {
-    selector.node_selector_terms.iter().any(|term| matches_term(term, node))
+    selector.node_selector_terms.iter().any(|term| matches_node_term(term, node))
 }
 
 /// The sum of the weights of the preferred terms that match.
@@ -25,13 +25,13 @@ pub fn preferred_node_score(spec: &PodSpec, node: &Node) -> i64 {
     let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
     let terms = preferred.into_iter().flatten();
     terms
-        .filter(|term| term.weight != 0 && matches_term(&term.preference, node))
+        .filter(|term| term.weight != 0 && matches_node_term(&term.preference, node))
         .map(|term| i64::from(term.weight))
         .sum()
 }
 
-/// A term without requirements matches nothing.
-fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
+/// Whether all requirements of the term hold for the node; a term without requirements matches nothing.
+pub fn matches_node_term(term: &NodeSelectorTerm, node: &Node) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     let label = |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);

@@ -11,17 +11,29 @@
 //! ```
 
 mod affinity;
+pub mod cron;
 mod pod;
 mod ports;
 mod qos;
 mod resources;
+mod selector;
 mod tolerations;
+mod volumes;
 
-pub use affinity::{matches_node_selector, preferred_node_score, required_node_affinity};
+pub use affinity::{matches_node_selector, matches_node_term, preferred_node_score, required_node_affinity};
 pub use pod::{
     container_status, is_available, is_ready, is_sidecar, is_static, is_terminal, is_terminating, ready_since,
 };
 pub use ports::{HostPort, conflicts, host_ports};
 pub use qos::{QosClass, qos_class};
-pub use resources::{Resources, allocatable, parse_quantity, pod_requests, scored_pod_requests};
+pub use resources::{
+    Resources, allocatable, parse_quantity, placed_pod_requests, placed_scored_pod_requests, pod_requests,
+    scored_pod_requests,
+};
+pub use selector::{label_selector, selects};
 pub use tolerations::{tolerates, tolerates_all, untolerated};
+pub use volumes::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, NO_PROVISIONER, SELECTED_NODE, access_modes_match, claim_class,
+    claim_is_bound, claim_size, claim_volume, find_volume, is_bound_to, matches_topology, selected_node, volume_class,
+    volume_reaches,
+};

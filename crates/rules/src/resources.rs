@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use apimachinery::Quantity;
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// Amounts by resource name: CPU in thousandths of a core, all others in whole units.
@@ -78,20 +78,46 @@ pub fn pod_requests(spec: &PodSpec) -> Resources {
 
 /// Like [`pod_requests`], where a container that requests no CPU or memory counts as 100m and 200Mi: what nodes are compared by.
 pub fn scored_pod_requests(spec: &PodSpec) -> Resources {
-    requests_by(spec, |container| {
-        let asks = |name: &str| {
-            let list = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-            list.is_some_and(|list| list.contains_key(name))
-        };
-        let mut request = requested(container.resources.as_ref());
-        if !asks("cpu") {
-            request.milli_cpu = 100;
-        }
-        if !asks("memory") {
-            request.memory = 200 << 20;
-        }
-        request
-    })
+    requests_by(spec, |container| with_least(container, requested(container.resources.as_ref())))
+}
+
+/// What a pod holds of its node: like [`pod_requests`], where a container counts with the most of what its spec asks for, what its status says it
+/// has, and what the kubelet promised it, until a resize is done.
+pub fn placed_pod_requests(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else { return Resources::default() };
+    requests_by(spec, |container| held(pod, container))
+}
+
+/// [`placed_pod_requests`] with the least amounts of [`scored_pod_requests`].
+pub fn placed_scored_pod_requests(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else { return Resources::default() };
+    requests_by(spec, |container| with_least(container, held(pod, container)))
+}
+
+fn held(pod: &Pod, container: &Container) -> Resources {
+    let mut most = requested(container.resources.as_ref());
+    let Some(status) = crate::container_status(pod, &container.name) else { return most };
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    if conditions.iter().any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible")) {
+        most = Resources::default();
+    }
+    most.raise_to(&requested(status.resources.as_ref()));
+    most.raise_to(&Resources::from_list(status.allocated_resources.as_ref()));
+    most
+}
+
+fn with_least(container: &Container, mut request: Resources) -> Resources {
+    let asks = |name: &str| {
+        let list = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        list.is_some_and(|list| list.contains_key(name))
+    };
+    if !asks("cpu") {
+        request.milli_cpu = 100;
+    }
+    if !asks("memory") {
+        request.memory = 200 << 20;
+    }
+    request
 }
 
 fn requests_by(spec: &PodSpec, request: impl Fn(&Container) -> Resources) -> Resources {
@@ -160,6 +186,18 @@ mod tests {
         check(vec![container("s", "50m", Some("Always"))], 360);
         check(vec![container("s", "50m", Some("Always")), container("i", "1", None)], 1060);
         check(vec![container("i", "1", None), container("s", "50m", Some("Always"))], 1010);
+    }
+
+    #[test]
+    fn a_resize_under_way_holds_the_most() {
+        let check = |conditions: serde_json::Value, expect: i64| {
+            let pod = json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "3"}}}]},
+                "status": {"conditions": conditions, "containerStatuses": [{"name": "a", "ready": true, "image": "",
+                    "imageID": "", "restartCount": 0, "resources": {"requests": {"cpu": "1"}}, "allocatedResources": {"cpu": "2"}}]}});
+            assert_eq!(placed_pod_requests(&serde_json::from_value(pod).unwrap()).milli_cpu, expect);
+        };
+        check(json!([]), 3000);
+        check(json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]), 2000);
     }
 
     #[test]
