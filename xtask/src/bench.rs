@@ -1,9 +1,10 @@
-//! `cargo xtask bench start|idle|pod|api`: the budgets of `docs/benchmarks.md`, measured on the release binary, as JSON.
+//! `cargo xtask bench start|idle|pod|api|streams`: the budgets of `docs/benchmarks.md`, measured on the release binary, as JSON.
 
 mod api;
 mod idle;
 mod pod;
 mod start;
+mod streams;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ pub fn run(name: &str) -> Result<()> {
         "idle" => idle::run()?,
         "pod" => pod::run()?,
         "api" => api::run()?,
-        other => bail!("no benchmark {other:?}: start, idle, pod, api"),
+        "streams" => streams::run()?,
+        other => bail!("no benchmark {other:?}: start, idle, pod, api, streams"),
     };
     println!("{}", serde_json::to_string_pretty(&json!({"benchmark": name, "machine": machine(), "result": result}))?);
     Ok(())

@@ -56,6 +56,8 @@ pub(crate) struct Sandbox {
     /// Held while it is made, stopped or removed.
     pub(crate) lock: tokio::sync::Mutex<()>,
     pub(crate) state: Mutex<SandboxState>,
+    /// Follows the record's readiness.
+    pub(crate) ready: watch::Sender<bool>,
 }
 
 pub(crate) struct SandboxState {
@@ -243,8 +245,9 @@ fn find<T>(table: &BTreeMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
 
 impl Sandbox {
     pub(crate) fn new(id: String, config: PodSandboxConfig, record: SandboxRecord) -> Sandbox {
+        let ready = watch::Sender::new(record.ready);
         let state = Mutex::new(SandboxState { record, shim: None, pause: None });
-        Sandbox { id, config, lock: tokio::sync::Mutex::new(()), state }
+        Sandbox { id, config, lock: tokio::sync::Mutex::new(()), state, ready }
     }
 
     /// No two sandboxes have the same. Upstream: containerd's `makeSandboxName`.
@@ -277,6 +280,8 @@ impl Sandbox {
         let mut record = state.record.clone();
         change(&mut record);
         record::save(&daemon.sandbox_data(&self.id), &record).context(|| format!("record sandbox {}", self.id))?;
+        // Still under the lock, so that the last change is told last.
+        self.ready.send_replace(record.ready);
         state.record = record;
         Ok(())
     }
@@ -326,10 +331,9 @@ impl Container {
         let mut record = state.record.clone();
         change(&mut record);
         record::save(&daemon.container_data(&self.id), &record).context(|| format!("record container {}", self.id))?;
-        let phase = record.phase;
+        // Still under the lock, so that the last change is told last.
+        self.phase.send_replace(record.phase);
         state.record = record;
-        drop(state);
-        self.phase.send_replace(phase);
         Ok(())
     }
 }

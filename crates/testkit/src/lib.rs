@@ -10,3 +10,4 @@ pub mod parity;
 pub mod peers;
 pub mod registry;
 pub mod terminal;
+pub mod traffic;

@@ -1,5 +1,8 @@
 //! What goes through the API server to pods as a stream, by WebSocket and by SPDY: port-forward, exec, proxies.
 
+mod ends;
+mod much;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 

@@ -25,7 +25,7 @@ use crate::state::Daemon;
 /// How long a connection within the pod may take.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// Serves the connection until the client is gone.
+/// Serves the connection until the client or the sandbox is gone.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     daemon: &Arc<Daemon>,
     sandbox: &str,
@@ -33,6 +33,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     mut channels: Channels<S>,
 ) -> Result<(), Error> {
     let ports: Vec<u16> = ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect();
+    let mut gone = std::pin::pin!(gone(daemon, sandbox));
     let (data, mut outgoing) = mpsc::channel::<(u8, Vec<u8>)>(16);
     let mut inputs: Vec<Option<OwnedWriteHalf>> = Vec::new();
     let mut pumps = Vec::new();
@@ -65,6 +66,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     drop(data);
     loop {
         tokio::select! {
+            () = &mut gone => break,
             Some((channel, data)) = outgoing.recv() => {
                 if channels.send(channel, &data).await.is_err() {
                     break;
@@ -95,12 +97,21 @@ struct Pair {
     error: Option<Stream>,
 }
 
-/// Serves the streams that the client opens until it is gone.
+/// Waits until the sandbox is stopped: nothing that is sent to it then would arrive.
+async fn gone(daemon: &Daemon, sandbox: &str) {
+    if let Ok(sandbox) = daemon.sandbox(sandbox) {
+        let _ = sandbox.ready.subscribe().wait_for(|ready| !ready).await;
+    }
+}
+
+/// Serves the streams that the client opens until it or the sandbox is gone.
 pub(super) async fn serve_streams(daemon: &Arc<Daemon>, sandbox: &str, connection: Connection) {
     let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
     let mut forwards = FuturesUnordered::new();
+    let mut gone = std::pin::pin!(gone(daemon, sandbox));
     loop {
         let offer = tokio::select! {
+            () = &mut gone => break,
             Some(()) = forwards.next() => continue,
             offer = connection.accept() => offer,
         };
