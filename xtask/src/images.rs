@@ -1,7 +1,7 @@
 //! `cargo xtask images [--conformance]`: images as archives that `oxikube image load` takes: the example's, and those of upstream's suite.
 
 mod busybox;
-mod debian;
+pub mod debian;
 mod upstream;
 
 use std::fs;

@@ -9,6 +9,7 @@ mod peers;
 mod prerequisites;
 mod schema;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -47,8 +48,9 @@ fn run() -> Result<()> {
         ["peers", names @ ..] => peers::run(&root(), names),
         ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
         ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),
+        ["vm", args @ ..] => vm::run(args),
         _ => {
-            eprint!("{USAGE}{}", conformance::USAGE);
+            eprint!("{USAGE}{}{}", conformance::USAGE, vm::USAGE);
             std::process::exit(2);
         }
     }

@@ -20,10 +20,23 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/patch", "patch"),
 ];
 
+/// What emulated machines need.
+pub const OF_MACHINES: &[(&str, &str)] = &[
+    ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/bin/strip", "binutils"),
+    ("/sbin/depmod", "kmod"),
+    ("/sbin/mke2fs", "e2fsprogs"),
+];
+
 /// Installs the Debian packages that are missing.
 pub fn install() -> Result<()> {
+    install_of(PACKAGES)
+}
+
+/// Installs those that are missing of `packages`, each with a file that says it is there.
+pub fn install_of(packages: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+        packages.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use testkit::image::Layer;
 
 /// Says nothing unless something is wrong, takes no lock of the machine's package state, and writes where it is told to.
-const QUIET: &[&str] = &["-qq", "-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"];
+pub const QUIET: &[&str] = &["-qq", "-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"];
 
 /// What makes apt believe that nothing is installed, so that it names every library.
 const BARE: &[&str] = &["-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=false"];
