@@ -3,9 +3,11 @@
 mod bench;
 mod ci;
 mod conformance;
+mod guest;
 mod images;
 mod parity;
 mod peers;
+mod powercut;
 mod prerequisites;
 mod schema;
 mod tidy;
@@ -49,8 +51,10 @@ fn run() -> Result<()> {
         ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
         ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),
         ["vm", args @ ..] => vm::run(args),
+        ["powercut", args @ ..] => powercut::run(args),
+        ["guest", args @ ..] => guest::run(args),
         _ => {
-            eprint!("{USAGE}{}{}", conformance::USAGE, vm::USAGE);
+            eprint!("{USAGE}{}{}{}", conformance::USAGE, vm::USAGE, powercut::USAGE);
             std::process::exit(2);
         }
     }

@@ -79,11 +79,14 @@ impl Boot {
         // Ends with the machine, or when nobody wants its lines.
         std::thread::spawn(move || {
             let Ok((stream, _)) = listener.accept() else { return };
-            for line in BufReader::new(stream).split(b'\n') {
-                let Ok(line) = line else { return };
+            let mut reader = BufReader::new(stream);
+            let mut line = Vec::new();
+            // A line that breaks off was not said.
+            while reader.read_until(b'\n', &mut line).is_ok() && line.pop() == Some(b'\n') {
                 if tx.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
                     return;
                 }
+                line.clear();
             }
         });
         Ok(Machine { child, lines: rx, folder, _root: self.root })
