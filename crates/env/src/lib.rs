@@ -43,7 +43,8 @@ enum Clock {
 
 impl Env {
     /// The real clock, randomness seeded by the operating system; failpoints from `OXIKUBE_FAILPOINTS`
-    /// (`name=abort,name2=error,name3=error-once`), which tests of the binary set.
+    /// (`name=kill,name2=error,name3=error-once`, each with `@n` for the n-th time; `trace=FILE` writes down each name that is
+    /// passed), which tests of the binary set.
     pub fn system() -> Env {
         let failpoints = failpoint::Failpoints::default();
         if let Ok(spec) = std::env::var("OXIKUBE_FAILPOINTS") {
@@ -147,9 +148,14 @@ impl Env {
         }
     }
 
-    /// Passes unless a test armed the failpoint `name`; then fails, waits or aborts the process as told.
+    /// Passes unless a test armed the failpoint `name`; then fails, or kills the process, as told.
     pub fn failpoint(&self, name: &'static str) -> Result<(), FailpointError> {
         self.0.failpoints.hit(name)
+    }
+
+    /// A failpoint where nothing can fail: the process goes on, or is killed.
+    pub fn crashpoint(&self, name: &'static str) {
+        let _ = self.failpoint(name);
     }
 
     /// Arms the failpoint `name`; `None` disarms it.

@@ -56,7 +56,7 @@ fn say(line: &str) {
 async fn write_for_ever(env: Env, store: Arc<Embedded>, mut rng: Rng, armed: Option<(String, u64)>) {
     loop {
         if let Some((name, _)) = armed.as_ref().filter(|(_, after)| store.revision() % 200 >= *after) {
-            env.arm(name, Some(FailAction::Abort));
+            env.arm(name, Some(FailAction::Kill));
         }
         let (first, second) = (format!("/r/a/{:02}", rng.u64(0..KEYS)), format!("/r/b/{:02}", rng.u64(0..KEYS)));
         let value = format!("{:x}{}", rng.u64(..), "-".repeat(rng.usize(0..3000)));

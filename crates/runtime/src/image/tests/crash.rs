@@ -60,12 +60,12 @@ async fn dying_anywhere_leaves_nothing_half() {
         place.store = None;
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "image::tests::crash::the_process_that_dies"])
-            .env("OXIKUBE_FAILPOINTS", format!("{point}=abort"))
+            .env("OXIKUBE_FAILPOINTS", format!("{point}=kill"))
             .env("OXIKUBE_TEST_STORE", root(&place))
             .output()
             .unwrap();
         use std::os::unix::process::ExitStatusExt;
-        assert_eq!(child.status.signal(), Some(6), "{point}: {}", String::from_utf8_lossy(&child.stdout));
+        assert_eq!(child.status.signal(), Some(9), "{point}: {}", String::from_utf8_lossy(&child.stdout));
         check(&mut place, point).await;
     }
 }
