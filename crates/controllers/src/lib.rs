@@ -17,18 +17,23 @@ mod deployment;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod ephemeral_volume;
 mod garbage_collector;
 mod meta;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod persistent_volume;
 mod pod_garbage;
 mod pod_view;
 mod replica_set;
 mod root_ca;
 mod service;
 mod service_account;
+mod storage;
 mod taint_eviction;
+mod volume_expand;
+mod volume_protection;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -58,19 +63,25 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 12] = [
+pub const ACCOUNTS: [&str; 18] = [
     "deployment-controller",
     "endpoint-controller",
     "endpointslice-controller",
     "endpointslicemirroring-controller",
+    "ephemeral-volume-controller",
+    "expand-controller",
     "generic-garbage-collector",
     "namespace-controller",
     "node-controller",
+    "persistent-volume-binder",
     "pod-garbage-collector",
+    "pv-protection-controller",
+    "pvc-protection-controller",
     "replicaset-controller",
     "replication-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
+    "volumeattributesclass-protection-controller",
 ];
 
 /// From a service account's name, one of [`ACCOUNTS`], to its client.
@@ -191,6 +202,12 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("node-controller", taint_eviction::TaintEviction::new(setup)),
         setup.run("pod-garbage-collector", pod_garbage::PodGarbage::new(setup)),
         setup.run("node-controller", node_ipam::NodeIpam::new(setup)),
+        setup.run("persistent-volume-binder", persistent_volume::Binder::new(setup)),
+        setup.run("pvc-protection-controller", volume_protection::ClaimProtection::new(setup)),
+        setup.run("pv-protection-controller", volume_protection::VolumeProtection::new(setup)),
+        setup.run("volumeattributesclass-protection-controller", volume_protection::AttributesProtection::new(setup)),
+        setup.run("expand-controller", volume_expand::VolumeExpand::new(setup)),
+        setup.run("ephemeral-volume-controller", ephemeral_volume::EphemeralVolumes::new(setup)),
         garbage_collector::run(setup).boxed(),
     ]
 }

@@ -7,6 +7,7 @@ mod garbage;
 mod namespace;
 mod node;
 mod replica_set;
+mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,14 @@ struct Cluster {
     _controllers: TaskGuard,
 }
 
-const SERVED: [(Resource, &str); 15] = [
+const SERVED: [(Resource, &str); 16] = [
     (resources::CONFIG_MAPS, "ConfigMap"),
     (resources::ENDPOINTS, "Endpoints"),
     (resources::EVENTS, "Event"),
     (resources::NAMESPACES, "Namespace"),
     (resources::NODES, "Node"),
     (resources::PERSISTENT_VOLUMES, "PersistentVolume"),
+    (resources::PERSISTENT_VOLUME_CLAIMS, "PersistentVolumeClaim"),
     (resources::PODS, "Pod"),
     (resources::SECRETS, "Secret"),
     (resources::SERVICE_ACCOUNTS, "ServiceAccount"),

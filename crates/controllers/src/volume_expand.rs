@@ -1,0 +1,125 @@
+//! Volumes grow when their claims ask for more. Upstream: pkg/controller/volume/expand.
+//!
+//! The volumes of the nodes' own provisioner are folders, which have the room of their disk: there is nothing to do but to say so
+//! in the objects. Every other volume is grown by somebody else, who is told by an event.
+
+use apimachinery::{ObjectKey, Quantity, Value};
+use client::{
+    Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
+};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::Setup;
+use crate::meta::now;
+use crate::storage::{Claim, LOCAL_PROVISIONER, PROVISIONED_BY, Volume};
+
+const ACCOUNT: &str = "expand-controller";
+const RESIZER: &str = "volume.kubernetes.io/storage-resizer";
+/// The conditions that this controller alone sets and takes away.
+const RESIZING: [&str; 4] = ["Resizing", "FileSystemResizePending", "ControllerResizeError", "NodeResizeError"];
+
+pub(crate) struct VolumeExpand {
+    claims: Informer,
+    recorder: EventRecorder,
+}
+
+impl VolumeExpand {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        let recorder = setup.recorder(ACCOUNT, "volume_expand");
+        VolumeExpand { claims: setup.informers.of(&resources::PERSISTENT_VOLUME_CLAIMS), recorder }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(claim) = self.claims.get(key).map(Claim::of).filter(wants_more) else { return Ok(Requeue::No) };
+        let volume = ObjectKey::cluster(claim.volume_name());
+        let Some(volume) = ctx.client().find(&resources::PERSISTENT_VOLUMES, &volume).await?.map(Volume::of) else {
+            return Ok(Requeue::No);
+        };
+        if volume.claim_ref().is_none_or(|reference| reference.uid != claim.object.uid()) {
+            // Both sides change when this is put right.
+            return Ok(Requeue::No);
+        }
+        if volume.annotation(PROVISIONED_BY) != Some(LOCAL_PROVISIONER) {
+            let message = "waiting for an external controller to expand this PVC";
+            self.recorder.normal(&claim.object, "ExternalExpanding", message);
+            return Ok(Requeue::No);
+        }
+        self.expand(ctx, claim, volume).await?;
+        Ok(Requeue::No)
+    }
+
+    /// Each step is seen in the objects, so whoever comes after a crash goes on from there.
+    async fn expand(&self, ctx: &ReconcileContext, claim: Claim, volume: Volume) -> Result<(), ReconcileError> {
+        let size = claim.requested();
+        let claim = self.mark(ctx, claim, Some(size)).await?;
+        if volume.capacity() < size {
+            let mut patch = Value::object();
+            patch.set(&["metadata", "uid"], volume.object.uid());
+            patch.set(&["spec", "capacity", "storage"], size.to_string());
+            ctx.client().patch(&resources::PERSISTENT_VOLUMES, volume.object.key(), PatchKind::Merge, &patch).await?;
+        }
+        let claim = self.mark(ctx, claim, None).await?;
+        let message = format!("ExpandVolume succeeded for volume {}", claim.object.key());
+        self.recorder.normal(&claim.object, "VolumeResizeSuccessful", message);
+        Ok(())
+    }
+
+    /// Says in the claim's status that it grows to `to`, or that it has grown. Others write the status too: only at its revision.
+    async fn mark(&self, ctx: &ReconcileContext, claim: Claim, to: Option<Quantity>) -> Result<Claim, ReconcileError> {
+        let mut patch = Value::object();
+        patch.set(&["metadata", "resourceVersion"], claim.object.revision().to_string());
+        let mut conditions = claim.value.items_at(&["status", "conditions"]).to_vec();
+        conditions.retain(|condition| condition.str_at(&["type"]).is_none_or(|name| !RESIZING.contains(&name)));
+        let statuses = ["status", "allocatedResourceStatuses", "storage"];
+        match to {
+            Some(size) => {
+                let mut condition = Value::object();
+                condition.set(&["type"], "Resizing");
+                condition.set(&["status"], "True");
+                condition.set(&["lastTransitionTime"], now(ctx.env()));
+                conditions.push(condition);
+                patch.set(&["metadata", "annotations", RESIZER], LOCAL_PROVISIONER);
+                patch.set(&statuses, "ControllerResizeInProgress");
+                patch.set(&["status", "allocatedResources", "storage"], size.to_string());
+            }
+            None => {
+                patch.set(&statuses[..2], Value::Null);
+                patch.set(&["status", "capacity", "storage"], claim.requested().to_string());
+            }
+        }
+        patch.set(&["status", "conditions"], if conditions.is_empty() { Value::Null } else { conditions.into() });
+        let resource = &resources::PERSISTENT_VOLUME_CLAIMS;
+        let patched = ctx.client().patch_status(resource, claim.object.key(), PatchKind::Merge, &patch).await?;
+        Ok(Claim::of(patched))
+    }
+}
+
+fn wants_more(claim: &Claim) -> bool {
+    claim.phase() == "Bound" && claim.requested() > claim.capacity()
+}
+
+impl Controller for VolumeExpand {
+    fn name(&self) -> &'static str {
+        "persistentvolume-expander-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let growing = |event: &Event| {
+            let claim = event.object();
+            let old = event.old().map(|old| Claim::of(old.clone()));
+            let new = Claim::of(claim.clone());
+            let before = old.as_ref().is_some_and(|old| wants_more(old) && old.requested() == new.requested());
+            if wants_more(&new) && !before { vec![claim.key().clone()] } else { Vec::new() }
+        };
+        vec![Watch::new(self.claims.clone(), growing)]
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}
