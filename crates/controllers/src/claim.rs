@@ -22,6 +22,15 @@ pub(crate) struct Claim<'a> {
 impl Claim<'_> {
     /// The dependents that are the owner's after adoptions and releases.
     pub(crate) async fn claim(&self) -> Result<Vec<Arc<Object>>, Error> {
+        self.claim_all(None).await
+    }
+
+    /// The same, where the owner's dependents carry a finalizer of its controller: those adopted get it, those released lose it.
+    pub(crate) async fn claim_with_finalizer(&self, finalizer: &str) -> Result<Vec<Arc<Object>>, Error> {
+        self.claim_all(Some(finalizer)).await
+    }
+
+    async fn claim_all(&self, finalizer: Option<&str>) -> Result<Vec<Arc<Object>>, Error> {
         let mut claimed = Vec::new();
         for dependent in self.dependents.by_index(CONTROLLER_INDEX, self.owner.uid()) {
             let here = dependent.namespace() == self.owner.namespace() && (self.wanted)(&dependent);
@@ -31,7 +40,7 @@ impl Claim<'_> {
             if self.selector.matches(&dependent) {
                 claimed.push(dependent);
             } else if !self.owner.is_deleting() {
-                self.release(&dependent).await?;
+                self.set_free(&dependent, finalizer).await?;
             }
         }
         if self.owner.is_deleting() || self.selector.is_everything() {
@@ -46,7 +55,7 @@ impl Claim<'_> {
                 break;
             }
             may_adopt = true;
-            claimed.extend(self.adopt(&orphan).await?);
+            claimed.extend(self.adopt(&orphan, finalizer).await?);
         }
         Ok(claimed)
     }
@@ -57,24 +66,45 @@ impl Claim<'_> {
         Ok(fresh.is_some_and(|fresh| fresh.uid() == self.owner.uid() && !fresh.is_deleting()))
     }
 
-    async fn adopt(&self, orphan: &Object) -> Result<Option<Arc<Object>>, Error> {
-        let mut references = metadata(orphan).items_at(&["ownerReferences"]).to_vec();
+    async fn adopt(&self, orphan: &Object, finalizer: Option<&str>) -> Result<Option<Arc<Object>>, Error> {
+        let before = metadata(orphan);
+        let mut references = before.items_at(&["ownerReferences"]).to_vec();
         references.push(controller_reference(self.owner));
-        self.set_references(orphan, references).await
+        let finalizers = finalizer.map(|finalizer| {
+            let mut finalizers = before.items_at(&["finalizers"]).to_vec();
+            if !finalizers.iter().any(|known| known.as_str() == Some(finalizer)) {
+                finalizers.push(finalizer.into());
+            }
+            finalizers
+        });
+        self.set_references(orphan, references, finalizers).await
     }
 
-    async fn release(&self, dependent: &Object) -> Result<(), Error> {
-        let mut references = metadata(dependent).items_at(&["ownerReferences"]).to_vec();
+    async fn set_free(&self, dependent: &Object, finalizer: Option<&str>) -> Result<(), Error> {
+        let before = metadata(dependent);
+        let mut references = before.items_at(&["ownerReferences"]).to_vec();
         references.retain(|reference| reference.str_at(&["uid"]) != Some(self.owner.uid()));
-        self.set_references(dependent, references).await.map(drop)
+        let finalizers = finalizer.map(|finalizer| {
+            let kept = before.items_at(&["finalizers"]).iter().filter(|known| known.as_str() != Some(finalizer));
+            kept.cloned().collect()
+        });
+        self.set_references(dependent, references, finalizers).await.map(drop)
     }
 
     /// `None` when the dependent is gone or another's by now.
-    async fn set_references(&self, dependent: &Object, references: Vec<Value>) -> Result<Option<Arc<Object>>, Error> {
+    async fn set_references(
+        &self,
+        dependent: &Object,
+        references: Vec<Value>,
+        finalizers: Option<Vec<Value>>,
+    ) -> Result<Option<Arc<Object>>, Error> {
         let mut patch = Value::object();
         patch.set(&["metadata", "uid"], dependent.uid());
         patch.set(&["metadata", "resourceVersion"], dependent.revision().to_string());
         patch.set(&["metadata", "ownerReferences"], Value::Array(references));
+        if let Some(finalizers) = finalizers {
+            patch.set(&["metadata", "finalizers"], Value::Array(finalizers));
+        }
         let resource = self.dependents.resource();
         match self.client.patch(resource, dependent.key(), PatchKind::Merge, &patch).await {
             Ok(object) => Ok(Some(object)),

@@ -19,6 +19,7 @@ mod endpoint_slice_mirroring;
 mod endpoints;
 mod ephemeral_volume;
 mod garbage_collector;
+mod job;
 mod meta;
 mod namespace;
 mod node_ipam;
@@ -32,6 +33,7 @@ mod service;
 mod service_account;
 mod storage;
 mod taint_eviction;
+mod ttl_after_finished;
 mod volume_expand;
 mod volume_protection;
 
@@ -63,7 +65,8 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 18] = [
+pub const ACCOUNTS: [&str; 22] = [
+    "cronjob-controller",
     "deployment-controller",
     "endpoint-controller",
     "endpointslice-controller",
@@ -71,6 +74,7 @@ pub const ACCOUNTS: [&str; 18] = [
     "ephemeral-volume-controller",
     "expand-controller",
     "generic-garbage-collector",
+    "job-controller",
     "namespace-controller",
     "node-controller",
     "persistent-volume-binder",
@@ -79,8 +83,10 @@ pub const ACCOUNTS: [&str; 18] = [
     "pvc-protection-controller",
     "replicaset-controller",
     "replication-controller",
+    "resourcequota-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
+    "ttl-after-finished-controller",
     "volumeattributesclass-protection-controller",
 ];
 
@@ -195,6 +201,9 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("deployment-controller", deployment::Deployments::new(setup)),
         setup.run("replicaset-controller", replica_set::ReplicaSets::new(setup)),
         setup.run("replication-controller", replica_set::ReplicaSets::replication_controllers(setup)),
+        setup.run("job-controller", job::Jobs::new(setup)),
+        setup.run("job-controller", job::OrphanedPods::new(setup)),
+        setup.run("ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new(setup)),
         setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
         setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),
         setup.run("endpoint-controller", endpoints::Endpoints::new(setup)),

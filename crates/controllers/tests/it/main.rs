@@ -4,6 +4,8 @@ mod chaos;
 mod deployment;
 mod endpoints;
 mod garbage;
+mod job;
+mod job_model;
 mod namespace;
 mod node;
 mod replica_set;
@@ -24,7 +26,7 @@ struct Cluster {
     _controllers: TaskGuard,
 }
 
-const SERVED: [(Resource, &str); 16] = [
+const SERVED: [(Resource, &str); 18] = [
     (resources::CONFIG_MAPS, "ConfigMap"),
     (resources::ENDPOINTS, "Endpoints"),
     (resources::EVENTS, "Event"),
@@ -41,6 +43,8 @@ const SERVED: [(Resource, &str); 16] = [
     (resources::REPLICATION_CONTROLLERS, "ReplicationController"),
     (resources::LEASES, "Lease"),
     (resources::ENDPOINT_SLICES, "EndpointSlice"),
+    (job::JOBS, "Job"),
+    (job::CRON_JOBS, "CronJob"),
 ];
 
 impl Cluster {
