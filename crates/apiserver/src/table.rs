@@ -98,7 +98,10 @@ impl Table {
     }
 
     fn columns_for(&self, object: &Object) -> &'static [Column] {
-        self.kind.filter(|kind| kind.kind == object.kind()).map_or(DEFAULT, |kind| kind.columns)
+        match object.kind() {
+            "Scale" => SCALE,
+            told => self.kind.filter(|kind| kind.kind == told).map_or(DEFAULT, |kind| kind.columns),
+        }
     }
 
     fn document<'a>(
@@ -150,6 +153,14 @@ impl Table {
 const DEFAULT: &[Column] = &[
     Column { name: "Name", ty: "string", format: "name", priority: 0, cell: Cell::Name },
     Column { name: "Created At", ty: "date", format: "", priority: 0, cell: Cell::Created },
+];
+
+/// Of any kind's `scale`, which no resource lists.
+const SCALE: &[Column] = &[
+    Column { name: "Name", ty: "string", format: "", priority: 0, cell: Cell::Name },
+    Column { name: "Desired", ty: "integer", format: "", priority: 0, cell: Cell::At(&["spec", "replicas"]) },
+    Column { name: "Available", ty: "integer", format: "", priority: 0, cell: Cell::At(&["status", "replicas"]) },
+    Column { name: "Age", ty: "string", format: "", priority: 0, cell: Cell::Age },
 ];
 
 fn revision_text(revision: u64) -> String {

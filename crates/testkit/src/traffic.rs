@@ -77,7 +77,8 @@ pub fn carry(machine: &Machine, mib: usize, websockets: bool) -> io::Result<Vec<
         fs::remove_file(&back)?;
         Ok(arrived)
     })?;
-    let forward = Forward::start(machine, kubectl("port-forward --address=127.0.0.1 pod/traffic :9000 :8080".into()), 2)?;
+    let forward =
+        Forward::start(machine, kubectl("port-forward --address=127.0.0.1 pod/traffic :9000 :8080".into()), 2)?;
     went("port-forward to a pod", &mut || {
         let mut stream = forward.connect(machine, 0)?;
         io::copy(&mut File::open(&file)?, &mut stream)?;
@@ -172,7 +173,8 @@ impl Peak {
 
 fn kib(process: i32, field: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let value = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let value =
+        status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok());
     value.ok_or_else(|| io::Error::other(format!("no {field} of process {process}")))
 }
 

@@ -4,6 +4,7 @@ mod commands;
 mod dns;
 mod kubectl;
 mod life;
+mod lossless;
 mod path;
 mod pods;
 mod renewal;
