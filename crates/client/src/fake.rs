@@ -217,7 +217,14 @@ impl FakeServer {
         };
         let mut world = self.0.world.lock();
         match request.method {
-            Method::GET => world.find(&target).map(Body::Object),
+            Method::GET => {
+                let object = world.find(&target)?;
+                // What has no size has no scale.
+                if target.subresource == "scale" && object.to_value().i64_at(&["spec", "replicas"]).is_none() {
+                    return Err(Status::path_not_found());
+                }
+                Ok(Body::Object(object))
+            }
             Method::POST if target.name.is_empty() => world.create(&self.0.env, &target, body).map(Body::Object),
             Method::POST => world.subresource(&self.0.env, &target, body).map(Body::Status),
             Method::PUT => world.update(&self.0.env, &target, body).map(Body::Object),

@@ -80,6 +80,11 @@ impl Claim<'_> {
         self.set_references(orphan, references, finalizers).await
     }
 
+    /// Gives the dependent up.
+    pub(crate) async fn release(&self, dependent: &Object) -> Result<(), Error> {
+        self.set_free(dependent, None).await
+    }
+
     async fn set_free(&self, dependent: &Object, finalizer: Option<&str>) -> Result<(), Error> {
         let before = metadata(dependent);
         let mut references = before.items_at(&["ownerReferences"]).to_vec();

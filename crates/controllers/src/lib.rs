@@ -13,12 +13,15 @@
 //! ```
 
 mod claim;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod ephemeral_volume;
 mod garbage_collector;
+mod history;
 mod job;
 mod meta;
 mod namespace;
@@ -31,6 +34,7 @@ mod replica_set;
 mod root_ca;
 mod service;
 mod service_account;
+mod stateful_set;
 mod storage;
 mod taint_eviction;
 mod ttl_after_finished;
@@ -65,9 +69,11 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 22] = [
+pub const ACCOUNTS: [&str; 25] = [
     "cronjob-controller",
+    "daemon-set-controller",
     "deployment-controller",
+    "disruption-controller",
     "endpoint-controller",
     "endpointslice-controller",
     "endpointslicemirroring-controller",
@@ -86,6 +92,7 @@ pub const ACCOUNTS: [&str; 22] = [
     "resourcequota-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
+    "statefulset-controller",
     "ttl-after-finished-controller",
     "volumeattributesclass-protection-controller",
 ];
@@ -201,6 +208,10 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("deployment-controller", deployment::Deployments::new(setup)),
         setup.run("replicaset-controller", replica_set::ReplicaSets::new(setup)),
         setup.run("replication-controller", replica_set::ReplicaSets::replication_controllers(setup)),
+        setup.run("statefulset-controller", stateful_set::StatefulSets::new(setup)),
+        setup.run("daemon-set-controller", daemon_set::DaemonSets::new(setup)),
+        setup.run("disruption-controller", disruption::Budgets::new(setup)),
+        setup.run("disruption-controller", disruption::StaleTargets::new(setup)),
         setup.run("job-controller", job::Jobs::new(setup)),
         setup.run("job-controller", job::OrphanedPods::new(setup)),
         setup.run("ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new(setup)),

@@ -153,6 +153,17 @@ pub(crate) fn list<T: Serialize>(items: &[T]) -> Value {
     Value::from_serialize(&items).expect("views are plain data")
 }
 
+/// A number, or a percentage of `total`.
+pub(crate) fn scaled(value: &Value, total: i64, round: fn(f64) -> f64) -> i64 {
+    match value {
+        Value::String(text) => {
+            let percent: i64 = text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or_default();
+            round(percent as f64 * total as f64 / 100.0) as i64
+        }
+        value => value.as_i64().unwrap_or_default(),
+    }
+}
+
 /// `key` of the object's annotations.
 pub(crate) fn annotation(object: &Object, key: &str) -> Option<String> {
     metadata(object).str_at(&["annotations", key]).map(str::to_owned)

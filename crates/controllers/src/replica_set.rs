@@ -22,6 +22,8 @@ use crate::claim::Claim;
 use crate::meta::{CONTROLLER_INDEX, Condition, by_controller};
 use crate::pod_view::{PodView, Pods};
 
+pub(crate) use scale::pod_from;
+
 pub(crate) struct ReplicaSets {
     flavour: &'static Flavour,
     replica_sets: Informer,

@@ -39,8 +39,7 @@ pub(super) static KINDS: &[Kind] = &[
             NAMES,
             IMAGES,
             SELECTOR,
-        ])
-        .unenforced(),
+        ]),
     apps!("Deployment", "deployments")
         .short(&["deploy"])
         .categories(&["all"])
@@ -74,8 +73,7 @@ pub(super) static KINDS: &[Kind] = &[
         .short(&["sts"])
         .categories(&["all"])
         .with(&[SCALE, status(("apps", "v1", "StatefulSet"))])
-        .columns(&[NAME, computed("Ready"), AGE, NAMES, IMAGES])
-        .unenforced(),
+        .columns(&[NAME, computed("Ready"), AGE, NAMES, IMAGES]),
     row!("io.k8s.api.batch.v1", "batch", "v1", "CronJob", "cronjobs")
         .short(&["cj"])
         .categories(&["all"])

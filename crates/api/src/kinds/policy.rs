@@ -61,8 +61,7 @@ pub(super) static KINDS: &[Kind] = &[
             computed("Max Unavailable"),
             integer("Allowed Disruptions", &["status", "disruptionsAllowed"]),
             AGE,
-        ])
-        .unenforced(),
+        ]),
     flow!("FlowSchema", "flowschemas").with(&[status(("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema"))]).columns(
         &[
             NAME,

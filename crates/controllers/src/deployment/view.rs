@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::hash::HASH_LABEL;
-use crate::meta::{Condition, created};
+use crate::meta::{Condition, created, scaled};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
@@ -129,17 +129,6 @@ impl Deployment {
         let surge = scaled(&rolling.max_surge, self.spec.replicas, f64::ceil);
         let unavailable = scaled(&rolling.max_unavailable, self.spec.replicas, f64::floor);
         if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
-    }
-}
-
-/// A number, or a percentage of `total`.
-fn scaled(value: &Value, total: i64, round: fn(f64) -> f64) -> i64 {
-    match value {
-        Value::String(text) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or_default();
-            round(percent as f64 * total as f64 / 100.0) as i64
-        }
-        value => value.as_i64().unwrap_or_default(),
     }
 }
 

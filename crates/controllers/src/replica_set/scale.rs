@@ -92,7 +92,7 @@ fn first_error(results: Vec<Result<(), Error>>) -> Result<(), Error> {
 }
 
 /// The pod that the template describes, as the set's own.
-pub(super) fn pod_from(template: &Value, set: &Object) -> Value {
+pub(crate) fn pod_from(template: &Value, set: &Object) -> Value {
     let mut pod = Value::object();
     pod.set(&["apiVersion"], "v1");
     pod.set(&["kind"], "Pod");

@@ -1,7 +1,9 @@
 //! The controllers against a server in memory, with a kubelet that only says what a kubelet would.
 
 mod chaos;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod job;
@@ -9,6 +11,7 @@ mod job_model;
 mod namespace;
 mod node;
 mod replica_set;
+mod stateful_set;
 mod volumes;
 
 use std::sync::Arc;
@@ -26,7 +29,7 @@ struct Cluster {
     _controllers: TaskGuard,
 }
 
-const SERVED: [(Resource, &str); 18] = [
+const SERVED: [(Resource, &str); 22] = [
     (resources::CONFIG_MAPS, "ConfigMap"),
     (resources::ENDPOINTS, "Endpoints"),
     (resources::EVENTS, "Event"),
@@ -40,6 +43,10 @@ const SERVED: [(Resource, &str); 18] = [
     (resources::SERVICES, "Service"),
     (resources::DEPLOYMENTS, "Deployment"),
     (resources::REPLICA_SETS, "ReplicaSet"),
+    (resources::STATEFUL_SETS, "StatefulSet"),
+    (resources::DAEMON_SETS, "DaemonSet"),
+    (resources::CONTROLLER_REVISIONS, "ControllerRevision"),
+    (resources::POD_DISRUPTION_BUDGETS, "PodDisruptionBudget"),
     (resources::REPLICATION_CONTROLLERS, "ReplicationController"),
     (resources::LEASES, "Lease"),
     (resources::ENDPOINT_SLICES, "EndpointSlice"),
@@ -122,7 +129,7 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     assert!(tokio::time::timeout(Duration::from_secs(120), wait).await.is_ok(), "did not happen: {what}");
 }
 
-/// Binds each pod to `n1`, runs it, and takes it away when it is deleted. Pods with the image `bad` never become ready.
+/// Binds each pod to the node that its affinity names, else to `n1`, runs it, and takes it away when it is deleted. Pods with the image `bad` never become ready.
 struct Kubelet {
     _informer: Informer,
     _subscription: Subscription,
@@ -170,12 +177,20 @@ fn run_pod(server: &FakeServer, key: &ObjectKey, ip: &str) {
     server.edit(&resources::PODS, key, |pod| {
         let bad = pod.items_at(&["spec", "containers"]).iter().any(|c| c.str_at(&["image"]) == Some("bad"));
         let ready = if bad { "False" } else { "True" };
-        pod.set(&["spec", "nodeName"], "n1");
+        pod.set(&["spec", "nodeName"], wanted_node(pod));
         pod.set(&["status", "phase"], "Running");
         pod.set(&["status", "podIP"], ip);
         let condition = format!(r#"[{{"type":"Ready","status":"{ready}","lastTransitionTime":"{now}"}}]"#);
         pod.set(&["status", "conditions"], Value::parse(condition.as_bytes()).unwrap());
     });
+}
+
+fn wanted_node(pod: &Value) -> String {
+    let required = ["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = pod.at(&required).map(|required| required.items_at(&["nodeSelectorTerms"])).unwrap_or_default();
+    let fields = terms.iter().flat_map(|term| term.items_at(&["matchFields"]));
+    let mut names = fields.filter_map(|field| field.items_at(&["values"]).first()?.as_str());
+    names.next().unwrap_or("n1").to_owned()
 }
 
 fn set_ready(server: &FakeServer, key: &ObjectKey, ready: bool) {
