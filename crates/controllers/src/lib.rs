@@ -13,6 +13,7 @@
 //! ```
 
 mod claim;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -214,6 +215,7 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("disruption-controller", disruption::StaleTargets::new(setup)),
         setup.run("job-controller", job::Jobs::new(setup)),
         setup.run("job-controller", job::OrphanedPods::new(setup)),
+        setup.run("cronjob-controller", cron_job::CronJobs::new(setup)),
         setup.run("ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new(setup)),
         setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
         setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),
