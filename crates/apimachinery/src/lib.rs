@@ -12,6 +12,7 @@
 //! assert!(object.to_json().starts_with(b"{\"apiVersion\":\"v1\""));
 //! ```
 
+pub mod fields;
 mod names;
 mod object;
 pub mod patch;

@@ -19,6 +19,8 @@ pub struct Object {
     /// Where `,"resourceVersion":"…"` belongs.
     splice: u32,
     metadata: Range<u32>,
+    /// The value of `metadata.managedFields`; empty where there is none.
+    managed: Range<u32>,
     revision: u64,
     meta: Arc<Meta>,
 }
@@ -71,17 +73,27 @@ impl Object {
         revision: u64,
         fields: Vec<(&'static str, String)>,
     ) -> Result<Object, ObjectError> {
+        Object::with_managed_fields(value, &[], revision, fields)
+    }
+
+    /// Like [`Object::with_fields`]; `managed`, canonical JSON, becomes `metadata.managedFields` where `value` has none.
+    pub fn with_managed_fields(
+        value: &Value,
+        managed: &[u8],
+        revision: u64,
+        fields: Vec<(&'static str, String)>,
+    ) -> Result<Object, ObjectError> {
         let root = value.as_object().ok_or(ObjectError::NoMetadata)?;
         let metadata = root.get("metadata").filter(|m| m.as_object().is_some()).ok_or(ObjectError::NoMetadata)?;
-        let mut body = Vec::with_capacity(1024);
-        let (mut splice, mut span) = (0, 0..0);
+        let mut body = Vec::with_capacity(1024 + managed.len());
+        let (mut splice, mut span, mut manages) = (0, 0..0, 0..0);
         for (i, (key, member)) in root.iter().enumerate() {
             body.push(if i == 0 { b'{' } else { b',' });
             write_string(key, &mut body);
             body.push(b':');
             if key == "metadata" {
                 let start = body.len();
-                splice = write_metadata(metadata, &mut body);
+                (splice, manages) = write_metadata(metadata, managed, &mut body);
                 span = start as u32..body.len() as u32;
             } else {
                 member.write_json(&mut body);
@@ -89,7 +101,7 @@ impl Object {
         }
         body.push(b'}');
         let meta = Arc::new(Meta::read(value, metadata, fields));
-        Ok(Object { body: body.into(), splice: splice as u32, metadata: span, revision, meta })
+        Ok(Object { body: body.into(), splice: splice as u32, metadata: span, managed: manages, revision, meta })
     }
 
     /// Reads a server's answer: JSON with its `resourceVersion`.
@@ -161,6 +173,32 @@ impl Object {
             value.set(&["metadata", "resourceVersion"], self.revision.to_string());
         }
         value
+    }
+
+    /// A copy to edit like [`Object::to_value`], without `metadata.managedFields`: those are long, and kept as they are.
+    pub fn to_unmanaged_value(&self) -> Value {
+        if self.managed.is_empty() {
+            return self.to_value();
+        }
+        const KEY: usize = "\"managedFields\":".len();
+        // One of the commas around it goes too.
+        let (mut start, mut end) = (self.managed.start as usize - KEY, self.managed.end as usize);
+        if self.body[start - 1] == b',' {
+            start -= 1;
+        } else if self.body[end] == b',' {
+            end += 1;
+        }
+        let mut value = Value::parse(&[&self.body[..start], &self.body[end..]].concat())
+            .expect("a body without one of its members is JSON");
+        if self.revision != 0 {
+            value.set(&["metadata", "resourceVersion"], self.revision.to_string());
+        }
+        value
+    }
+
+    /// The value of `metadata.managedFields` as canonical JSON; empty where there is none.
+    pub fn managed_fields(&self) -> &[u8] {
+        &self.body[self.managed.start as usize..self.managed.end as usize]
     }
 
     /// Decodes into a typed view (tens of microseconds: keep the result, or read what is extracted).
@@ -281,24 +319,44 @@ impl Meta {
     }
 }
 
-/// Writes `metadata` without `resourceVersion` and returns the offset in `body` where that belongs.
-fn write_metadata(metadata: &Value, body: &mut Vec<u8>) -> usize {
+/// Writes `metadata` without `resourceVersion` and with `managed` where it has no `managedFields`. Returns the offset in `body`
+/// where the revision belongs, and the range of the managed fields.
+fn write_metadata(metadata: &Value, managed: &[u8], body: &mut Vec<u8>) -> (usize, Range<u32>) {
+    const MANAGED: &str = "managedFields";
     body.push(b'{');
     let mut splice = body.len();
-    let members = metadata.as_object().into_iter().flat_map(|map| map.iter());
-    for (key, member) in members.filter(|(key, _)| *key != "resourceVersion") {
+    let mut span = 0..0;
+    let mut given = (!managed.is_empty()).then_some(managed);
+    let mut member = |key: &str, body: &mut Vec<u8>, write: &dyn Fn(&mut Vec<u8>)| {
         if body.last() != Some(&b'{') {
             body.push(b',');
         }
         write_string(key, body);
         body.push(b':');
-        member.write_json(body);
+        let start = body.len() as u32;
+        write(body);
+        if key == MANAGED {
+            span = start..body.len() as u32;
+        }
         if key < "resourceVersion" {
             splice = body.len();
         }
+    };
+    let members = metadata.as_object().into_iter().flat_map(|map| map.iter());
+    for (key, value) in members.filter(|(key, _)| *key != "resourceVersion") {
+        if key >= MANAGED
+            && let Some(managed) = given.take()
+            && key != MANAGED
+        {
+            member(MANAGED, body, &|body| body.extend_from_slice(managed));
+        }
+        member(key, body, &|body| value.write_json(body));
+    }
+    if let Some(managed) = given {
+        member(MANAGED, body, &|body| body.extend_from_slice(managed));
     }
     body.push(b'}');
-    splice
+    (splice, span)
 }
 
 #[cfg(test)]
@@ -336,6 +394,28 @@ mod tests {
         assert_eq!(pod.controller().unwrap().uid, "o");
         assert_eq!(Object::parse(&pod.to_json()).unwrap().revision(), 5);
         assert_eq!(pod.to_value().str_at(&["metadata", "resourceVersion"]), Some("5"));
+    }
+
+    #[test]
+    fn managed_fields_are_kept_apart() {
+        let check = |metadata: &str| {
+            let value = Value::parse(format!(r#"{{"kind":"Pod","metadata":{metadata}}}"#).as_bytes()).unwrap();
+            let managed = br#"[{"manager":"a"}]"#;
+            let object = Object::with_managed_fields(&value, managed, 7, Vec::new()).unwrap();
+            assert_eq!(object.managed_fields(), managed);
+            let mut whole = value.clone();
+            whole.set(&["metadata", "managedFields"], Value::parse(managed).unwrap());
+            assert_eq!(object.body(), Object::new(&whole, 7).unwrap().body());
+            assert_eq!(Object::new(&whole, 7).unwrap().managed_fields(), managed);
+            whole.set(&["metadata", "resourceVersion"], "7");
+            assert_eq!(object.to_value(), whole);
+            whole.remove(&["metadata", "managedFields"]);
+            assert_eq!(object.to_unmanaged_value(), whole);
+        };
+        for metadata in [r#"{"labels":{"a":"b"},"name":"a","uid":"u"}"#, r#"{"name":"a"}"#, r#"{"labels":{}}"#, "{}"] {
+            check(metadata);
+        }
+        assert_eq!(object(r#"{"metadata":{"name":"a"}}"#, 0).managed_fields(), b"");
     }
 
     #[test]

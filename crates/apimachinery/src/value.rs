@@ -266,8 +266,14 @@ impl Number {
 
 /// Appends `text` as a JSON string.
 pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
+    write_text(text, out);
+    out.push(b'"');
+}
+
+/// Appends what is between the quotes of a JSON string.
+pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();
     let mut plain = 0;
     for (i, &byte) in bytes.iter().enumerate() {
@@ -291,7 +297,6 @@ pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&bytes[plain..]);
-    out.push(b'"');
 }
 
 impl Map {
