@@ -46,6 +46,8 @@ pub struct Config {
     pub eviction_memory: u64,
     /// Below this share of free disk or inodes, in percent, the node is under disk pressure; 0 never.
     pub eviction_disk_percent: u64,
+    /// Speaks as who may make volumes of this node's folders; `None` makes none.
+    pub provisioner: Option<Client>,
     /// Kubernetes' version, as in `v1.35.4`.
     pub version: String,
 }
@@ -81,6 +83,7 @@ impl Config {
             max_pods: 110,
             eviction_memory: 100 << 20,
             eviction_disk_percent: 0,
+            provisioner: None,
             version: "v1.35.4".to_owned(),
             scope,
         }

@@ -20,6 +20,7 @@ use crate::logs::rotate;
 use crate::node::{self, machine::Machine};
 use crate::objects::Objects;
 use crate::pods::Pods;
+use crate::provisioner;
 use crate::runtime::{self, Runtime};
 use crate::server;
 use crate::tokens::Tokens;
@@ -112,6 +113,12 @@ impl Kubelet {
                 }
             }))
         };
+        let provisioner = ctx.config.provisioner.clone().map(|client| {
+            let scope = &ctx.config.scope;
+            let (volumes, claims) = (scope.data("volumes"), scope.data("claims"));
+            let node_name = ctx.config.node_name.clone();
+            TaskGuard::new(env.spawn(provisioner::run(provisioner::Config { client, node_name, volumes, claims })))
+        });
         let follow = async {
             // Pods wait for the runtime, whose name their statuses tell.
             ctx.node.synced().await;
@@ -144,7 +151,7 @@ impl Kubelet {
             }
         };
         pods.stop();
-        drop((node, events, network, rotation));
+        drop((node, events, network, rotation, provisioner));
         handle.0.running.send_replace(None);
         result
     }

@@ -5,7 +5,8 @@
 //!
 //! The main path: [`build`] binds and validates; [`Kubelet::run`] follows the pods of the node. `pods` gives each pod a `worker`, which
 //! asks `runtime` what is, lets `worker::actions` say what is missing, makes it from `spec` and `volumes`, and tells what came of
-//! it by `status`. `probe` watches the containers, `node` keeps the node's own object, `server` serves logs and streams.
+//! it by `status`. `probe` watches the containers, `node` keeps the node's own object, `server` serves logs and streams, and
+//! `provisioner` makes folders of the node into volumes.
 //!
 //! ```no_run
 //! # async fn example(config: kubelet::Config) -> Result<(), kubelet::Error> {
@@ -17,6 +18,7 @@
 //! ```
 
 mod admission;
+mod claims;
 mod config;
 mod context;
 pub mod environment;
@@ -30,6 +32,7 @@ mod node;
 mod objects;
 mod pods;
 mod probe;
+pub mod provisioner;
 mod runtime;
 mod server;
 mod spec;

@@ -6,6 +6,7 @@
 mod atomic;
 mod empty_dir;
 mod host_path;
+pub(crate) mod persistent;
 mod projected;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeSpec, Pod, Secret, Volume};
 
 use crate::fields::{FieldError, Situation};
 
@@ -24,6 +25,18 @@ pub struct Contents {
     pub secrets: BTreeMap<String, Secret>,
     /// Tokens by volume and by the path in it.
     pub tokens: BTreeMap<(String, String), String>,
+    /// What the claims of volumes are bound to, by volume.
+    pub claimed: BTreeMap<String, Claimed>,
+}
+
+/// A volume that a pod's claim is bound to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// The name of the PersistentVolume.
+    pub name: String,
+    pub spec: PersistentVolumeSpec,
+    /// The pod asked for it to be read only.
+    pub read_only: bool,
 }
 
 /// A token that a projected volume wants.
@@ -49,6 +62,8 @@ pub struct References {
 pub enum VolumeError {
     #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
     SetUp { volume: String, source: SetUpError },
+    #[error("MountVolume.NewMounter initialization failed for volume {volume:?} : path {path:?} does not exist")]
+    NoPath { volume: String, path: String },
 }
 
 /// What was wrong with one volume.
@@ -96,6 +111,9 @@ pub fn set_up(
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let folder = pod_folder(root, pod.metadata.uid.as_deref().unwrap_or_default()).join("volumes");
     let one = |volume: &Volume| {
+        if let Some(claimed) = contents.claimed.get(&volume.name) {
+            return persistent::set_up(&folder, pod, claimed).map(|mounted| (volume.name.clone(), mounted));
+        }
         let mounted = set_up_one(&folder, pod, volume, situation, contents);
         let named = |source| VolumeError::SetUp { volume: volume.name.clone(), source };
         mounted.map(|mounted| (volume.name.clone(), mounted)).map_err(named)
@@ -121,6 +139,11 @@ fn set_up_one(
         empty_dir::set_up(&path, source, group)?;
         return Ok(Mounted { path, read_only: false });
     }
+    if let Some(source) = &volume.nfs {
+        let path = place("nfs");
+        persistent::mount_nfs(source, &path, &[])?;
+        return Ok(Mounted { path, read_only: source.read_only == Some(true) });
+    }
     let plugin = match volume {
         Volume { config_map: Some(_), .. } => "configmap",
         Volume { secret: Some(_), .. } => "secret",
@@ -144,10 +167,8 @@ pub fn tear_down(root: &Path, uid: &str) -> io::Result<()> {
     let folder = pod_folder(root, uid);
     crate::spec::sub_paths::release(&folder)?;
     linux::mount::unmount_below(&folder)?;
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    // What should still be mounted there in spite of all is somebody's data.
+    linux::tree::remove(&folder)
 }
 
 /// The pods that have a folder: those of an earlier run among them.

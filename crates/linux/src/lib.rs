@@ -16,5 +16,6 @@ pub mod process;
 pub mod ready;
 mod scope;
 pub mod sysctl;
+pub mod tree;
 
 pub use scope::Scope;

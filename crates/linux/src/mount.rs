@@ -87,6 +87,69 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::mount_bind(source, target)?)
 }
 
+/// Mounts a folder at `target` too, with options as `mount -o` takes them.
+///
+/// # Errors
+/// `InvalidInput` for an option that only a filesystem understands.
+pub fn bind_with(source: &Path, target: &Path, options: &[String]) -> io::Result<()> {
+    let (flags, others) = parse_options(options);
+    if let Some(option) = others.first() {
+        let message = format!("a folder can't be mounted with the option {option:?}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    bind(source, target)?;
+    let remounted = rustix::mount::mount_remount(target, flags | MountFlags::BIND, c"");
+    if remounted.is_err() {
+        unmount_all(target)?;
+    }
+    Ok(remounted?)
+}
+
+/// Mounts a share of an NFS server (version 4) at `target`; the `address` is the server's.
+pub fn nfs(share: &str, address: std::net::IpAddr, target: &Path, options: &[String]) -> io::Result<()> {
+    let (flags, others) = parse_options(options);
+    let probe = std::net::UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    probe.connect((address, 2049))?;
+    let mut all = vec![format!("addr={address}"), format!("clientaddr={}", probe.local_addr()?.ip())];
+    if !others.iter().any(|option| option.starts_with("vers=") || option.starts_with("nfsvers=")) {
+        all.push("vers=4.2".to_owned());
+    }
+    all.extend(others);
+    let text = std::ffi::CString::new(all.join(","))?;
+    match rustix::mount::mount(share, target, "nfs", flags, Some(text.as_c_str())) {
+        Err(rustix::io::Errno::NODEV) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "this machine's kernel has no NFS client"))
+        }
+        mounted => Ok(mounted?),
+    }
+}
+
+/// The options that are flags of every mount, and the rest.
+fn parse_options(options: &[String]) -> (MountFlags, Vec<String>) {
+    let (mut flags, mut others) = (MountFlags::empty(), Vec::new());
+    for option in options.iter().flat_map(|options| options.split(',')).map(str::trim) {
+        match option {
+            "ro" => flags |= MountFlags::RDONLY,
+            "nosuid" => flags |= MountFlags::NOSUID,
+            "nodev" => flags |= MountFlags::NODEV,
+            "noexec" => flags |= MountFlags::NOEXEC,
+            "noatime" => flags |= MountFlags::NOATIME,
+            "nodiratime" => flags |= MountFlags::NODIRATIME,
+            "relatime" => flags |= MountFlags::RELATIME,
+            "strictatime" => flags |= MountFlags::STRICTATIME,
+            "sync" => flags |= MountFlags::SYNCHRONOUS,
+            "rw" => flags -= MountFlags::RDONLY,
+            "suid" => flags -= MountFlags::NOSUID,
+            "dev" => flags -= MountFlags::NODEV,
+            "exec" => flags -= MountFlags::NOEXEC,
+            "atime" => flags -= MountFlags::NOATIME,
+            "" | "defaults" | "bind" | "async" => {}
+            other => others.push(other.to_owned()),
+        }
+    }
+    (flags, others)
+}
+
 /// Mounts a tmpfs at `target`; `options` as `mount -o` takes them (`mode=1777,size=64m`).
 pub fn tmpfs(target: &Path, flags: TmpfsFlags, options: &str) -> io::Result<()> {
     let options = std::ffi::CString::new(options)?;
@@ -200,6 +263,18 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn options_are_flags() {
+        let check = |options: &[&str], expect: (MountFlags, &[&str])| {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            let (flags, others) = parse_options(&options);
+            assert_eq!((flags, others), (expect.0, expect.1.iter().map(|o| (*o).to_owned()).collect()), "{options:?}");
+        };
+        check(&[], (MountFlags::empty(), &[]));
+        check(&["ro,noexec", "hard"], (MountFlags::RDONLY | MountFlags::NOEXEC, &["hard"]));
+        check(&["ro", "rw", "nfsvers=4.1"], (MountFlags::empty(), &["nfsvers=4.1"]));
+    }
 
     #[test]
     fn mountinfo_lines_are_read() {

@@ -72,6 +72,7 @@ pub(crate) fn container_config(
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: variables.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
         mounts: all_mounts,
+        devices: mounts::volume_devices(container, &volumes)?,
         labels: container_labels(pod, container),
         annotations: container_annotations(pod, container, with.restart_count),
         log_path: format!("{}/{}.log", container.name, with.restart_count),

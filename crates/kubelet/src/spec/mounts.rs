@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cri::v1::{ImageSpec, Mount, MountPropagation};
-use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use cri::v1::{Device, ImageSpec, Mount, MountPropagation};
+use k8s_openapi::api::core::v1::{Container, VolumeDevice, VolumeMount};
 
 use super::{SpecError, sub_paths};
 use crate::expansion::expand;
@@ -27,6 +27,19 @@ pub(super) fn volume_mounts(
 ) -> Result<Vec<Mount>, SpecError> {
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
     mounts.iter().enumerate().map(|(index, mount)| one(container, (index, mount), volumes, environment)).collect()
+}
+
+/// The container's block devices, as they are on the node. Upstream: makeBlockVolumes.
+pub(super) fn volume_devices(container: &Container, volumes: &Volumes<'_>) -> Result<Vec<Device>, SpecError> {
+    let one = |device: &VolumeDevice| {
+        let volume = volumes.mounted.get(&device.name).ok_or_else(|| SpecError::NoVolume(device.name.clone()))?;
+        Ok(Device {
+            container_path: device.device_path.clone(),
+            host_path: volume.path.to_string_lossy().into_owned(),
+            permissions: if volume.read_only { "r" } else { "mrw" }.to_owned(),
+        })
+    };
+    container.volume_devices.iter().flatten().map(one).collect()
 }
 
 fn one(

@@ -42,6 +42,7 @@ fn contents() -> Contents {
         config_maps: [("cm".to_owned(), config_map)].into(),
         secrets: [("s".to_owned(), secret)].into(),
         tokens: [(("v".to_owned(), "token".to_owned()), "jwt".to_owned())].into(),
+        ..Contents::default()
     }
 }
 
@@ -105,7 +106,10 @@ fn missing_sources_are_named() {
         json!({"hostPath": {"path": "/nowhere/at/all", "type": "Directory"}}),
         "hostPath type check failed: /nowhere/at/all is not a directory",
     );
-    check(json!({"nfs": {"server": "s", "path": "/"}}), "this kubelet has no volumes of the kind nfs");
+    check(
+        json!({"iscsi": {"iqn": "i", "lun": 0, "targetPortal": "p"}}),
+        "this kubelet has no volumes of the kind iscsi",
+    );
     let optional = root.set_up(json!({"configMap": {"name": "none", "optional": true}}), &contents()).unwrap();
     assert_eq!(
         fs::read_dir(optional.path)

@@ -38,7 +38,7 @@ impl Shared {
                 Ok(())
             };
             match self.place.clear(work).await {
-                Ok(()) => return,
+                Ok(()) => return self.ctx.env.crashpoint("kubelet-pod-cleaned"),
                 // Killed processes end when the machine finds the time.
                 Err(error) if failures < LATE => tracing::debug!(pod = %self.key, %error, "a pod is cleaned up again"),
                 Err(error) => tracing::warn!(pod = %self.key, %error, "a pod can't be cleaned up yet"),
@@ -60,7 +60,10 @@ impl Shared {
     pub(super) async fn delete_object(&self) -> bool {
         let options = DeleteOptions::uid(&*self.uid).grace(0);
         match self.ctx.client.delete(&resources::PODS, &self.key, &options).await {
-            Ok(_) => true,
+            Ok(_) => {
+                self.ctx.env.crashpoint("kubelet-pod-deleted");
+                true
+            }
             Err(error) if error.is_not_found() || error.is_conflict() => true,
             Err(error) => {
                 tracing::debug!(pod = %self.key, error = &error as &dyn std::error::Error, "a pod can't be deleted yet");

@@ -19,7 +19,7 @@ use crate::probe::Probes;
 use crate::runtime::PodState;
 use crate::spec;
 use crate::status::{self, Facts, Messages, Waiting, Writer};
-use crate::volumes::{Contents, Mounted};
+use crate::volumes::{Claimed, Contents, Mounted};
 
 /// What all that happens to one pod shares.
 pub(crate) struct Shared {
@@ -41,12 +41,15 @@ pub(super) struct Memory {
     pub(super) waiting: Waiting,
     pub(super) restarts: backoff::Restarts,
     pub(super) mounts: Backoff,
+    pub(super) claims: Backoff,
     pub(super) messages: Messages,
     /// Containers whose `preStop` handler has been begun.
     pub(super) hooks: BTreeSet<String>,
     /// Containers whose end has been announced.
     pub(super) announced: BTreeSet<String>,
     pub(super) prepared: bool,
+    /// What the pod's claims are bound to, once they are all bound.
+    pub(super) claimed: Option<BTreeMap<String, Claimed>>,
     /// The volumes as they were made last.
     pub(super) volumes: Option<MadeVolumes>,
     /// Whether it was decided that the pod may run here.
@@ -72,10 +75,12 @@ impl Shared {
             waiting: Waiting::new(),
             restarts: backoff::Restarts::default(),
             mounts: Backoff::new(Duration::from_millis(500), Duration::from_secs(122)),
+            claims: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             messages: Messages::new(),
             hooks: BTreeSet::new(),
             announced: BTreeSet::new(),
             prepared: false,
+            claimed: None,
             volumes: None,
             admitted: false,
             failure: None,

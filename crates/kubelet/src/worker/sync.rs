@@ -1,5 +1,6 @@
 //! One pass over a pod that shall run: what is missing is made. Upstream: kubelet SyncPod, kuberuntime SyncPod.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use super::Shared;
 use super::actions::{self, Actions};
 use super::shared::MadeVolumes;
 use super::start::Kit;
+use crate::claims;
 use crate::environment::Referred;
 use crate::error::rpc_text;
 use crate::fields::Situation;
 use crate::runtime::PodState;
 use crate::spec::sandbox::sandbox_config;
 use crate::spec::{self, files};
-use crate::volumes::{self, Contents, Mounted};
+use crate::volumes::{self, Claimed, Contents, Mounted};
 
 /// What failed is tried again after so long, unless something changes before (upstream: `backOffPeriod`).
 const AGAIN: Duration = Duration::from_secs(10);
@@ -63,8 +65,7 @@ impl Shared {
             Ok(found) => found,
             Err(message) => {
                 self.event(pod, None, EventType::Warning, "FailedMount", message);
-                let pause = self.memory.lock().mounts.next(&self.ctx.env);
-                return Outcome::at(self.ctx.env.monotonic() + pause);
+                return Outcome::at(self.ctx.env.monotonic() + self.pause_after_volumes(pod));
             }
         };
         self.memory.lock().mounts.reset();
@@ -112,7 +113,7 @@ impl Shared {
         &self,
         pod: &Pod,
         state: &PodState,
-    ) -> Result<(std::collections::BTreeMap<String, Mounted>, Option<Instant>), String> {
+    ) -> Result<(BTreeMap<String, Mounted>, Option<Instant>), String> {
         if spec::spec(pod).volumes.as_ref().is_none_or(Vec::is_empty) {
             return Ok(Default::default());
         }
@@ -122,6 +123,7 @@ impl Shared {
             config_maps: self.ctx.objects.config_maps(pod),
             secrets: self.ctx.objects.secrets(pod),
             tokens: tokens.tokens,
+            claimed: self.claimed(pod, !state.containers.is_empty()).await?,
         };
         let refresh_at = tokens.refresh_at.map(|at| {
             let left = Duration::try_from(at.duration_since(self.ctx.env.now())).unwrap_or_default();
@@ -150,12 +152,32 @@ impl Shared {
         Ok((mounted, refresh_at))
     }
 
+    /// How long to wait after volumes could not be made. A kubelet may not watch claims, so it looks often.
+    fn pause_after_volumes(&self, pod: &Pod) -> Duration {
+        let mut memory = self.memory.lock();
+        let waits_for_claims = memory.claimed.is_none() && claims::any(pod);
+        let backoff = if waits_for_claims { &mut memory.claims } else { &mut memory.mounts };
+        backoff.next(&self.ctx.env)
+    }
+
+    /// What the pod's claims are bound to. A claim that is bound stays so as long as a pod uses it.
+    async fn claimed(&self, pod: &Pod, started: bool) -> Result<BTreeMap<String, Claimed>, String> {
+        let known = self.memory.lock().claimed.clone();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let node = self.ctx.node.list("").into_iter().next().and_then(|node| node.view().ok());
+        let found = Box::pin(claims::resolve(&self.ctx.client, pod, node.as_ref(), started)).await?;
+        self.memory.lock().claimed = Some(found.clone());
+        Ok(found)
+    }
+
     /// Does what is to be done. Tells when something that waits is due; an error is an event already.
     async fn carry_out(
         &self,
         pod: &Pod,
         state: PodState,
-        volumes: std::collections::BTreeMap<String, Mounted>,
+        volumes: BTreeMap<String, Mounted>,
         wanted: &Actions,
     ) -> Result<Option<Instant>, ()> {
         let failed = |what: &str, status: &tonic::Status| {
@@ -232,7 +254,7 @@ impl Shared {
         &self,
         pod: &Pod,
         state: PodState,
-        volumes: std::collections::BTreeMap<String, Mounted>,
+        volumes: BTreeMap<String, Mounted>,
         sandbox: String,
         sandbox_config: cri::v1::PodSandboxConfig,
     ) -> Result<Kit, ()> {

@@ -8,6 +8,7 @@ mod init;
 mod lifecycle;
 mod node;
 mod probes;
+mod provisioner;
 mod restarts;
 mod serving;
 mod volumes;

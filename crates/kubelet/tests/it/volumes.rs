@@ -87,3 +87,32 @@ async fn tokens_are_renewed_in_time() {
     let took = (world.env.monotonic() - began).as_secs();
     assert!((795..=805).contains(&took), "{took}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn claims_are_mounted_once_they_are_bound() {
+    let world = World::new().await;
+    let data = world.folder.path().join("claimed");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "kept").unwrap();
+    let claim =
+        json!({"metadata": {"name": "c", "namespace": "ns", "uid": "u"}, "spec": {}, "status": {"phase": "Pending"}});
+    world.server.put(&resources::PERSISTENT_VOLUME_CLAIMS, &claim.to_string());
+    world.create(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
+        "containers": [{"name": "web", "volumeMounts": [{"name": "v", "mountPath": "/c", "subPath": "part"}]}]}));
+    let failed = "FailedMount: Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[], \
+        failed to process volumes=[v]: error processing PVC ns/c: PVC is not bound";
+    world.until("it is missed", || world.has_event(failed)).await;
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {"local": {"path": data}, "claimRef": {"uid": "u"}}});
+    world.server.put(&resources::PERSISTENT_VOLUMES, &volume.to_string());
+    world.server.edit(&resources::PERSISTENT_VOLUME_CLAIMS, &apimachinery::ObjectKey::new("ns", "c"), |claim| {
+        claim.set(&["spec", "volumeName"], "pv");
+        claim.set(&["status", "phase"], "Bound");
+    });
+    let began = world.env.monotonic();
+    world.until_phase("Running").await;
+    assert!((world.env.monotonic() - began).as_secs() < 5);
+    assert!(data.join("part").is_dir());
+    world.delete(1).await;
+    world.until_gone().await;
+    assert_eq!(std::fs::read_to_string(data.join("file")).unwrap(), "kept");
+}
