@@ -81,6 +81,7 @@ async fn run(settings: Settings, env: Env, runtimes: &Runtimes) -> Result<()> {
     let (stop_tx, mut stop_rx) = mpsc::channel(1);
     let scope = settings.scope();
     join_cgroup(&settings)?;
+    env.crashpoint("daemon.begun");
     lonely::add(&env, &settings).await.context("giving the node an address of its own")?;
 
     let (store, pki) = steps
@@ -139,6 +140,7 @@ async fn run(settings: Settings, env: Env, runtimes: &Runtimes) -> Result<()> {
     let in_flight = InFlight::default();
     let listener = cluster::control::bind(&settings.control_socket()).context("listening for commands")?;
     tasks.push(guard(&env, cluster::control::serve(listener, Arc::new(daemon), env.clone(), in_flight.clone())));
+    env.crashpoint("daemon.listening");
     report(&Progress::Ready);
     steps::detach()?;
 
@@ -149,15 +151,20 @@ async fn run(settings: Settings, env: Env, runtimes: &Runtimes) -> Result<()> {
     };
     if let Some(stop) = stop {
         let outcome = async {
+            env.crashpoint("daemon.stopping");
             kubelet.stop_all(crate::cleanup::GRACE).await?;
+            env.crashpoint("daemon.pods-stopped");
             containers.stop_all(crate::cleanup::GRACE).await?;
             containers.remove_all().await?;
+            env.crashpoint("daemon.containers-removed");
             // No component may put back what is removed now.
             drop(std::mem::take(&mut tasks));
             dns::end(&env, &dns_socket(&scope)).await.context("ending cluster DNS")?;
             crate::cleanup::remove_network(&env, &settings).await
         };
-        stop.answer(outcome.await);
+        let outcome = outcome.await;
+        env.crashpoint("daemon.stopped");
+        stop.answer(outcome);
         env.timeout(LAST_WORDS, in_flight.written()).await;
     }
     Ok(())
@@ -198,6 +205,8 @@ struct Clients {
     proxy: Client,
     dns: Client,
     kubelet: Client,
+    /// Makes folders of this node into volumes.
+    provisioner: Client,
 }
 
 impl Clients {
@@ -223,6 +232,11 @@ impl Clients {
             proxy: client("system:kube-proxy", &[], "kube-proxy"),
             dns: client("system:oxikube:dns", &masters, "dns"),
             kubelet: client(&format!("system:node:{node}"), &["system:nodes"], "kubelet"),
+            provisioner: client(
+                "system:serviceaccount:kube-system:oxikube-local-provisioner",
+                &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+                "oxikube-local-provisioner",
+            ),
         }
     }
 }
@@ -363,6 +377,7 @@ fn kubelet_config(
     );
     config.listen.set_port(settings.kubelet_port);
     config.cluster_dns = vec![settings.dns_ip()];
+    config.provisioner = Some(clients.provisioner.clone());
     Ok(config)
 }
 
