@@ -35,6 +35,7 @@ pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     let (namespaces, mut objects): (Vec<SystemObject>, Vec<SystemObject>) =
         objects(&server.inner().settings).into_iter().partition(|object| object.path == NAMESPACES);
     objects.push(extension_authentication(pki));
+    persist(server, || begin(&local, &server.inner().settings)).await;
     future::join_all(namespaces.iter().map(|object| persist(server, || ensure(&local, object)))).await;
 
     let client = Client::new(server.inner().env.clone(), Arc::new(local.clone()), "apiserver");
@@ -45,6 +46,22 @@ pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     });
     let others = objects.iter().map(|object| persist(server, || ensure(&local, object)));
     future::join(future::join_all(policies), future::join_all(others)).await;
+}
+
+/// Makes what only a new cluster gets. One without namespaces is new: they come after.
+async fn begin(local: &Local, settings: &Settings) -> Result<(), String> {
+    if settings.begins_with.is_empty() {
+        return Ok(());
+    }
+    match send(local, Method::GET, &format!("{NAMESPACES}/default"), Vec::new()).await? {
+        (404, _) => {}
+        (200, _) => return Ok(()),
+        (code, message) => return Err(format!("{NAMESPACES}/default: {code}: {message}")),
+    }
+    for (path, json) in &settings.begins_with {
+        ensure(local, &SystemObject { path: (*path).to_owned(), json: json.clone(), keeps: &[] }).await?;
+    }
+    Ok(())
 }
 
 async fn persist<F: Future<Output = Result<(), String>>>(server: &Server, attempt: impl Fn() -> F) {

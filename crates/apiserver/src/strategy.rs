@@ -64,6 +64,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(cron_job::CronJob),
         Box::new(csi::CsiDriver),
         Box::new(csi::CsiNode),
+        Box::new(csi::CsiStorageCapacity),
         Box::new(daemon_set::DaemonSet),
         Box::new(deployment::Deployment),
         Box::new(endpoint_slice::EndpointSlice),
@@ -100,6 +101,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(stateful_set::StatefulSet),
         Box::new(storage_class::StorageClass),
         Box::new(csi::VolumeAttachment),
+        Box::new(storage_class::VolumeAttributesClass),
     ]
 }
 

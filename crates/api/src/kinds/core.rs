@@ -73,8 +73,7 @@ pub(super) static KINDS: &[Kind] = &[
             at("Reason", &["status", "reason"]),
             AGE,
             computed("VolumeMode").wide(),
-        ])
-        .unenforced(),
+        ]),
     core!("PersistentVolumeClaim", "persistentvolumeclaims")
         .short(&["pvc"])
         .with(&[status(("", "v1", "PersistentVolumeClaim"))])
@@ -88,8 +87,7 @@ pub(super) static KINDS: &[Kind] = &[
             computed("VolumeAttributesClass"),
             AGE,
             computed("VolumeMode").wide(),
-        ])
-        .unenforced(),
+        ]),
     core!("Pod", "pods")
         .short(&["po"])
         .categories(&["all"])

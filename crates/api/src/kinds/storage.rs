@@ -31,14 +31,17 @@ pub(super) static KINDS: &[Kind] = &[
         computed("Capacity"),
         AGE,
     ]),
-    storage!("StorageClass", "storageclasses").cluster().short(&["sc"]).columns(&[
-        NAME,
-        at("Provisioner", &["provisioner"]),
-        at("ReclaimPolicy", &["reclaimPolicy"]),
-        at("VolumeBindingMode", &["volumeBindingMode"]),
-        computed("AllowVolumeExpansion"),
-        AGE,
-    ]),
+    row!("io.k8s.api.storage.v1", "storage.k8s.io", "v1", "StorageClass", "storageclasses")
+        .cluster()
+        .short(&["sc"])
+        .columns(&[
+            NAME,
+            at("Provisioner", &["provisioner"]),
+            at("ReclaimPolicy", &["reclaimPolicy"]),
+            at("VolumeBindingMode", &["volumeBindingMode"]),
+            computed("AllowVolumeExpansion"),
+            AGE,
+        ]),
     storage!("VolumeAttachment", "volumeattachments")
         .cluster()
         .with(&[status(("storage.k8s.io", "v1", "VolumeAttachment"))])
@@ -50,9 +53,8 @@ pub(super) static KINDS: &[Kind] = &[
             Column::new("Attached", "boolean", Cell::At(&["status", "attached"])),
             AGE,
         ]),
-    storage!("VolumeAttributesClass", "volumeattributesclasses").cluster().short(&["vac"]).columns(&[
-        NAME,
-        at("DriverName", &["driverName"]),
-        AGE,
-    ]),
+    row!("io.k8s.api.storage.v1", "storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses")
+        .cluster()
+        .short(&["vac"])
+        .columns(&[NAME, at("DriverName", &["driverName"]), AGE]),
 ];

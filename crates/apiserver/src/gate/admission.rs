@@ -3,6 +3,8 @@
 //! Plugins decide on the write and on cached objects alone and never wait; where a cache may be a moment behind a client that
 //! has just created a namespace, the [`Chain`] waits for it.
 
+mod claim_resize;
+mod default_storage_class;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -10,6 +12,7 @@ mod priority;
 mod role_escalation;
 mod runtime_class;
 mod service_account;
+mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 
 use std::sync::Arc;
@@ -70,6 +73,9 @@ impl Chain {
             Box::new(taint_nodes_by_condition::TaintNodesByCondition),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(default_storage_class::DefaultStorageClass),
+            Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
+            Box::new(claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
             Box::new(role_escalation::RoleEscalation),
         ];

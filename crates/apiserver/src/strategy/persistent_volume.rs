@@ -1,22 +1,34 @@
-//! PersistentVolume. Upstream: pkg/registry/core/persistentvolume.
+//! PersistentVolume. Upstream: pkg/registry/core/persistentvolume, validation.ValidatePersistentVolume.
+
+mod source;
+mod spec;
 
 use apimachinery::{FieldError, Value};
 
-use super::field::{NOT_POSITIVE, Path, Report, entries, fill, fill_absent, immutable, items, member, text};
-use super::persistent_volume_claim::{ACCESS_MODES, VOLUME_MODES};
-use super::{Context, Strategy, keep, pod};
+pub(super) use source::driver_name;
+pub(super) use spec::validate as validate_spec;
 
-/// Members of the spec that are no source of the volume.
-const NO_SOURCE: [&str; 9] = [
-    "accessModes",
-    "capacity",
-    "claimRef",
-    "mountOptions",
-    "nodeAffinity",
-    "persistentVolumeReclaimPolicy",
-    "storageClassName",
-    "volumeAttributesClassName",
-    "volumeMode",
+use super::field::{Errors, Path, Report, fill, fill_absent, has, immutable, items, text};
+use super::persistent_volume_claim::LEGACY_CLASS;
+use super::{Context, Strategy, keep};
+
+/// Sources that no node mounts any more.
+const GONE: [(&str, &str, &str); 6] = [
+    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+const LEGACY_MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+/// Labels of nodes by their old names, and their new ones.
+const RENAMED: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
 ];
 
 pub(super) struct PersistentVolume;
@@ -59,68 +71,8 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
-        let empty = Value::object();
-        let spec = new.get("spec").unwrap_or(&empty);
-        let path = Path::new("spec");
-        let modes = items(spec, "accessModes");
-        let modes_path = path.child("accessModes");
-        if modes.is_empty() {
-            errors.required(&modes_path, "");
-        }
-        for mode in modes.iter().filter_map(Value::as_str) {
-            errors.one_of(&modes_path, mode, &ACCESS_MODES);
-        }
-        let capacity = path.child("capacity");
-        let sizes = entries(spec, "capacity").count();
-        if sizes == 0 {
-            errors.required(&capacity, "");
-        }
-        if sizes != 1 || spec.at(&["capacity", "storage"]).is_none() {
-            let shown = spec.get("capacity").cloned().unwrap_or_default();
-            errors.add(FieldError::not_supported("spec.capacity", shown, &["storage"]));
-        }
-        if let Some(size) = spec.at(&["capacity", "storage"]) {
-            let quantity = pod::resources::amount(&capacity.key("storage"), "storage", size, errors);
-            if quantity.is_zero() {
-                errors.invalid(&capacity.key("storage"), quantity.to_string(), NOT_POSITIVE);
-            }
-        }
-        let policy = text(spec, "persistentVolumeReclaimPolicy");
-        errors.one_of(&path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
-        let affinity_path = path.child("nodeAffinity");
-        match member(spec, "nodeAffinity").map(|affinity| member(affinity, "required")) {
-            Some(Some(required)) => pod::scheduling::node_selector(required, &affinity_path.child("required"), errors),
-            Some(None) => {
-                errors.required(&affinity_path.child("required"), "must specify required node constraints");
-            }
-            None => {}
-        }
-        if let Some(host) = member(spec, "hostPath") {
-            errors.needs(&path.child("hostPath"), host, "path");
-            if text(host, "path").split('/').any(|part| part == "..") {
-                let host_path = path.child("hostPath");
-                errors.invalid(&host_path.child("path"), text(host, "path"), "must not contain '..'");
-            }
-        }
-        let members = spec.as_object().into_iter().flat_map(|map| map.iter());
-        let sources: Vec<&str> =
-            members.filter(|(key, value)| !NO_SOURCE.contains(key) && !value.is_null()).map(|(key, _)| key).collect();
-        match sources.as_slice() {
-            [] => errors.required(&path, "must specify a volume type"),
-            [_] => {}
-            [_, more @ ..] => {
-                for key in more {
-                    errors.forbidden(&path.child(key), "may not specify more than 1 volume type");
-                }
-            }
-        }
-        let class = text(spec, "storageClassName");
-        if !class.is_empty() {
-            errors.subdomain(&path.child("storageClassName"), class);
-        }
-        if let Some(mode) = spec.str_at(&["volumeMode"]) {
-            errors.one_of(&path.child("volumeMode"), mode, &VOLUME_MODES);
-        }
+        let name = new.str_at(&["metadata", "name"]).unwrap_or_default();
+        validate_spec(new.get("spec").unwrap_or(&Value::Null), name, false, &Path::new("spec"), errors);
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
@@ -128,19 +80,90 @@ impl Strategy for PersistentVolume {
             return;
         }
         self.validate(ctx, new, errors);
-        let sources = |volume: &Value| -> Vec<(String, Value)> {
-            let spec = volume.get("spec").and_then(Value::as_object);
-            let members = spec.into_iter().flat_map(|map| map.iter());
-            members
-                .filter(|(key, _)| !NO_SOURCE.contains(key))
-                .map(|(key, value)| (key.to_owned(), value.clone()))
-                .collect()
-        };
-        if sources(new) != sources(old) {
-            let path = Path::new("spec.persistentvolumesource");
-            errors.forbidden(&path, "spec.persistentvolumesource is immutable after creation");
-        }
-        let mode = ["spec", "volumeMode"];
-        immutable(errors, &Path::new("spec.volumeMode"), new.at(&mode), old.at(&mode));
+        update(new, old, errors);
     }
+
+    /// Upstream: pkg/api/persistentvolume GetWarningsForPersistentVolume.
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut annotation = |key: &str, since: &str, instead: &str| {
+            if new.at(&["metadata", "annotations", key]).is_some() {
+                let text = format!(
+                    "metadata.annotations[{key}]: deprecated since {since}; use \"{instead}\" attribute instead"
+                );
+                warnings.push(text);
+            }
+        };
+        annotation(LEGACY_CLASS, "v1.8", "storageClassName");
+        annotation(LEGACY_MOUNT_OPTIONS, "v1.31", "mountOptions");
+        let spec = new.get("spec").unwrap_or(&Value::Null);
+        if text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+            warnings.push(
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach \
+                 is to use dynamic provisioning."
+                    .to_owned(),
+            );
+        }
+        let terms = spec.items_at(&["nodeAffinity", "required", "nodeSelectorTerms"]);
+        for (i, term) in terms.iter().enumerate() {
+            for (j, expression) in items(term, "matchExpressions").iter().enumerate() {
+                let renamed = RENAMED.iter().find(|(old, _)| *old == text(expression, "key"));
+                if let Some((old, new)) = renamed {
+                    let since = if old.starts_with("beta.kubernetes.io/") && !old.ends_with("type") {
+                        "v1.14"
+                    } else {
+                        "v1.17"
+                    };
+                    let path = format!("spec.nodeAffinity.required.nodeSelectorTerms[{i}].matchExpressions[{j}].key");
+                    warnings.push(format!("{path}: {old} is deprecated since {since}; use \"{new}\" instead"));
+                }
+            }
+        }
+        let gone = GONE.iter().filter(|(key, ..)| has(spec, key));
+        warnings.extend(gone.map(|(_, shown, why)| format!("spec.{shown}: {why}")));
+        warnings
+    }
+}
+
+/// Upstream: ValidatePersistentVolumeUpdate.
+fn update(new: &Value, old: &Value, errors: &mut Errors) {
+    let (new, old) = (new.get("spec").unwrap_or(&Value::Null), old.get("spec").unwrap_or(&Value::Null));
+    let (mut sources, before) = (source::of(new), source::of(old));
+    let expand = ["csi", "controllerExpandSecretRef"];
+    if has(old, "csi") && before.at(&expand).is_none() {
+        // It may be added later.
+        sources.remove(&expand);
+    }
+    if sources != before {
+        let path = Path::new("spec.persistentvolumesource");
+        errors.forbidden(&path, "spec.persistentvolumesource is immutable after creation");
+    }
+    immutable(errors, &Path::new("volumeMode"), new.get("volumeMode"), old.get("volumeMode"));
+    if has(old, "nodeAffinity") && renamed(new, old) != renamed(old, old) {
+        let shown = new.get("nodeAffinity").cloned().unwrap_or_default();
+        let why = "field is immutable, except for updating from beta label to GA";
+        errors.invalid(&Path::new("nodeAffinity"), shown, why);
+    }
+    let class = "volumeAttributesClassName";
+    if has(old, class) && !has(new, class) {
+        errors.forbidden(&Path::new("spec.volumeAttributesClassName"), "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// The node affinity of `spec`, with new names of labels where `old` has the old ones at the same place.
+fn renamed(spec: &Value, old: &Value) -> Option<Value> {
+    let mut affinity = spec.get("nodeAffinity").filter(|affinity| !affinity.is_null())?.clone();
+    let path = ["required", "nodeSelectorTerms"];
+    let before = old.get("nodeAffinity").map(|old| old.items_at(&path)).unwrap_or_default();
+    let terms = affinity.at_mut(&path).and_then(Value::as_array_mut).into_iter().flatten();
+    for (term, before) in terms.zip(before) {
+        let expressions = term.get_mut("matchExpressions").and_then(Value::as_array_mut).into_iter().flatten();
+        for (expression, before) in expressions.zip(items(before, "matchExpressions")) {
+            let new = RENAMED.iter().find(|(old, _)| *old == text(before, "key")).map(|(_, new)| *new);
+            if let Some(new) = new.filter(|new| [*new, text(before, "key")].contains(&text(expression, "key"))) {
+                expression.set(&["key"], new);
+            }
+        }
+    }
+    Some(affinity)
 }

@@ -1,13 +1,19 @@
 //! PersistentVolumeClaim. Upstream: pkg/registry/core/persistentvolumeclaim, validation.ValidatePersistentVolumeClaim.
 
-use apimachinery::validation::{dns1123_subdomain, validate_label_selector};
+use apimachinery::validation::validate_label_selector;
 use apimachinery::{FieldError, Quantity, Value};
 
-use super::field::{Errors, NOT_POSITIVE, Path, Report, entries, fill, fill_absent, immutable, items, member, text};
+use super::field::{
+    Errors, NEGATIVE, NOT_POSITIVE, Path, Report, entries, fill, fill_absent, has, immutable, items, member, text,
+};
 use super::{Context, Strategy, keep};
 
 pub(super) const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub(super) const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+
+/// Where a class was named before there was a field for it.
+pub(super) const LEGACY_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+const ANNOTATION: [&str; 3] = ["metadata", "annotations", LEGACY_CLASS];
 
 pub(super) struct PersistentVolumeClaim;
 
@@ -24,12 +30,12 @@ impl Strategy for PersistentVolumeClaim {
         let mut status = Value::object();
         status.set(&["phase"], "Pending");
         new.set(&["status"], status);
-        data_source(new);
+        data_source(new, None);
     }
 
     fn prepare_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
         keep(new, old, &["status"]);
-        data_source(new);
+        data_source(new, Some(old));
     }
 
     fn prepare_subresource(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
@@ -42,10 +48,28 @@ impl Strategy for PersistentVolumeClaim {
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         if ctx.subresource == "status" {
-            return;
+            return status(new, errors);
         }
         self.validate(ctx, new, errors);
         update(new, old, errors);
+    }
+
+    /// Upstream: pkg/api/persistentvolumeclaim GetWarningsForPersistentVolumeClaim.
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if new.at(&["metadata", "annotations", LEGACY_CLASS]).is_some() {
+            warnings.push(format!(
+                "metadata.annotations[{LEGACY_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+            ));
+        }
+        for key in ["requests", "limits"] {
+            let size = new.at(&["spec", "resources", key, "storage"]).and_then(Quantity::from_value);
+            if let Some(Ok(size)) = size.filter(|size| matches!(size, Ok(size) if size.milli_value() % 1000 != 0)) {
+                let path = format!("spec.resources.{key}[storage]");
+                warnings.push(format!("{path}: fractional byte value \"{size}\" is invalid, must be an integer"));
+            }
+        }
+        warnings
     }
 }
 
@@ -61,20 +85,45 @@ pub(super) fn default_claim(value: &mut Value) {
     }
 }
 
-/// `dataSource` and `dataSourceRef` say the same. Upstream: NormalizeDataSources.
-fn data_source(claim: &mut Value) {
-    let source = claim.at(&["spec", "dataSource"]).filter(|value| !value.is_null()).cloned();
-    let reference = claim.at(&["spec", "dataSourceRef"]).filter(|value| !value.is_null()).cloned();
-    match (source, reference) {
-        (Some(source), None) => claim.set(&["spec", "dataSourceRef"], source),
-        (None, Some(reference)) if text(&reference, "namespace").is_empty() => {
-            let group = text(&reference, "apiGroup");
-            let core = group.is_empty() && text(&reference, "kind") == "PersistentVolumeClaim";
-            if core || group == "snapshot.storage.k8s.io" && text(&reference, "kind") == "VolumeSnapshot" {
-                claim.set(&["spec", "dataSource"], reference);
-            }
+/// Drops what no volume is ever filled from, and makes `dataSource` and `dataSourceRef` say the same. Upstream:
+/// pkg/api/persistentvolumeclaim DropDisabledFields, EnforceDataSourceBackwardsCompatibility, NormalizeDataSources.
+fn data_source(claim: &mut Value, old: Option<&Value>) {
+    let old = old.and_then(|old| old.get("spec")).unwrap_or(&Value::Null);
+    let Some(spec) = claim.get_mut("spec") else { return };
+    let elsewhere = |spec: &Value| spec.str_at(&["dataSourceRef", "namespace"]).is_some_and(|name| !name.is_empty());
+    if elsewhere(spec) && !has(old, "dataSourceRef") {
+        spec.remove(&["dataSourceRef"]);
+    }
+    let had = has(old, "dataSource") || has(old, "dataSourceRef");
+    if !had && !has(spec, "dataSourceRef") {
+        let known = member(spec, "dataSource").is_some_and(|source| {
+            let origin = (text(source, "apiGroup"), text(source, "kind"));
+            matches!(origin, ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+        });
+        if !known {
+            spec.remove(&["dataSource"]);
+        }
+    }
+    match (member(spec, "dataSource").cloned(), member(spec, "dataSourceRef").cloned()) {
+        (Some(source), None) => spec.set(&["dataSourceRef"], source),
+        (None, Some(mut reference)) if !elsewhere(spec) => {
+            reference.remove(&["namespace"]);
+            spec.set(&["dataSource"], reference);
         }
         _ => {}
+    }
+}
+
+/// Upstream: the same lines of ValidatePersistentVolumeSpec and ValidatePersistentVolumeClaimSpec.
+pub(super) fn access_modes(spec: &Value, path: &Path<'_>, supported: &[&str], errors: &mut Errors) {
+    let modes_path = path.child("accessModes");
+    let modes = || items(spec, "accessModes").iter().filter_map(Value::as_str);
+    for mode in modes() {
+        errors.one_of(&modes_path, mode, supported);
+    }
+    let alone = modes().any(|mode| mode == "ReadWriteOncePod");
+    if alone && modes().any(|mode| mode != "ReadWriteOncePod" && supported.contains(&mode)) {
+        errors.forbidden(&modes_path, "may not use ReadWriteOncePod with other access modes");
     }
 }
 
@@ -88,13 +137,7 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
     if let Some(selector) = member(spec, "selector") {
         errors.extend(validate_label_selector(selector, &path.child("selector").to_string(), false));
     }
-    for mode in modes.iter().filter_map(Value::as_str) {
-        errors.one_of(&modes_path, mode, &ACCESS_MODES);
-    }
-    let known = modes.iter().filter_map(Value::as_str).all(|mode| ACCESS_MODES.contains(&mode));
-    if known && modes.len() > 1 && modes.iter().any(|mode| mode.as_str() == Some("ReadWriteOncePod")) {
-        errors.forbidden(&modes_path, "may not use ReadWriteOncePod with other access modes");
-    }
+    access_modes(spec, path, &ACCESS_MODES, errors);
     let resources = path.child("resources");
     let requests = resources.child("requests");
     match spec.at(&["resources", "requests", "storage"]).map(|size| (size, Quantity::from_value(size))) {
@@ -105,25 +148,45 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
         Some((size, Some(Err(problem)))) => errors.invalid(&requests.key("storage"), size, problem.to_string()),
         Some(_) => {}
     }
-    for key in ["storageClassName", "volumeAttributesClassName"] {
-        if let Some(name) = spec.str_at(&[key]).filter(|name| !name.is_empty()) {
-            errors.problems(&path.child(key), name, dns1123_subdomain(name));
+    let class = |key: &str, errors: &mut Errors| {
+        if !text(spec, key).is_empty() {
+            errors.subdomain(&path.child(key), text(spec, key));
         }
-    }
+    };
+    class("storageClassName", errors);
     if let Some(mode) = spec.str_at(&["volumeMode"]) {
         errors.one_of(&path.child("volumeMode"), mode, &VOLUME_MODES);
     }
-    if let Some(source) = member(spec, "dataSource") {
-        let path = path.child("dataSource");
-        errors.needs(&path, source, "name");
-        errors.needs(&path, source, "kind");
-        if text(source, "apiGroup").is_empty() && text(source, "kind") != "PersistentVolumeClaim" {
-            errors.invalid(
-                &path,
-                text(source, "kind"),
-                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-            );
+    let (source, reference) = (member(spec, "dataSource"), member(spec, "dataSourceRef"));
+    for (key, source) in [("dataSource", source), ("dataSourceRef", reference)] {
+        if let Some(source) = source {
+            validate_source(source, &path.child(key), errors);
         }
+    }
+    if let (Some(source), Some(reference)) = (source, reference) {
+        let field = path.child("dataSource").to_string();
+        if !text(reference, "namespace").is_empty() {
+            errors.invalid(path, field, "may not be specified when dataSourceRef.namespace is specified");
+        } else if ["apiGroup", "kind", "name"].iter().any(|key| source.get(key) != reference.get(key)) {
+            errors.invalid(path, field, "must match dataSourceRef");
+        }
+    }
+    class("volumeAttributesClassName", errors);
+}
+
+fn validate_source(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    errors.needs(path, source, "name");
+    errors.needs(path, source, "kind");
+    match text(source, "apiGroup") {
+        "" if text(source, "kind") != "PersistentVolumeClaim" => {
+            let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.invalid(path, text(source, "kind"), why);
+        }
+        "" => {}
+        group => errors.subdomain(&path.child("apiGroup"), group),
+    }
+    if !text(source, "namespace").is_empty() {
+        errors.label(&path.child("namespace"), text(source, "namespace"));
     }
 }
 
@@ -140,8 +203,16 @@ fn update(new: &Value, old: &Value, errors: &mut Errors) {
     if text(&before, "volumeName").is_empty() {
         keep(&mut munged, &before, &["volumeName"]);
     }
-    if member(&before, "storageClassName").is_none() {
+    let (legacy, old_legacy) = (new.str_at(&ANNOTATION), old.str_at(&ANNOTATION));
+    let chosen = member(&munged, "storageClassName").and_then(Value::as_str).map(str::to_owned);
+    let may_choose = !has(&before, "storageClassName") && chosen.is_some();
+    let moved = may_choose && old_legacy.is_some() && chosen.as_deref() == old_legacy;
+    if may_choose && (old_legacy.is_none() || moved) {
         keep(&mut munged, &before, &["storageClassName"]);
+    }
+    if !(moved && (legacy.is_none() || legacy == old_legacy)) && legacy != old_legacy {
+        let path = Path::new("metadata.annotations");
+        errors.invalid(&path.key(LEGACY_CLASS), legacy.unwrap_or_default(), "field is immutable");
     }
     if new.str_at(&["status", "phase"]) == Some("Bound") {
         keep(&mut munged, &before, &["resources", "requests", "storage"]);
@@ -165,4 +236,63 @@ fn update(new: &Value, old: &Value, errors: &mut Errors) {
     }
     let mode = ["spec", "volumeMode"];
     immutable(errors, &Path::new("volumeMode"), new.at(&mode), old.at(&mode));
+    let class = ["spec", "volumeAttributesClassName"];
+    if new.at(&class) != old.at(&class) && old.at(&["status", "currentVolumeAttributesClassName"]).is_some() {
+        let path = Path::new("spec.volumeAttributesClassName");
+        let applied = "is forbidden when status.currentVolumeAttributesClassName is not nil";
+        match new.str_at(&class) {
+            None => errors.forbidden(&path, format!("update to nil {applied}")),
+            Some("") => errors.forbidden(&path, format!("update to empty string {applied}")),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Upstream: ValidatePersistentVolumeClaimStatusUpdate.
+fn status(new: &Value, errors: &mut Errors) {
+    const PHASES: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizePending",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+    ];
+    let path = Path::new("status");
+    let Some(status) = new.get("status") else { return };
+    let capacity = path.child("capacity");
+    for (key, size) in entries(status, "capacity") {
+        non_negative(&capacity.key(key), size, errors);
+    }
+    let statuses = path.child("allocatedResourceStatuses");
+    for (key, phase) in entries(status, "allocatedResourceStatuses") {
+        resource_key(&statuses, key, errors);
+        if !phase.as_str().is_some_and(|phase| PHASES.contains(&phase)) {
+            let mut sorted = PHASES;
+            sorted.sort_unstable();
+            errors.not_supported(&statuses, key, &sorted);
+        }
+    }
+    let allocated = path.child("allocatedResources");
+    for (key, size) in entries(status, "allocatedResources") {
+        if resource_key(&allocated, key, errors) {
+            non_negative(&allocated.key(key), size, errors);
+        }
+    }
+}
+
+fn non_negative(path: &Path<'_>, size: &Value, errors: &mut Errors) {
+    if let Some(Ok(size)) = Quantity::from_value(size).filter(|size| matches!(size, Ok(size) if size.sign() < 0)) {
+        errors.invalid(path, size.to_string(), NEGATIVE);
+    }
+}
+
+/// Of the names without a foreign domain only `storage` is one. Returns whether it is good.
+fn resource_key(path: &Path<'_>, key: &str, errors: &mut Errors) -> bool {
+    let before = errors.len();
+    errors.qualified(path, key);
+    let native = !key.contains('/') || key.contains("kubernetes.io/");
+    if errors.len() == before && native && key != "storage" {
+        errors.not_supported(path, key, &["storage"]);
+    }
+    errors.len() == before
 }

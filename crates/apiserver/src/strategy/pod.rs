@@ -12,7 +12,7 @@ mod subresource;
 mod tests;
 mod update;
 pub(super) mod validation;
-mod volumes;
+pub(super) mod volumes;
 
 use apimachinery::{FieldError, Value};
 

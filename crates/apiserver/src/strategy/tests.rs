@@ -1,6 +1,7 @@
 //! A strategy's whole way through a write, without the registry: decode, default, prepare, validate.
 
 mod others;
+mod storage;
 mod workloads;
 
 use std::collections::HashMap;

@@ -354,3 +354,77 @@ fn pods_take_over_their_runtime_class() {
         "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
     );
 }
+
+#[test]
+fn claims_get_a_class_and_what_is_stored_is_protected() {
+    let class = |world: &World, claim: &str| {
+        let case = Case { user: &admin(), request: "create /persistentvolumeclaims n", new: claim, old: "" };
+        let claim = run(world, &case).unwrap();
+        assert_eq!(claim.items_at(&["metadata", "finalizers"]), ["kubernetes.io/pvc-protection".into()]);
+        claim.str_at(&["spec", "storageClassName"]).map(str::to_owned)
+    };
+    let world = world();
+    let bare = r#"{"metadata":{"name":"c"},"spec":{}}"#;
+    assert_eq!(class(&world, bare), None);
+    let put = |name: &str, created: &str, default: &str| {
+        let key = "storageclass.kubernetes.io/is-default-class";
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","creationTimestamp":"{created}","annotations":{{"{key}":"{default}"}}}},"allowVolumeExpansion":true}}"#
+        );
+        world.put("storage.k8s.io", "storageclasses", &json);
+    };
+    put("no", "2026-01-09T00:00:00Z", "false");
+    put("old", "2026-01-01T00:00:00Z", "true");
+    assert_eq!(class(&world, bare).as_deref(), Some("old"));
+    put("b", "2026-01-02T00:00:00Z", "true");
+    put("a", "2026-01-02T00:00:00Z", "true");
+    assert_eq!(class(&world, bare).as_deref(), Some("a"));
+    assert_eq!(class(&world, r#"{"metadata":{"name":"c"},"spec":{"storageClassName":""}}"#).as_deref(), Some(""));
+    let legacy = r#"{"metadata":{"name":"c","annotations":{"volume.beta.kubernetes.io/storage-class":"x"}},"spec":{}}"#;
+    assert_eq!(class(&world, legacy), None);
+    let held = |request: &str, json: &str| {
+        admitted(&admin(), request, json, "").items_at(&["metadata", "finalizers"]).to_vec()
+    };
+    let volume = r#"{"metadata":{"name":"v","finalizers":["x/y"]}}"#;
+    assert_eq!(held("create /persistentvolumes", volume), ["x/y".into(), "kubernetes.io/pv-protection".into()]);
+    let class = r#"{"metadata":{"name":"v"}}"#;
+    assert_eq!(held("create storage.k8s.io/volumeattributesclasses", class), ["kubernetes.io/vac-protection".into()]);
+}
+
+#[test]
+fn claims_grow_where_their_class_lets_them() {
+    let world = world();
+    world.put("storage.k8s.io", "storageclasses", r#"{"metadata":{"name":"grows"},"allowVolumeExpansion":true}"#);
+    world.put("storage.k8s.io", "storageclasses", r#"{"metadata":{"name":"stays"}}"#);
+    let check = |class: &str, phase: &str, size: &str, expect: &str| {
+        let claim = |size: &str| {
+            format!(
+                r#"{{"metadata":{{"name":"c"}},"spec":{{"storageClassName":"{class}","resources":{{"requests":{{"storage":"{size}"}}}}}},"status":{{"phase":"{phase}"}}}}"#
+            )
+        };
+        let case = Case {
+            user: &admin(),
+            request: "update /persistentvolumeclaims n c",
+            new: &claim(size),
+            old: &claim("1Gi"),
+        };
+        let told = run(&world, &case).map_or_else(|status| status.message.to_string(), |_| String::new());
+        assert!(
+            if expect.is_empty() { told.is_empty() } else { told.ends_with(expect) },
+            "{class} {phase} {size}: {told}"
+        );
+    };
+    let class = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+    check("grows", "Bound", "2Gi", "");
+    check("grows", "Bound", "1024Mi", "");
+    check("stays", "Bound", "1Gi", "");
+    check(
+        "grows",
+        "Pending",
+        "2Gi",
+        "persistentvolumeclaims \"c\" is forbidden: Only bound persistent volume claims can be expanded",
+    );
+    check("stays", "Bound", "2Gi", class);
+    check("gone", "Bound", "2Gi", class);
+    check("", "Bound", "2Gi", class);
+}

@@ -109,13 +109,7 @@ fn details(kind: &str, source: &Value, volume: &Value, pod_name: &str, path: &Pa
                 errors.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
             }
         }
-        "hostPath" => {
-            if text(source, "path").is_empty() {
-                return errors.required(&path.child("path"), "");
-            }
-            no_backsteps(text(source, "path"), &path.child("path"), errors);
-            errors.one_of(&path.child("type"), text(source, "type"), &HOST_PATH_TYPES);
-        }
+        "hostPath" => host_path(source, path, errors),
         "gitRepo" => descending_path(text(source, "directory"), &path.child("directory"), errors),
         "nfs" if !text(source, "path").starts_with('/') => {
             errors.invalid(&path.child("path"), text(source, "path"), "must be an absolute path");
@@ -277,7 +271,16 @@ pub(super) fn has_backsteps(target: &str) -> bool {
     target.split('/').any(|part| part == "..")
 }
 
-fn no_backsteps(target: &str, path: &Path<'_>, errors: &mut Errors) {
+/// Upstream: validateHostPathVolumeSource.
+pub(crate) fn host_path(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if text(source, "path").is_empty() {
+        return errors.required(&path.child("path"), "");
+    }
+    no_backsteps(text(source, "path"), &path.child("path"), errors);
+    errors.one_of(&path.child("type"), text(source, "type"), &HOST_PATH_TYPES);
+}
+
+pub(crate) fn no_backsteps(target: &str, path: &Path<'_>, errors: &mut Errors) {
     if has_backsteps(target) {
         errors.invalid(path, target, "must not contain '..'");
     }

@@ -186,48 +186,6 @@ fn limits_and_quotas() {
 }
 
 #[test]
-fn volumes_and_claims() {
-    let kind = Kind::of("", "v1", "PersistentVolume");
-    let volume = "spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /x}}";
-    kind.check_created(
-        volume,
-        &[
-            ("spec.persistentVolumeReclaimPolicy", "\"Retain\""),
-            ("spec.volumeMode", "\"Filesystem\""),
-            ("spec.hostPath.type", "\"\""),
-            ("status.phase", "\"Pending\""),
-        ],
-    );
-    kind.check_invalid(volume, &[]);
-    kind.check_invalid(
-        "spec: {accessModes: [X], nfs: {server: a, path: /a}, hostPath: {path: /x}}",
-        &[
-            "spec.accessModes: Unsupported value: \"X\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
-            "spec.capacity: Required value",
-            "spec.capacity: Unsupported value: null: supported values: \"storage\"",
-            "spec.nfs: Forbidden: may not specify more than 1 volume type",
-        ],
-    );
-    let kind = Kind::of("", "v1", "PersistentVolumeClaim");
-    let claim = "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}";
-    kind.check_created(claim, &[("spec.volumeMode", "\"Filesystem\""), ("status", r#"{"phase":"Pending"}"#)]);
-    kind.check_invalid(
-        "spec: {}",
-        &[
-            "spec.accessModes: Required value: at least 1 access mode is required",
-            "spec.resources[storage]: Required value",
-        ],
-    );
-    kind.check_update(claim, "spec: {volumeName: v, storageClassName: s, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}", "", &[]);
-    kind.check_update(
-        claim,
-        "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 2Gi}}}",
-        "",
-        &["spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n+ resources: {\"requests\":{\"storage\":\"2Gi\"}}\n"],
-    );
-}
-
-#[test]
 fn autoscalers_and_budgets() {
     let kind = Kind::of("autoscaling", "v2", "HorizontalPodAutoscaler");
     kind.check_created(
@@ -317,20 +275,6 @@ fn addresses_and_their_ranges() {
 
 #[test]
 fn classes() {
-    let kind = Kind::of("storage.k8s.io", "v1", "StorageClass");
-    kind.check_created(
-        "provisioner: example.com/p",
-        &[("reclaimPolicy", "\"Delete\""), ("volumeBindingMode", "\"Immediate\"")],
-    );
-    kind.check_update(
-        "provisioner: example.com/p",
-        "{provisioner: example.com/q, parameters: {a: b}}",
-        "",
-        &[
-            "parameters: Forbidden: updates to parameters are forbidden.",
-            "provisioner: Forbidden: updates to provisioner are forbidden.",
-        ],
-    );
     let kind = Kind::of("node.k8s.io", "v1", "RuntimeClass");
     kind.check_update("handler: a", "handler: b", "", &["handler: Invalid value: \"b\": field is immutable"]);
     let kind = Kind::of("networking.k8s.io", "v1", "IngressClass");
