@@ -181,7 +181,7 @@ impl Replica {
 
     /// The API server knows it.
     pub(super) fn is_created(&self) -> bool {
-        !self.phase().is_empty()
+        self.object().is_some()
     }
 
     pub(super) fn is_pending(&self) -> bool {

@@ -69,6 +69,11 @@ async fn finishes(cluster: &Cluster, seed: u64) {
 
 /// Disturbs what controllers ask, not the kubelet, until the guard is dropped.
 fn mischief(server: &FakeServer, seed: u64) -> TaskGuard {
+    mischief_every(server, seed, 20)
+}
+
+/// The watches suffer about twice in so many milliseconds.
+pub(super) fn mischief_every(server: &FakeServer, seed: u64, milliseconds: u64) -> TaskGuard {
     let chance = Env::seeded(seed + 100, "2026-01-01T00:00:00Z".parse().unwrap());
     server.react({
         let chance = chance.clone();
@@ -85,7 +90,7 @@ fn mischief(server: &FakeServer, seed: u64) -> TaskGuard {
     let env = server.client().env().clone();
     TaskGuard::new(env.clone().spawn(async move {
         loop {
-            env.sleep(Duration::from_millis(chance.random_below(20))).await;
+            env.sleep(Duration::from_millis(chance.random_below(milliseconds))).await;
             match chance.random_below(4) {
                 0 => server.compact(),
                 1 => server.end_watches(),

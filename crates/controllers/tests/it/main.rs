@@ -12,6 +12,7 @@ mod job_model;
 mod namespace;
 mod node;
 mod replica_set;
+mod sets;
 mod stateful_set;
 mod volumes;
 
@@ -69,6 +70,13 @@ impl Cluster {
         let controllers = controllers::build(config).unwrap().run(std::future::pending());
         let task = TaskGuard::new(server.client().env().spawn(controllers));
         Cluster { server, _controllers: task }
+    }
+
+    /// Ends the controllers wherever they are and starts others.
+    fn restart(&mut self) {
+        let config = Config::new(self.server.client(), b"CA".to_vec());
+        let controllers = controllers::build(config).unwrap().run(std::future::pending());
+        self._controllers = TaskGuard::new(self.server.client().env().spawn(controllers));
     }
 
     fn put(&self, resource: &Resource, json: &str) -> Arc<Object> {
