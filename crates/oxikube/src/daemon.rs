@@ -287,7 +287,7 @@ fn start_control_plane(
     let built = scheduler::build(scheduler::Config {
         env: env.clone(),
         client: clients.scheduler.clone(),
-        name: scheduler::DEFAULT_NAME.into(),
+        configuration: scheduler::Configuration::default(),
     });
     tasks.push(guard(env, built.run()));
     Ok(())

@@ -34,6 +34,6 @@ pub use selector::{label_selector, selects};
 pub use tolerations::{tolerates, tolerates_all, untolerated};
 pub use volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, NO_PROVISIONER, SELECTED_NODE, access_modes_match, claim_class,
-    claim_is_bound, claim_size, claim_volume, find_volume, is_bound_to, matches_topology, selected_node, volume_class,
-    volume_reaches,
+    claim_is_bound, claim_size, claim_volume, find_volume, is_bound_to, matches_topology, selected_node,
+    suiting_volumes, volume_class, volume_reaches,
 };

@@ -168,6 +168,35 @@ pub fn find_volume<'a, V: std::borrow::Borrow<PersistentVolume>>(
     best.map(|(volume, _)| volume)
 }
 
+/// The volumes that [`find_volume`] would choose from for a claim that waits for its first consumer, on whatever node, best first.
+pub fn suiting_volumes<'a, V: std::borrow::Borrow<PersistentVolume>>(
+    claim: &PersistentVolumeClaim,
+    volumes: &'a [V],
+) -> Vec<&'a V> {
+    let size = claim_size(claim).unwrap_or_default();
+    let selector = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref()).map(|s| label_selector(Some(s)));
+    let possible = |volume: &PersistentVolume| {
+        let free = volume.spec.as_ref().is_none_or(|spec| spec.claim_ref.is_none());
+        (free || is_bound_to(volume, claim))
+            && volume_size(volume) >= size
+            && modes_match(claim, volume)
+            && attributes_match(claim, volume)
+            && volume.metadata.deletion_timestamp.is_none()
+    };
+    if let Some(named) = volumes.iter().find(|v| is_bound_to((*v).borrow(), claim) && possible((*v).borrow())) {
+        return vec![named];
+    }
+    let mut found: Vec<&V> = volumes
+        .iter()
+        .filter(|v| {
+            let volume: &PersistentVolume = (*v).borrow();
+            possible(volume) && suits(claim, selector.as_ref(), volume) && access_modes_match(claim, volume)
+        })
+        .collect();
+    found.sort_by_key(|v| volume_size((*v).borrow()));
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -205,9 +234,15 @@ mod tests {
             volume("near", "3Gi", near("a")),
         ];
         let check = |spec: Value, taken: &[&str], expect: Option<&str>| {
-            let taken = taken.iter().map(|name| (*name).to_owned()).collect();
+            let taken: BTreeSet<String> = taken.iter().map(|name| (*name).to_owned()).collect();
             let found = find_volume(&claim(spec.clone()), &volumes, Some(&node), &taken, true);
             assert_eq!(found.and_then(|v| v.metadata.name.as_deref()), expect, "{spec}");
+            let wanted = claim(spec.clone());
+            let mut suiting = suiting_volumes(&wanted, &volumes).into_iter();
+            let free = |v: &&PersistentVolume| {
+                volume_reaches(v, &node) && !taken.contains(v.metadata.name.as_deref().unwrap())
+            };
+            assert_eq!(suiting.find(free).and_then(|v| v.metadata.name.as_deref()), expect, "{spec}");
         };
         check(json!({}), &[], Some("right"));
         check(json!({}), &["right"], Some("near"));

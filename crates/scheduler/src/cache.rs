@@ -1,152 +1,152 @@
 //! The scheduler's picture of the nodes: what the informers tell, plus pods it has placed and not yet seen placed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Taint};
-use rules::Resources;
+use k8s_openapi::api::core::v1::Node;
 
-use crate::framework::PodInfo;
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
 
-/// A node and the pods on it.
-#[derive(Clone, Debug, Default)]
-pub struct NodeInfo {
-    node: Arc<Node>,
-    allocatable: Resources,
-    requested: Resources,
-    /// Like `requested`, with least amounts for pods that request nothing.
-    scored_requests: Resources,
-    pods: HashMap<String, Arc<PodInfo>>,
-}
-
-impl NodeInfo {
-    pub fn new(node: Node) -> NodeInfo {
-        NodeInfo { allocatable: rules::allocatable(&node), node: Arc::new(node), ..NodeInfo::default() }
-    }
-
-    pub fn node(&self) -> &Node {
-        &self.node
-    }
-
-    pub fn name(&self) -> &str {
-        self.node.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    pub fn taints(&self) -> &[Taint] {
-        self.node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
-    }
-
-    pub fn unschedulable(&self) -> bool {
-        self.node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default()
-    }
-
-    pub fn allocatable(&self) -> &Resources {
-        &self.allocatable
-    }
-
-    pub fn requested(&self) -> &Resources {
-        &self.requested
-    }
-
-    pub fn scored_requests(&self) -> &Resources {
-        &self.scored_requests
-    }
-
-    pub fn pods(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
-        self.pods.values()
-    }
-
-    /// Puts the pod on this node, in place of an earlier state of it.
-    pub fn add(&mut self, pod: Arc<PodInfo>) {
-        self.remove(&pod.uid.clone());
-        self.requested.add(&pod.requests);
-        self.scored_requests.add(&pod.scored_requests);
-        self.pods.insert(pod.uid.clone(), pod);
-    }
-
-    /// Takes the pod off this node.
-    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let pod = self.pods.remove(uid)?;
-        self.requested.subtract(&pod.requests);
-        self.scored_requests.subtract(&pod.scored_requests);
-        Some(pod)
-    }
-}
-
-/// All nodes, and where each pod is.
+/// All nodes, and where each pod is. Remembers what changed since a snapshot was taken.
 #[derive(Debug, Default)]
 pub struct Cache {
     nodes: BTreeMap<String, Arc<NodeInfo>>,
-    /// Node by pod uid, for pods on nodes that aren't known (yet) too.
-    places: HashMap<String, String>,
+    places: HashMap<String, Place>,
     /// Pods on nodes that aren't known.
     homeless: HashMap<String, Arc<PodInfo>>,
+    /// Names of nodes that changed, came or went.
+    dirty: HashSet<String>,
+    /// Slots of nodes that went.
+    free: Vec<u32>,
+    slots: u32,
+}
+
+/// Where a pod is, also on a node that isn't known (yet).
+#[derive(Debug)]
+struct Place {
+    node: String,
+    /// Not seen there yet.
+    assumed: bool,
 }
 
 impl Cache {
-    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<NodeInfo>> {
-        self.nodes.values()
-    }
-
     #[cfg(test)]
-    fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {
+    pub fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {
         self.nodes.get(name)
     }
 
     /// Takes in a node's new state; returns what was known of it before, and what is now.
     pub fn set_node(&mut self, node: Node) -> (Option<Arc<NodeInfo>>, Arc<NodeInfo>) {
-        let mut info = NodeInfo::new(node);
-        let name = info.name().to_owned();
+        let name = node.metadata.name.clone().unwrap_or_default();
         let old = self.nodes.get(&name).cloned();
-        match &old {
-            Some(old) => {
-                info.pods.clone_from(&old.pods);
-                info.requested.clone_from(&old.requested);
-                info.scored_requests.clone_from(&old.scored_requests);
-            }
-            None => {
-                let here = |uid: &String| self.places.get(uid) == Some(&name);
-                let uids: Vec<String> = self.homeless.keys().filter(|uid| here(uid)).cloned().collect();
-                for pod in uids.iter().filter_map(|uid| self.homeless.remove(uid)) {
-                    info.add(pod);
-                }
+        let mut info = match &old {
+            Some(old) => NodeInfo::clone(old),
+            None => NodeInfo::in_slot(self.free_slot()),
+        };
+        info.set(node);
+        if old.is_none() {
+            let here = |uid: &String| self.places.get(uid).is_some_and(|place| place.node == name);
+            let mut uids: Vec<String> = self.homeless.keys().filter(|uid| here(uid)).cloned().collect();
+            uids.sort_unstable();
+            for pod in uids.iter().filter_map(|uid| self.homeless.remove(uid)) {
+                info.add(pod);
             }
         }
         let info = Arc::new(info);
-        self.nodes.insert(name, info.clone());
+        self.nodes.insert(name.clone(), info.clone());
+        self.dirty.insert(name);
         (old, info)
     }
 
+    fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        })
+    }
+
     /// Forgets a node; its pods stay known until they are gone themselves.
-    pub fn remove_node(&mut self, name: &str) {
-        if let Some(info) = self.nodes.remove(name) {
-            self.homeless.extend(info.pods.iter().map(|(uid, pod)| (uid.clone(), pod.clone())));
+    pub fn remove_node(&mut self, name: &str) -> Option<Arc<NodeInfo>> {
+        let info = self.nodes.remove(name)?;
+        self.free.push(info.slot);
+        self.homeless.extend(info.pods().iter().map(|pod| (pod.uid.clone(), pod.clone())));
+        self.dirty.insert(name.to_owned());
+        Some(info)
+    }
+
+    /// Takes a node's resources for a pod that is about to be bound there.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.put(pod, node, true);
+    }
+
+    /// Puts a pod where it was seen.
+    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.put(pod, node, false);
+    }
+
+    fn put(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
+        if self.places.get(&pod.uid).is_some_and(|place| place.node != node) {
+            self.remove(&pod.uid);
+        }
+        self.places.insert(pod.uid.clone(), Place { node: node.to_owned(), assumed });
+        match self.nodes.get_mut(node) {
+            Some(info) => {
+                Arc::make_mut(info).add(pod);
+                self.dirty.insert(node.to_owned());
+            }
+            None => drop(self.homeless.insert(pod.uid.clone(), pod)),
         }
     }
 
-    /// Puts a pod on a node: seen there, or about to be bound there.
-    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
-        if self.places.get(&pod.uid).is_some_and(|place| place != node) {
-            self.remove(&pod.uid);
-        }
-        self.places.insert(pod.uid.clone(), node.to_owned());
-        match self.nodes.get_mut(node) {
-            Some(info) => Arc::make_mut(info).add(pod),
-            None => drop(self.homeless.insert(pod.uid.clone(), pod)),
+    /// An assumed pod was seen where it was assumed: nothing else changes. False: it isn't assumed there.
+    pub fn confirm(&mut self, uid: &str, node: &str) -> bool {
+        match self.places.get_mut(uid) {
+            Some(place) if place.node == node => {
+                place.assumed = false;
+                true
+            }
+            _ => false,
         }
     }
 
     /// Takes a pod off its node: gone, ended, or not bound after all.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let node = self.places.remove(uid)?;
+        let node = self.places.remove(uid)?.node;
         match self.nodes.get_mut(&node) {
-            Some(info) => Arc::make_mut(info).remove(uid),
+            Some(info) => {
+                self.dirty.insert(node);
+                Arc::make_mut(info).remove(uid)
+            }
             None => self.homeless.remove(uid),
         }
     }
 
+    /// Takes back what [`Cache::assume`] did, unless the pod was seen meanwhile.
+    pub fn forget(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        self.places.get(uid).filter(|place| place.assumed)?;
+        self.remove(uid)
+    }
+
+    /// The pod's state as it is on its node.
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        let place = self.places.get(uid)?;
+        match self.nodes.get(&place.node) {
+            Some(info) => info.pods().iter().find(|pod| pod.uid == uid),
+            None => self.homeless.get(uid),
+        }
+    }
+
+    /// The node where the pod is.
     pub fn placed(&self, uid: &str) -> Option<&str> {
-        self.places.get(uid).map(String::as_str)
+        self.places.get(uid).map(|place| place.node.as_str())
+    }
+
+    /// The nodes that changed since this was called last, sorted by name; `None`: gone.
+    pub fn changes(&mut self) -> Vec<(String, Option<Arc<NodeInfo>>)> {
+        let mut names: Vec<String> = self.dirty.drain().collect();
+        names.sort_unstable();
+        names.into_iter().map(|name| (self.nodes.get(&name).cloned(), name)).map(|(node, name)| (name, node)).collect()
     }
 }
 
@@ -183,5 +183,18 @@ mod tests {
         assert_eq!(requested(&cache, "n2"), 2000);
         cache.remove("u");
         assert_eq!((requested(&cache, "n2"), cache.placed("u")), (0, None));
+    }
+
+    #[test]
+    fn only_assumed_pods_are_forgotten() {
+        let mut cache = Cache::default();
+        cache.set_node(node("n1"));
+        cache.assume(asking("1"), "n1");
+        assert!(cache.forget("u").is_some());
+        cache.assume(asking("1"), "n1");
+        assert!(cache.confirm("u", "n1") && !cache.confirm("u", "n2"));
+        assert!(cache.forget("u").is_none());
+        let names = |changes: Vec<(String, Option<Arc<NodeInfo>>)>| changes.len();
+        assert_eq!((names(cache.changes()), names(cache.changes())), (1, 0));
     }
 }

@@ -1,220 +1,130 @@
 //! One attempt to find a node for one pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod bind;
+mod evaluate;
+mod fail;
+
 use std::sync::Arc;
 
-use apimachinery::Value;
-use client::{Error, EventType, PatchKind, resources};
-
 use crate::Shared;
-use crate::cache::NodeInfo;
-use crate::framework::{ClusterEvent, Plugin, PodInfo, Rejection};
-use crate::watch::wake;
+use crate::diagnosis::Diagnosis;
+use crate::framework::{Cycle, Failed, Point, PostFiltered, Profile, Rejection, Reservation};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
+
+pub use evaluate::{Evaluated, Problem, Search, evaluate};
+
+/// What attempts carry over from one to the next.
+#[derive(Default)]
+pub(crate) struct Engine {
+    pub snapshot: Snapshot,
+    pub search: Search,
+}
+
+/// Why there is no node for the pod.
+pub(crate) enum Failure {
+    /// No node suits.
+    Unschedulable { message: String, plugins: Vec<&'static str>, after: PostFiltered },
+    /// Something went wrong.
+    Error(String),
+}
+
+/// A node, and what was taken there for the pod.
+pub(crate) struct Chosen {
+    pub node: String,
+    pub reservations: Vec<Box<dyn Reservation>>,
+}
 
 /// Finds a node and begins to bind, or records why there is none.
-pub(crate) async fn schedule(shared: &Arc<Shared>, pod: Arc<PodInfo>) {
-    let chosen = {
-        let mut cache = shared.cache.lock();
-        let nodes: Vec<Arc<NodeInfo>> = cache.nodes().cloned().collect();
-        let chosen = choose(&shared.plugins, &pod, &nodes, |n| shared.env.random_below(n));
-        if let Ok(node) = &chosen {
-            // From here on its resources are taken, also for the next pod, while the binding is under way.
-            cache.place(pod.clone(), node);
-        }
-        chosen
-    };
-    match chosen {
-        Ok(node) => {
+pub(crate) async fn schedule(shared: &Arc<Shared>, engine: &mut Engine, pod: Arc<PodInfo>) {
+    let Some(profile) = shared.profiles.get(&pod.scheduler).cloned() else { return shared.queue.remove(&pod.uid) };
+    if pod.terminating || shared.cache.lock().placed(&pod.uid).is_some() {
+        return shared.queue.remove(&pod.uid);
+    }
+    let changes = shared.cache.lock().changes();
+    engine.snapshot.update(changes);
+    match attempt(shared, engine, &profile, &pod).await {
+        Ok(chosen) => {
             let shared = shared.clone();
-            shared.env.clone().spawn(async move { bind(&shared, pod, &node).await });
+            shared.env.clone().spawn(async move { bind::bind(&shared, &profile, pod, chosen).await });
         }
-        Err(failure) => give_up(shared, &pod, &failure).await,
+        Err(failure) => fail::give_up(shared, &pod, failure).await,
     }
 }
 
-/// Why no node suits.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// Upstream's sentence.
-    pub message: String,
-    /// The plugins that rejected nodes.
-    pub plugins: Vec<&'static str>,
-}
-
-/// The best node's name; ties are broken by `random(n)`, a number below `n`.
-pub(crate) fn choose(
-    plugins: &[Box<dyn Plugin>],
-    pod: &PodInfo,
-    nodes: &[Arc<NodeInfo>],
-    random: impl Fn(u64) -> u64,
-) -> Result<String, Failure> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut rejecting = BTreeSet::new();
-    let mut feasible = Vec::new();
-    for node in nodes {
-        match filter(plugins, pod, node) {
-            Ok(()) => feasible.push(node),
-            Err((plugin, rejection)) => {
-                rejecting.insert(plugin);
-                for reason in rejection.reasons {
-                    *counts.entry(reason).or_default() += 1;
-                }
-            }
-        }
+async fn attempt(
+    shared: &Arc<Shared>,
+    engine: &mut Engine,
+    profile: &Arc<Profile>,
+    pod: &Arc<PodInfo>,
+) -> Result<Chosen, Failure> {
+    if engine.snapshot.len() == 0 {
+        let message = "no nodes available to schedule pods".to_owned();
+        // Whoever is helped by a node would do.
+        let after = PostFiltered { nominated: Some(String::new()), ..PostFiltered::default() };
+        return Err(Failure::Unschedulable { message, plugins: vec!["NodeName"], after });
     }
-    match feasible.as_slice() {
-        [] => Err(Failure { message: message(nodes.len(), &counts), plugins: waiting_for(nodes, rejecting) }),
-        [only] => Ok(only.name().to_owned()),
-        several => {
-            let totals = score(plugins, pod, several);
-            let best = totals.iter().copied().max().unwrap_or_default();
-            let ties: Vec<_> = several.iter().zip(&totals).filter(|(_, total)| **total == best).collect();
-            Ok(ties[random(ties.len() as u64) as usize].0.name().to_owned())
+    let Engine { snapshot, search } = engine;
+    let cycle = Cycle { pod, snapshot, cluster: &shared.cluster };
+    search.default_percentage = shared.percentage;
+    let random = |n| shared.env.random_below(n);
+    let evaluated = evaluate(profile, cycle, &shared.nominator, search, &shared.extenders, &random).await;
+    match evaluated {
+        Ok(Evaluated { node, filters, .. }) => {
+            let node = snapshot.get(&node).expect("it was chosen from the snapshot");
+            reserve(shared, profile, &filters, pod, node)
+        }
+        Err(evaluate::Problem::Error(message)) => Err(Failure::Error(message)),
+        Err(evaluate::Problem::Unsuitable { mut diagnosis, filters }) => {
+            let failed = Failed {
+                cycle,
+                diagnosis: &diagnosis,
+                filters: filters.as_ref(),
+                nominator: &shared.nominator,
+                random: &random,
+            };
+            let plugins = profile.at(Point::PostFilter).iter();
+            let after = plugins.filter_map(|enabled| enabled.plugin.post_filter(&failed)).next().unwrap_or_default();
+            diagnosis.post_filter.clone_from(&after.message);
+            Err(unschedulable(*diagnosis, after))
         }
     }
 }
 
-/// A cluster without nodes waits for the first one: every plugin may call that helpful.
-fn waiting_for(nodes: &[Arc<NodeInfo>], rejecting: BTreeSet<&'static str>) -> Vec<&'static str> {
-    if nodes.is_empty() { vec!["NodeResourcesFit"] } else { rejecting.into_iter().collect() }
+fn unschedulable(diagnosis: Diagnosis, after: PostFiltered) -> Failure {
+    let message = diagnosis.message();
+    Failure::Unschedulable { message, plugins: diagnosis.plugins.into_iter().collect(), after }
 }
 
-fn filter(plugins: &[Box<dyn Plugin>], pod: &PodInfo, node: &NodeInfo) -> Result<(), (&'static str, Rejection)> {
-    plugins.iter().try_for_each(|plugin| plugin.filter(pod, node).map_err(|rejection| (plugin.name(), rejection)))
-}
-
-fn score(plugins: &[Box<dyn Plugin>], pod: &PodInfo, nodes: &[&Arc<NodeInfo>]) -> Vec<i64> {
-    let mut totals = vec![0; nodes.len()];
-    for plugin in plugins {
-        let Some(mut scores) = nodes.iter().map(|node| plugin.score(pod, node)).collect::<Option<Vec<i64>>>() else {
-            continue;
-        };
-        plugin.normalize(&mut scores);
-        for (total, score) in totals.iter_mut().zip(scores) {
-            *total += score * plugin.weight();
-        }
-    }
-    totals
-}
-
-/// Upstream: framework.FitError.
-fn message(nodes: usize, counts: &BTreeMap<String, usize>) -> String {
-    if nodes == 0 {
-        return "no nodes available to schedule pods".into();
-    }
-    let mut reasons: Vec<String> = counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    reasons.sort();
-    format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
-}
-
-async fn bind(shared: &Shared, pod: Arc<PodInfo>, node: &str) {
-    match shared.client.bind(&pod.key, &pod.uid, node).await {
-        Ok(()) => {
-            shared.queue.remove(&pod.uid);
-            let message = format!("Successfully assigned {} to {node}", pod.key);
-            shared.recorder.event(pod.reference(), EventType::Normal, "Scheduled", message);
-        }
-        // Gone, or bound by somebody else: its own events say what becomes of it.
-        Err(error) if error.is_not_found() || error.is_conflict() => {
-            unassume(shared, &pod);
-            if error.is_conflict() {
-                shared.queue.retry(&pod.uid);
-            } else {
-                shared.queue.remove(&pod.uid);
-            }
-        }
-        Err(error) => {
-            tracing::warn!(pod = %pod.key, node, %error, "binding failed");
-            unassume(shared, &pod);
-            let message = format!("running Bind plugin \"DefaultBinder\": {error}");
-            shared.recorder.event(pod.reference(), EventType::Warning, "FailedScheduling", message);
-            shared.queue.retry(&pod.uid);
+/// Takes the node's resources, and what plugins take, for the pod: from here on they are gone for the next one.
+fn reserve(
+    shared: &Shared,
+    profile: &Profile,
+    filters: &crate::framework::Filters<'_>,
+    pod: &Arc<PodInfo>,
+    node: &NodeInfo,
+) -> Result<Chosen, Failure> {
+    shared.cache.lock().assume(pod.clone(), node.name());
+    shared.nominator.remove(&pod.uid);
+    let reserves = !profile.at(Point::Reserve).is_empty();
+    match if reserves { filters.reserve(node) } else { Ok(Vec::new()) } {
+        Ok(reservations) => Ok(Chosen { node: node.name().to_owned(), reservations }),
+        Err((reservations, rejection)) => {
+            reservations.iter().rev().for_each(|reservation| reservation.undo(pod));
+            shared.cache.lock().forget(&pod.uid);
+            Err(refused(node, rejection))
         }
     }
 }
 
-/// Takes back what the attempt assumed, unless the pod was seen on a node meanwhile.
-fn unassume(shared: &Shared, pod: &PodInfo) {
-    let seen = shared.informers.of(&resources::PODS).get(&pod.key).and_then(|object| {
-        let node = object.field("spec.nodeName").map(str::to_owned);
-        node.filter(|node| !node.is_empty())
-    });
-    if seen.is_none() {
-        let gone = shared.cache.lock().remove(&pod.uid);
-        if let Some(pod) = gone {
-            wake(shared, &ClusterEvent::PodRemoved(pod));
-        }
+/// The one node that was chosen doesn't suit after all.
+fn refused(node: &NodeInfo, rejection: Rejection) -> Failure {
+    if rejection.finality == crate::framework::Finality::Error {
+        return Failure::Error(format!("running Reserve plugin {:?}: {}", rejection.plugin, rejection.message()));
     }
-}
-
-async fn give_up(shared: &Shared, pod: &PodInfo, failure: &Failure) {
-    // Queued first: an event during the writes below must find it there.
-    shared.queue.failed(&pod.uid, failure.plugins.clone());
-    shared.recorder.event(pod.reference(), EventType::Warning, "FailedScheduling", failure.message.clone());
-    if let Err(error) = set_unschedulable(shared, pod, &failure.message).await
-        && !error.is_not_found()
-    {
-        tracing::warn!(pod = %pod.key, %error, "setting the PodScheduled condition");
-    }
-}
-
-async fn set_unschedulable(shared: &Shared, pod: &PodInfo, message: &str) -> Result<(), Error> {
-    let conditions = pod.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let current = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
-    if current.is_some_and(|c| c.status == "False" && c.message.as_deref() == Some(message)) {
-        return Ok(());
-    }
-    let since = current
-        .filter(|c| c.status == "False")
-        .and_then(|c| c.last_transition_time.as_ref())
-        .map_or_else(|| shared.env.now(), |time| time.0);
-    let mut condition = Value::object();
-    condition.set(&["type"], "PodScheduled");
-    condition.set(&["status"], "False");
-    condition.set(&["reason"], "Unschedulable");
-    condition.set(&["message"], message);
-    condition.set(&["lastProbeTime"], Value::Null);
-    condition.set(&["lastTransitionTime"], since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    let mut patch = Value::object();
-    patch.set(&["metadata", "uid"], pod.uid.as_str());
-    patch.set(&["status", "conditions"], vec![condition]);
-    shared.client.patch_status(&resources::PODS, &pod.key, PatchKind::Strategic, &patch).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value as Json, json};
-
-    use super::*;
-    use crate::plugins;
-    use crate::plugins::tests::pod;
-
-    fn node(name: &str, spec: Json, cpu: &str) -> Arc<NodeInfo> {
-        let node = json!({"metadata": {"name": name}, "spec": spec,
-            "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}});
-        Arc::new(NodeInfo::new(serde_json::from_value(node).unwrap()))
-    }
-
-    fn check(spec: Json, nodes: &[Arc<NodeInfo>], expect: Result<&str, &str>) {
-        let chosen = choose(&plugins::all(), &pod(spec.clone()), nodes, |_| 0);
-        let chosen = chosen.as_deref().map_err(|failure| failure.message.as_str());
-        assert_eq!(chosen, expect, "{spec}");
-    }
-
-    #[test]
-    fn the_best_node_is_chosen() {
-        let asks = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}]});
-        let small = node("small", json!({}), "2");
-        let large = node("large", json!({}), "16");
-        let tainted = node("tainted", json!({"taints": [{"key": "k", "effect": "NoSchedule"}]}), "64");
-        let cordoned = node("cordoned", json!({"unschedulable": true}), "64");
-        check(asks("1"), &[small.clone(), large.clone()], Ok("large"));
-        check(asks("32"), &[], Err("no nodes available to schedule pods"));
-        check(
-            asks("32"),
-            &[small, large, tainted, cordoned],
-            Err("0/4 nodes are available: 1 node(s) had untolerated taint {k: }, 1 node(s) were unschedulable, \
-                 2 Insufficient cpu."),
-        );
-    }
+    let mut diagnosis = Diagnosis { nodes: 1, ..Diagnosis::default() };
+    diagnosis.plugins.insert(rejection.plugin);
+    diagnosis.rejections.insert(node.slot, rejection);
+    unschedulable(diagnosis, PostFiltered { nominated: Some(String::new()), ..PostFiltered::default() })
 }

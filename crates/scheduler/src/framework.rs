@@ -1,133 +1,254 @@
 //! The extension points and what passes through them.
 //!
-//! A [`Plugin`] implements those it needs. Order and weights are those of [`crate::plugins::all`].
+//! A [`Plugin`] implements those it needs; what it finds out about a pod once per attempt, it returns as a [`NodeFilter`] or a
+//! [`Scorer`], which are then asked for each node. So there is no shared bag of state: what filters nodes owns what it needs.
 
+mod profile;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use apimachinery::ObjectKey;
-use k8s_openapi::api::core::v1::Pod;
-use rules::{HostPort, Resources};
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
-use crate::cache::NodeInfo;
+pub use profile::{Enabled, Filters, Forked, Point, Profile};
 
-/// A pod with what every plugin asks for worked out once.
-#[derive(Clone, Debug)]
-pub struct PodInfo {
-    pub key: ObjectKey,
-    pub uid: String,
-    pub priority: i32,
-    pub requests: Resources,
-    /// Like `requests`, with least amounts where nothing is requested.
-    pub scored_requests: Resources,
-    pub ports: Vec<HostPort>,
-    pub pod: Arc<Pod>,
+use crate::cluster::Cluster;
+use crate::diagnosis::Diagnosis;
+use crate::node::NodeInfo;
+use crate::nominator::Nominator;
+use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
+
+/// What an attempt is about, and what it may look at.
+#[derive(Clone, Copy)]
+pub struct Cycle<'a> {
+    pub pod: &'a Arc<PodInfo>,
+    pub snapshot: &'a Snapshot,
+    pub cluster: &'a Arc<Cluster>,
 }
 
-impl PodInfo {
-    pub fn new(pod: Pod) -> PodInfo {
-        let spec = pod.spec.as_ref();
-        PodInfo {
-            key: ObjectKey::new(
-                pod.metadata.namespace.clone().unwrap_or_default(),
-                pod.metadata.name.clone().unwrap_or_default(),
-            ),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            priority: spec.and_then(|spec| spec.priority).unwrap_or_default(),
-            requests: spec.map(rules::pod_requests).unwrap_or_default(),
-            scored_requests: spec.map(rules::scored_pod_requests).unwrap_or_default(),
-            ports: spec.map(rules::host_ports).unwrap_or_default(),
-            pod: Arc::new(pod),
-        }
-    }
-
-    /// What events about the pod refer to.
-    pub fn reference(&self) -> client::ObjectReference {
-        client::ObjectReference {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-            uid: self.uid.clone(),
-            resource_version: self.pod.metadata.resource_version.clone().unwrap_or_default(),
-            field_path: String::new(),
-        }
-    }
-
-    pub fn spec(&self) -> &k8s_openapi::api::core::v1::PodSpec {
-        self.pod.spec.as_ref().expect("the API server admits no pod without a spec")
-    }
+/// How final a rejection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finality {
+    /// If other pods were gone, the answer might be another.
+    Unschedulable,
+    /// Whatever happens to other pods.
+    Unresolvable,
+    /// Nothing is known: something failed.
+    Error,
 }
 
-/// Why a node does not suit a pod; the texts are counted into the pod's event.
+/// Why a node, or every node, does not suit a pod; the texts are counted into the pod's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    pub reasons: Vec<String>,
-    /// Nothing that happens to other pods can change it.
-    pub unresolvable: bool,
+    pub reasons: Vec<Cow<'static, str>>,
+    pub finality: Finality,
+    /// Who said so; set by the framework.
+    pub plugin: &'static str,
 }
 
 impl Rejection {
-    pub fn because(reason: impl Into<String>) -> Rejection {
-        Rejection { reasons: vec![reason.into()], unresolvable: false }
+    pub fn because(reason: impl Into<Cow<'static, str>>) -> Rejection {
+        Rejection { reasons: vec![reason.into()], finality: Finality::Unschedulable, plugin: "" }
     }
 
-    pub fn unresolvable(reason: impl Into<String>) -> Rejection {
-        Rejection { unresolvable: true, ..Rejection::because(reason) }
+    pub fn unresolvable(reason: impl Into<Cow<'static, str>>) -> Rejection {
+        Rejection { finality: Finality::Unresolvable, ..Rejection::because(reason) }
+    }
+
+    pub fn error(reason: impl Into<Cow<'static, str>>) -> Rejection {
+        Rejection { finality: Finality::Error, ..Rejection::because(reason) }
+    }
+
+    pub fn message(&self) -> String {
+        self.reasons.join(", ")
+    }
+}
+
+/// What a plugin found out about a pod before nodes are looked at.
+pub enum Prepared<'a> {
+    /// It has nothing to say about this pod.
+    Skip,
+    Filter(Box<dyn NodeFilter + 'a>),
+    /// Only these nodes can suit, and of these the filter decides.
+    Among(BTreeSet<String>, Box<dyn NodeFilter + 'a>),
+}
+
+/// Decides about nodes for one pod, during one attempt.
+pub trait NodeFilter: Send + Sync {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection>;
+
+    /// Another pod is supposed to be on the node.
+    fn add(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
+
+    /// A pod is supposed to be gone from the node.
+    fn remove(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
+
+    /// A copy on which suppositions can be tried; `None`: suppositions don't change it.
+    fn fork<'a>(&self) -> Option<Box<dyn NodeFilter + 'a>>
+    where
+        Self: 'a,
+    {
+        None
+    }
+
+    /// What to do before the pod is bound to the node, and how to undo it.
+    fn reserve(&self, _node: &NodeInfo) -> Result<Option<Box<dyn Reservation>>, Rejection> {
+        Ok(None)
+    }
+}
+
+/// Compares nodes for one pod, during one attempt.
+pub trait Scorer: Send + Sync {
+    /// How well the node suits; only scores of one plugin compare.
+    fn score(&self, node: &NodeInfo) -> i64;
+
+    /// Brings this plugin's scores, of these nodes, into 0..=100.
+    fn normalize(&self, _scores: &mut [i64], _nodes: &[&NodeInfo]) {}
+}
+
+/// Something taken for a pod on its way to its node.
+pub trait Reservation: Send + Sync {
+    /// Whose it is.
+    fn plugin(&self) -> &'static str;
+
+    /// Makes it so, through the API; the text of an error becomes the pod's event.
+    fn pre_bind<'a>(&'a self, pod: &'a PodInfo, node: &'a str) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Takes it back: the pod won't be bound.
+    fn undo(&self, pod: &PodInfo);
+}
+
+/// What a plugin did for a pod that no node suits.
+#[derive(Debug, Default)]
+pub struct PostFiltered {
+    /// Where the pod will have a place: `Some("")` takes back what was said before, `None` leaves it.
+    pub nominated: Option<String>,
+    /// Part of the pod's event.
+    pub message: String,
+    /// Work to do meanwhile.
+    pub work: Option<Preemption>,
+}
+
+/// Pods to remove from a node to make room.
+#[derive(Debug)]
+pub struct Preemption {
+    pub node: String,
+    pub victims: Vec<Arc<PodInfo>>,
+}
+
+/// What a plugin sees of a failed attempt.
+pub struct Failed<'a, 'b> {
+    pub cycle: Cycle<'a>,
+    pub diagnosis: &'b Diagnosis,
+    /// `None`: it failed before nodes were looked at.
+    pub filters: Option<&'b Filters<'a>>,
+    pub nominator: &'b Nominator,
+    /// A number below its argument.
+    pub random: &'b dyn Fn(u64) -> u64,
+}
+
+/// An object's state before and after; at least one is there.
+#[derive(Debug)]
+pub struct Change<T> {
+    pub old: Option<Arc<T>>,
+    pub new: Option<Arc<T>>,
+}
+
+impl<T> Clone for Change<T> {
+    fn clone(&self) -> Change<T> {
+        Change { old: self.old.clone(), new: self.new.clone() }
+    }
+}
+
+impl<T> Change<T> {
+    pub fn removed(old: Arc<T>) -> Change<T> {
+        Change { old: Some(old), new: None }
+    }
+
+    pub fn is_added(&self) -> bool {
+        self.old.is_none()
+    }
+
+    pub fn is_removed(&self) -> bool {
+        self.new.is_none()
     }
 }
 
 /// What happened in the cluster that may make a waiting pod schedulable.
 #[derive(Clone, Debug)]
 pub enum ClusterEvent {
-    NodeAdded(Arc<NodeInfo>),
-    NodeChanged {
-        old: Arc<NodeInfo>,
-        new: Arc<NodeInfo>,
-    },
-    /// A pod left a node, or asks for less of it.
-    PodRemoved(Arc<PodInfo>),
+    Node(Change<NodeInfo>),
+    /// Of a pod that has a node.
+    Pod(Change<PodInfo>),
+    /// The waiting pod itself changed.
+    Own(Change<PodInfo>),
+    Claim(Change<PersistentVolumeClaim>),
+    Volume(Change<PersistentVolume>),
+    Class(Change<StorageClass>),
+    CsiNode(Change<CSINode>),
+    CsiDriver(Change<CSIDriver>),
+    Capacity(Change<CSIStorageCapacity>),
+    Attachment(Change<VolumeAttachment>),
+    ResourceClaim(Change<ResourceClaim>),
 }
 
-impl ClusterEvent {
-    /// The node that came or changed.
-    pub fn node(&self) -> Option<&NodeInfo> {
-        match self {
-            ClusterEvent::NodeAdded(node) | ClusterEvent::NodeChanged { new: node, .. } => Some(node),
-            ClusterEvent::PodRemoved(_) => None,
-        }
-    }
-}
-
-/// One reason to prefer or to exclude nodes.
+/// One reason to prefer or to exclude nodes, or one thing to do on a pod's way.
 pub trait Plugin: Send + Sync {
     /// Upstream's name of the plugin.
     fn name(&self) -> &'static str;
 
-    /// Whether the pod may be queued at all; the reason if not.
+    /// Whether the pod may be tried at all; the reason if not.
     fn pre_enqueue(&self, _pod: &PodInfo) -> Result<(), String> {
         Ok(())
     }
 
-    /// Whether the node can take the pod.
-    fn filter(&self, _pod: &PodInfo, _node: &NodeInfo) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    /// How well the node suits; only scores of one plugin compare. `None`: this plugin doesn't score.
-    fn score(&self, _pod: &PodInfo, _node: &NodeInfo) -> Option<i64> {
+    /// Which of two pods is tried first; only the plugin that sorts the queue answers.
+    fn queue_sort(&self) -> Option<fn(&PodInfo) -> i64> {
         None
     }
 
-    /// Brings this plugin's scores into 0..=100.
-    fn normalize(&self, _scores: &mut [i64]) {}
-
-    /// How much this plugin's normalised scores count.
-    fn weight(&self) -> i64 {
-        1
+    /// What there is to know about the pod before nodes are looked at.
+    fn pre_filter<'a>(&'a self, _cycle: Cycle<'a>) -> Result<Prepared<'a>, Rejection> {
+        Ok(Prepared::Skip)
     }
 
+    /// Tries to help a pod that no node suits. `None`: it doesn't.
+    fn post_filter(&self, _failed: &Failed<'_, '_>) -> Option<PostFiltered> {
+        None
+    }
+
+    /// How to compare these nodes for the pod; `None`: they are alike.
+    fn pre_score<'a>(&'a self, _cycle: Cycle<'a>, _nodes: &[&'a NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
+        None
+    }
+
+    /// Whether the pod may go to the node now; it may take its time.
+    fn permit<'a>(&'a self, _pod: &'a PodInfo, _node: &'a str) -> Option<BoxFuture<'a, Result<(), Rejection>>> {
+        None
+    }
+
+    /// Binds the pod. `None`: another plugin shall.
+    fn bind<'a>(
+        &'a self,
+        _client: &'a client::Client,
+        _pod: &'a PodInfo,
+        _node: &'a str,
+    ) -> Option<BoxFuture<'a, Result<(), client::Error>>> {
+        None
+    }
+
+    /// The pod is bound.
+    fn post_bind(&self, _pod: &PodInfo, _node: &str) {}
+
     /// Whether the event may make a pod that this plugin rejected schedulable.
-    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool;
+    fn helps(&self, _pod: &PodInfo, _event: &ClusterEvent, _cluster: &Cluster) -> bool {
+        false
+    }
 }
 
 /// The highest normalised score.

@@ -1,24 +1,35 @@
 //! Chooses a node for each pod that has none, and says why where it can't.
 //!
-//! The path of a pod: an informer's event puts it into the [`queue`]; [`cycle`] takes it out, asks every plugin of
-//! [`plugins::all`] to filter and to score the nodes of the [`cache`], assumes it on the best one and binds it through the
-//! API. A pod that fits nowhere waits until an event happens that one of the plugins that rejected it calls helpful. It knows nothing of kubelets, containers or
-//! how nodes come to be.
+//! The path of a pod: an informer's event ([`watch`]) puts it into the [`queue`]; an attempt ([`cycle`]) takes it out, brings the
+//! [`snapshot`] up to date with what changed in the [`cache`], asks the [`plugins`] of its [`framework::Profile`] to filter and to compare nodes, and
+//! assumes the pod on the best one. Binding it through the API goes on beside the next attempts. A pod that fits nowhere may push less important ones
+//! aside, and waits until an event happens that one of the plugins that rejected it calls helpful. The crate knows nothing of kubelets, containers or how
+//! nodes come to be. [`trial`] does the same on objects alone, without an API server.
 //!
 //! ```no_run
 //! # async fn example(client: client::Client, env: env::Env) {
-//! let scheduler = scheduler::build(scheduler::Config { env, client, name: scheduler::DEFAULT_NAME.into() });
+//! let scheduler = scheduler::build(scheduler::Config { env, client, configuration: scheduler::Configuration::default() });
 //! scheduler.run().await;
 //! # }
 //! ```
 
 mod cache;
+mod cluster;
+mod config;
 mod cycle;
+mod diagnosis;
+mod extender;
 mod framework;
+mod node;
+mod nominator;
 mod plugins;
+mod pod;
 mod queue;
+mod snapshot;
+pub mod trial;
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use client::{Client, EventRecorder, Informers};
@@ -26,8 +37,18 @@ use env::Env;
 use parking_lot::Mutex;
 
 use cache::Cache;
-use framework::Plugin;
-use queue::Queue;
+use cluster::Cluster;
+use cycle::Engine;
+use extender::Extender;
+use framework::{ClusterEvent, Enabled, Point, Profile};
+use nominator::Nominator;
+use plugins::Parts;
+use plugins::default_preemption::Preempting;
+use plugins::volume_binding::{Changes, Io};
+use pod::PodInfo;
+use queue::{Judge, Queue};
+
+pub use config::{ConfigError, Configuration};
 
 /// The name that pods get in `spec.schedulerName` unless they say otherwise.
 pub const DEFAULT_NAME: &str = "default-scheduler";
@@ -37,8 +58,7 @@ pub struct Config {
     pub env: Env,
     /// Acts as `system:kube-scheduler`.
     pub client: Client,
-    /// The `spec.schedulerName` of the pods to schedule.
-    pub name: String,
+    pub configuration: Configuration,
 }
 
 /// A scheduler, ready to run.
@@ -48,26 +68,48 @@ pub struct Scheduler(Arc<Shared>);
 struct Shared {
     env: Env,
     client: Client,
-    name: String,
     informers: Informers,
     recorder: EventRecorder,
-    plugins: Vec<Box<dyn Plugin>>,
+    profiles: Arc<Profiles>,
+    percentage: u32,
+    extenders: Vec<Extender>,
+    cluster: Arc<Cluster>,
     cache: Mutex<Cache>,
+    nominator: Nominator,
+    preempting: Arc<Preempting>,
+    changes: Arc<Changes>,
     queue: Queue,
 }
 
+/// By the name that pods give.
+type Profiles = HashMap<String, Arc<Profile>>;
+
 /// Puts the parts together; nothing is scheduled yet. Needs a runtime.
 pub fn build(config: Config) -> Scheduler {
-    let Config { env, client, name } = config;
+    let Config { env, client, configuration } = config;
+    let (changes, preempting): (Arc<Changes>, Arc<Preempting>) = Default::default();
+    let io = Io { client: client.clone(), changes: changes.clone() };
+    let parts = Parts { io: Some(io), preempting: preempting.clone() };
+    let profiles = configuration.profiles(&parts).expect("a configuration is checked when it is read");
+    let profiles: Profiles = profiles.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect();
+    let (profiles, cluster) = (Arc::new(profiles), Arc::new(Cluster::default()));
+    let judge = Plugins { profiles: profiles.clone(), cluster: cluster.clone() };
+    let informers = Informers::new(client.clone());
+    let extender = |spec| Extender::new(env.clone(), spec, informers.clone());
     Scheduler(Arc::new(Shared {
-        informers: Informers::new(client.clone()),
-        recorder: EventRecorder::start(client.clone(), &name, ""),
-        plugins: plugins::all(),
+        extenders: configuration.extenders.iter().map(extender).collect(),
+        informers,
+        recorder: EventRecorder::start(client.clone(), DEFAULT_NAME, ""),
+        percentage: configuration.percentage_of_nodes_to_score,
         cache: Mutex::default(),
-        queue: Queue::new(env.clone()),
+        nominator: Nominator::default(),
+        queue: Queue::new(env.clone(), Arc::new(judge), configuration.backoff()),
+        profiles,
+        cluster,
+        preempting,
+        changes,
         env,
         client,
-        name,
     }))
 }
 
@@ -75,9 +117,40 @@ impl Scheduler {
     /// Schedules until dropped.
     pub async fn run(self) {
         let _subscriptions = watch::subscribe(&self.0).await;
+        let mut engine = Engine::default();
         loop {
             let pod = self.0.queue.next().await;
-            cycle::schedule(&self.0, pod).await;
+            cycle::schedule(&self.0, &mut engine, pod).await;
+            // Attempts don't wait for anything as long as there are pods: let bindings begin.
+            tokio::task::yield_now().await;
         }
+    }
+}
+
+/// The queue's questions, answered by the plugins of each pod's profile.
+struct Plugins {
+    profiles: Arc<Profiles>,
+    cluster: Arc<Cluster>,
+}
+
+impl Plugins {
+    fn at(&self, pod: &PodInfo, point: Point) -> &[Enabled] {
+        self.profiles.get(&pod.scheduler).map(|profile| profile.at(point)).unwrap_or_default()
+    }
+}
+
+impl Judge for Plugins {
+    fn rank(&self, pod: &PodInfo) -> i64 {
+        let sort = self.at(pod, Point::QueueSort).iter().find_map(|enabled| enabled.plugin.queue_sort());
+        sort.map_or(0, |rank| rank(pod))
+    }
+
+    fn gate(&self, pod: &PodInfo) -> Option<&'static str> {
+        self.profiles.get(&pod.scheduler).and_then(|profile| profile.pre_enqueue(pod)).map(|(plugin, _)| plugin)
+    }
+
+    fn helps(&self, name: &'static str, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        let Some(profile) = self.profiles.get(&pod.scheduler) else { return false };
+        profile.plugin(name).is_none_or(|plugin| plugin.helps(pod, event, &self.cluster))
     }
 }

@@ -1,7 +1,7 @@
-//! Pods that wait for a node: ready to be tried, backing off, or waiting for an event that helps.
+//! Pods that wait for a node: ready to be tried, backing off, held back, or waiting for an event that helps.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,28 +10,50 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::framework::PodInfo;
+use crate::framework::{Change, ClusterEvent};
+use crate::pod::PodInfo;
 
-/// The first back-off after a failed attempt, and the longest.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// A pod that no event helped is tried again after this long all the same.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-/// The queue. Pods with higher priority come first, then those that came first.
+/// What the queue asks the plugins.
+pub trait Judge: Send + Sync {
+    /// Higher is tried first.
+    fn rank(&self, pod: &PodInfo) -> i64;
+
+    /// The plugin that holds the pod back.
+    fn gate(&self, pod: &PodInfo) -> Option<&'static str>;
+
+    /// Whether the event may help a pod that the plugin rejected or holds back.
+    fn helps(&self, plugin: &'static str, pod: &PodInfo, event: &ClusterEvent) -> bool;
+}
+
+/// The queue.
 pub struct Queue {
     env: Env,
+    judge: Arc<dyn Judge>,
+    first_backoff: Duration,
+    max_backoff: Duration,
     state: Mutex<State>,
     changed: Notify,
 }
 
+/// Sorts by rank, highest first, then by arrival.
+type Turn = (Reverse<i64>, u64, String);
+
 #[derive(Default)]
 struct State {
     pods: HashMap<String, Waiting>,
-    /// By descending priority, then arrival.
-    ready: BTreeSet<(Reverse<i32>, u64, String)>,
+    ready: BTreeSet<Turn>,
+    /// Backing off after a rejection, by when that ends: they are tried early when nobody else is ready.
+    resting: BTreeSet<(Instant, u64, String)>,
     timers: BinaryHeap<Reverse<(Instant, u64, String)>>,
-    arrivals: u64,
+    /// Counts arrivals, timers and events.
+    clock: u64,
+    /// What happened since the first attempt that is under way began.
+    events: VecDeque<(u64, ClusterEvent)>,
+    /// When attempts under way began.
+    active: BTreeSet<u64>,
 }
 
 struct Waiting {
@@ -39,19 +61,20 @@ struct Waiting {
     arrival: u64,
     attempts: u32,
     place: Place,
-    /// An event came during the attempt: it may have been too late for it.
-    disturbed: bool,
 }
 
 #[derive(Debug, PartialEq)]
 enum Place {
-    Gated,
-    Ready,
-    /// Being tried.
-    Active,
-    /// Tried again at this time.
+    /// By the plugin.
+    Gated(&'static str),
+    Ready(Turn),
+    /// Being tried, since then.
+    Active(u64),
+    /// Tried again at this time; not before, if the last attempt failed for no reason of the cluster's.
     Backoff {
         timer: u64,
+        until: Instant,
+        early: bool,
     },
     /// Waiting for an event that one of these plugins calls helpful, or for the timer.
     Unschedulable {
@@ -62,50 +85,53 @@ enum Place {
 }
 
 impl Queue {
-    pub fn new(env: Env) -> Queue {
-        Queue { env, state: Mutex::default(), changed: Notify::new() }
+    /// `backoff`: after the first failed attempt, and the longest.
+    pub fn new(env: Env, judge: Arc<dyn Judge>, backoff: (Duration, Duration)) -> Queue {
+        let (first_backoff, max_backoff) = backoff;
+        Queue { env, judge, first_backoff, max_backoff, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Takes in a new state of a pod that waits already, when nothing changed that scheduling depends on. False: it is not known.
-    pub fn refresh(&self, pod: &Arc<PodInfo>) -> bool {
-        let mut state = self.state.lock();
-        let Some(waiting) = state.pods.get_mut(&pod.uid) else { return false };
-        waiting.pod = pod.clone();
-        true
-    }
-
-    /// Takes in a pod that has no node, or its new state; `gated` pods are kept back.
-    pub fn add(&self, pod: Arc<PodInfo>, gated: bool) {
+    /// Takes in a pod that has no node, or its new state.
+    pub fn put(&self, pod: Arc<PodInfo>) {
         let mut state = self.state.lock();
         let uid = pod.uid.clone();
-        let place = if gated { Place::Gated } else { Place::Ready };
         match state.pods.get_mut(&uid) {
-            // Its own update may have made it schedulable, whatever it waited for.
             Some(waiting) => {
-                waiting.pod = pod;
-                match waiting.place {
-                    Place::Active => waiting.disturbed = true,
-                    Place::Backoff { .. } if !gated => {}
-                    _ => state.put(&uid, place),
-                }
+                let old = std::mem::replace(&mut waiting.pod, pod.clone());
+                let event = ClusterEvent::Own(Change { old: Some(old), new: Some(pod) });
+                self.own_change(&mut state, &uid, event);
             }
             None => {
-                state.arrivals += 1;
-                let arrival = state.arrivals;
-                state
-                    .pods
-                    .insert(uid.clone(), Waiting { pod, arrival, attempts: 0, place: Place::Gated, disturbed: false });
-                state.put(&uid, place);
+                let arrival = state.tick();
+                let waiting = Waiting { pod, arrival, attempts: 0, place: Place::Gated("") };
+                state.pods.insert(uid.clone(), waiting);
+                self.make_ready(&mut state, &uid);
             }
         }
         drop(state);
         self.changed.notify_one();
     }
 
+    /// What changed about a pod may make it schedulable.
+    fn own_change(&self, state: &mut State, uid: &str, event: ClusterEvent) {
+        let Some(waiting) = state.pods.get(uid) else { return };
+        match &waiting.place {
+            Place::Active(_) => state.note(event),
+            Place::Gated(_) | Place::Ready(_) => self.make_ready(state, uid),
+            Place::Backoff { .. } => {}
+            Place::Unschedulable { plugins, since, .. } => {
+                if plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, &event)) {
+                    let rested = *since + self.backoff(waiting.attempts);
+                    self.back_off(state, uid, rested, true);
+                }
+            }
+        }
+    }
+
     /// Forgets a pod: it has a node, or is gone.
     pub fn remove(&self, uid: &str) {
         let mut state = self.state.lock();
-        state.leave_ready(uid);
+        state.leave(uid);
         state.pods.remove(uid);
     }
 
@@ -113,7 +139,7 @@ impl Queue {
     pub async fn next(&self) -> Arc<PodInfo> {
         loop {
             let changed = self.changed.notified();
-            let wait = match self.state.lock().pop(self.env.monotonic()) {
+            let wait = match self.pop() {
                 Ok(pod) => return pod,
                 Err(wait) => wait,
             };
@@ -129,14 +155,63 @@ impl Queue {
         }
     }
 
-    /// No node was found; `plugins` say which events may help.
+    /// A pod to try, or when the next timer ends.
+    pub fn pop(&self) -> Result<Arc<PodInfo>, Option<Instant>> {
+        let now = self.env.monotonic();
+        let mut state = self.state.lock();
+        while let Some(Reverse((at, timer, uid))) = state.timers.peek().cloned() {
+            let current = state.pods.get(&uid).is_some_and(|waiting| match &waiting.place {
+                Place::Backoff { timer: mine, .. } | Place::Unschedulable { timer: mine, .. } => *mine == timer,
+                _ => false,
+            });
+            if current && at > now {
+                break;
+            }
+            state.timers.pop();
+            if current {
+                self.make_ready(&mut state, &uid);
+            }
+        }
+        loop {
+            let uid = match state.ready.first() {
+                Some((_, _, uid)) => uid.clone(),
+                None => match state.resting.first().cloned() {
+                    Some((_, _, uid)) => {
+                        self.make_ready(&mut state, &uid);
+                        continue;
+                    }
+                    None => return Err(state.timers.peek().map(|Reverse((at, ..))| *at)),
+                },
+            };
+            state.leave(&uid);
+            let began = state.tick();
+            state.active.insert(began);
+            let waiting = state.pods.get_mut(&uid).expect("ready pods are known");
+            waiting.place = Place::Active(began);
+            waiting.attempts += 1;
+            return Ok(waiting.pod.clone());
+        }
+    }
+
+    /// No node was found; `plugins` say which events may help. Those that came during the attempt count.
     pub fn failed(&self, uid: &str, plugins: Vec<&'static str>) {
         let now = self.env.monotonic();
         let mut state = self.state.lock();
         let Some(waiting) = state.pods.get(uid) else { return };
-        let rested = now + backoff(waiting.attempts);
-        if waiting.disturbed || plugins.is_empty() {
-            state.back_off(uid, rested);
+        let Place::Active(began) = waiting.place else { return };
+        let helped = |event: &ClusterEvent| match event {
+            ClusterEvent::Own(change) if change.new.as_ref().is_none_or(|new| new.uid != uid) => false,
+            event => plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, event)),
+        };
+        let meanwhile = state.events.iter().filter(|(at, _)| *at > began).any(|(_, event)| helped(event));
+        let rested = now + self.backoff(waiting.attempts);
+        state.leave(uid);
+        let arrival = state.tick();
+        if let Some(waiting) = state.pods.get_mut(uid) {
+            waiting.arrival = arrival;
+        }
+        if meanwhile || plugins.is_empty() {
+            self.back_off(&mut state, uid, rested, meanwhile);
         } else {
             let timer = state.timer(uid, now + MAX_WAIT);
             state.put(uid, Place::Unschedulable { plugins, since: now, timer });
@@ -149,176 +224,142 @@ impl Queue {
     pub fn retry(&self, uid: &str) {
         let mut state = self.state.lock();
         let Some(waiting) = state.pods.get(uid) else { return };
-        let rested = self.env.monotonic() + backoff(waiting.attempts);
-        state.back_off(uid, rested);
+        let rested = self.env.monotonic() + self.backoff(waiting.attempts);
+        self.back_off(&mut state, uid, rested, false);
         drop(state);
         self.changed.notify_one();
     }
 
-    /// Something happened: pods that `helps(plugin, pod)` for one of the plugins that rejected them are tried again.
-    pub fn wake(&self, helps: impl Fn(&'static str, &PodInfo) -> bool) {
+    /// The attempt will end well: what happens from now on doesn't concern it.
+    pub fn settled(&self, uid: &str) {
+        let mut state = self.state.lock();
+        if let Some(Place::Active(began)) = state.pods.get(uid).map(|waiting| &waiting.place) {
+            let began = *began;
+            state.end_attempt(began);
+        }
+    }
+
+    /// Tries the pod soon, whatever it waits for.
+    pub fn activate(&self, uid: &str) {
+        let mut state = self.state.lock();
+        if state.pods.get(uid).is_some_and(|waiting| !matches!(waiting.place, Place::Active(_))) {
+            self.make_ready(&mut state, uid);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Something happened: pods that one of the plugins that rejected them calls it helpful for are tried again.
+    pub fn wake(&self, event: &ClusterEvent) {
         let now = self.env.monotonic();
         let mut state = self.state.lock();
+        if !state.active.is_empty() {
+            state.note(event.clone());
+        }
         let mut woken = Vec::new();
-        for (uid, waiting) in &mut state.pods {
+        for (uid, waiting) in &state.pods {
             match &waiting.place {
-                Place::Active => waiting.disturbed = true,
-                Place::Unschedulable { plugins, since, .. } if plugins.iter().any(|p| helps(p, &waiting.pod)) => {
-                    woken.push((uid.clone(), *since + backoff(waiting.attempts)));
+                Place::Unschedulable { plugins, since, .. }
+                    if plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, event)) =>
+                {
+                    woken.push((waiting.arrival, uid.clone(), *since + self.backoff(waiting.attempts)));
+                }
+                Place::Gated(plugin) if self.judge.helps(plugin, &waiting.pod, event) => {
+                    woken.push((waiting.arrival, uid.clone(), now));
                 }
                 _ => {}
             }
         }
-        for (uid, rested) in woken {
-            if rested <= now { state.put(&uid, Place::Ready) } else { state.back_off(&uid, rested) }
+        woken.sort_unstable();
+        for (_, uid, rested) in woken {
+            if rested <= now {
+                self.make_ready(&mut state, &uid);
+            } else {
+                self.back_off(&mut state, &uid, rested, true);
+            }
         }
         drop(state);
         self.changed.notify_one();
     }
+
+    fn make_ready(&self, state: &mut State, uid: &str) {
+        state.leave(uid);
+        let Some(waiting) = state.pods.get(uid) else { return };
+        let place = match self.judge.gate(&waiting.pod) {
+            Some(plugin) => Place::Gated(plugin),
+            None => Place::Ready((Reverse(self.judge.rank(&waiting.pod)), waiting.arrival, uid.to_owned())),
+        };
+        state.put(uid, place);
+    }
+
+    fn back_off(&self, state: &mut State, uid: &str, until: Instant, early: bool) {
+        state.leave(uid);
+        let gate = state.pods.get(uid).and_then(|waiting| self.judge.gate(&waiting.pod));
+        if let Some(plugin) = gate {
+            return state.put(uid, Place::Gated(plugin));
+        }
+        let timer = state.timer(uid, until);
+        state.put(uid, Place::Backoff { timer, until, early });
+    }
+
+    fn backoff(&self, attempts: u32) -> Duration {
+        self.first_backoff.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(self.max_backoff)
+    }
 }
 
 impl State {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Keeps an event for the attempts under way.
+    fn note(&mut self, event: ClusterEvent) {
+        let at = self.tick();
+        self.events.push_back((at, event));
+    }
+
+    fn end_attempt(&mut self, began: u64) {
+        self.active.remove(&began);
+        let oldest = self.active.first().copied().unwrap_or(u64::MAX);
+        while self.events.front().is_some_and(|(at, _)| *at < oldest) {
+            self.events.pop_front();
+        }
+    }
+
     fn put(&mut self, uid: &str, place: Place) {
-        self.leave_ready(uid);
         let Some(waiting) = self.pods.get_mut(uid) else { return };
-        if place == Place::Ready {
-            self.ready.insert((Reverse(waiting.pod.priority), waiting.arrival, uid.to_owned()));
+        match &place {
+            Place::Ready(turn) => drop(self.ready.insert(turn.clone())),
+            Place::Backoff { timer, until, early: true } => {
+                self.resting.insert((*until, *timer, uid.to_owned()));
+            }
+            _ => {}
         }
         waiting.place = place;
     }
 
-    fn leave_ready(&mut self, uid: &str) {
-        if let Some(waiting) = self.pods.get(uid)
-            && waiting.place == Place::Ready
-        {
-            let arrival = waiting.arrival;
-            // The priority in the key may be that of an earlier state of the pod.
-            self.ready.retain(|(_, other, _)| *other != arrival);
+    /// Takes the pod out of where it is.
+    fn leave(&mut self, uid: &str) {
+        match self.pods.get(uid).map(|waiting| &waiting.place) {
+            Some(Place::Ready(turn)) => drop(self.ready.remove(turn)),
+            Some(Place::Backoff { timer, until, early: true }) => {
+                self.resting.remove(&(*until, *timer, uid.to_owned()));
+            }
+            Some(Place::Active(began)) => {
+                let began = *began;
+                self.end_attempt(began);
+            }
+            _ => {}
         }
-    }
-
-    fn back_off(&mut self, uid: &str, until: Instant) {
-        let timer = self.timer(uid, until);
-        self.put(uid, Place::Backoff { timer });
     }
 
     fn timer(&mut self, uid: &str, at: Instant) -> u64 {
-        self.arrivals += 1;
-        self.timers.push(Reverse((at, self.arrivals, uid.to_owned())));
-        self.arrivals
+        let timer = self.tick();
+        self.timers.push(Reverse((at, timer, uid.to_owned())));
+        timer
     }
-
-    /// A pod to try, or when the next timer ends.
-    fn pop(&mut self, now: Instant) -> Result<Arc<PodInfo>, Option<Instant>> {
-        while let Some(Reverse((at, timer, uid))) = self.timers.peek().cloned() {
-            let current = self.pods.get(&uid).is_some_and(|waiting| match &waiting.place {
-                Place::Backoff { timer: mine } | Place::Unschedulable { timer: mine, .. } => *mine == timer,
-                _ => false,
-            });
-            if current && at > now {
-                break;
-            }
-            self.timers.pop();
-            if current {
-                self.put(&uid, Place::Ready);
-            }
-        }
-        let Some((_, _, uid)) = self.ready.pop_first() else {
-            return Err(self.timers.peek().map(|Reverse((at, ..))| *at));
-        };
-        let waiting = self.pods.get_mut(&uid).expect("ready pods are known");
-        waiting.place = Place::Active;
-        waiting.disturbed = false;
-        waiting.attempts += 1;
-        Ok(waiting.pod.clone())
-    }
-}
-
-fn backoff(attempts: u32) -> Duration {
-    FIRST_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(MAX_BACKOFF)
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use serde_json::json;
-
-    use super::*;
-
-    fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
-        let pod = json!({"metadata": {"name": uid, "uid": uid}, "spec": {"containers": [], "priority": priority}});
-        Arc::new(PodInfo::new(serde_json::from_value(pod).unwrap()))
-    }
-
-    fn queue() -> Queue {
-        Queue::new(Env::seeded(1, Timestamp::UNIX_EPOCH))
-    }
-
-    async fn next_within(queue: &Queue, limit: Duration) -> Option<String> {
-        tokio::time::timeout(limit, queue.next()).await.ok().map(|pod| pod.uid.clone())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn higher_priority_comes_first() {
-        let queue = queue();
-        for (uid, priority) in [("a", 0), ("b", 10), ("c", 10), ("d", -1)] {
-            queue.add(pod(uid, priority), false);
-        }
-        queue.add(pod("gated", 100), true);
-        let mut order = Vec::new();
-        while let Some(uid) = next_within(&queue, Duration::from_millis(1)).await {
-            order.push(uid);
-        }
-        assert_eq!(order, ["b", "c", "a", "d"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_helpful_events_wake() {
-        let queue = queue();
-        queue.add(pod("a", 0), false);
-        queue.next().await;
-        queue.failed("a", vec!["Fit"]);
-        queue.wake(|plugin, _| plugin == "Other");
-        assert_eq!(next_within(&queue, Duration::from_secs(20)).await, None);
-        queue.wake(|plugin, _| plugin == "Fit");
-        assert_eq!(next_within(&queue, Duration::from_millis(1)).await.as_deref(), Some("a"));
-        queue.failed("a", vec!["Fit"]);
-        assert_eq!(next_within(&queue, Duration::from_secs(299)).await, None);
-        assert_eq!(next_within(&queue, Duration::from_secs(2)).await.as_deref(), Some("a"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn attempts_are_spaced_out() {
-        let queue = queue();
-        queue.add(pod("a", 0), false);
-        for pause in [1, 2, 4, 8, 10, 10] {
-            assert!(next_within(&queue, Duration::from_millis(1)).await.is_some());
-            queue.retry("a");
-            assert_eq!(next_within(&queue, Duration::from_millis(pause * 1000 - 10)).await, None);
-            queue.wake(|_, _| true);
-            tokio::time::advance(Duration::from_millis(10)).await;
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_event_during_the_attempt_is_not_lost() {
-        let queue = queue();
-        queue.add(pod("a", 0), false);
-        queue.next().await;
-        queue.wake(|_, _| false);
-        queue.failed("a", vec!["Fit"]);
-        assert_eq!(next_within(&queue, Duration::from_millis(1100)).await.as_deref(), Some("a"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn removed_pods_do_not_come() {
-        let queue = queue();
-        queue.add(pod("a", 0), false);
-        queue.add(pod("b", 0), false);
-        queue.remove("a");
-        assert_eq!(next_within(&queue, Duration::from_millis(1)).await.as_deref(), Some("b"));
-        queue.remove("b");
-        queue.failed("b", vec![]);
-        assert!(queue.state.lock().pods.is_empty());
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
-//! A pod that names its node fits no other.
+//! A pod that names its node goes there or nowhere.
 
-use crate::cache::NodeInfo;
-use crate::framework::{ClusterEvent, Plugin, PodInfo, Rejection};
+use crate::cluster::Cluster;
+use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
 
 pub struct NodeName;
 
@@ -10,16 +12,24 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        match pod.spec().node_name.as_deref() {
-            None | Some("") => Ok(()),
-            Some(name) if name == node.name() => Ok(()),
-            Some(_) => Err(Rejection::unresolvable("node(s) didn't match the requested node name")),
-        }
+    fn pre_filter<'a>(&'a self, cycle: Cycle<'a>) -> Result<Prepared<'a>, Rejection> {
+        let wanted = cycle.pod.node.as_str();
+        Ok(if wanted.is_empty() { Prepared::Skip } else { Prepared::Filter(Box::new(Filter(wanted))) })
     }
 
-    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
-        event.node().is_some_and(|node| self.filter(pod, node).is_ok())
+    fn helps(&self, _: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {
+        matches!(event, ClusterEvent::Node(change) if change.is_added())
+    }
+}
+
+struct Filter<'a>(&'a str);
+
+impl NodeFilter for Filter<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if node.name() == self.0 {
+            return Ok(());
+        }
+        Err(Rejection::unresolvable("node(s) didn't match the requested node name"))
     }
 }
 
@@ -28,15 +38,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugins::tests::{node, pod};
+    use crate::plugins::tests::{Try, node, pod};
 
     #[test]
     fn only_the_named_node_fits() {
-        let check = |spec, fits: bool| {
-            assert_eq!(NodeName.filter(&pod(spec), &node(json!({}), json!({}))).is_ok(), fits);
+        let check = |spec, expect: &str| {
+            assert_eq!(Try::new(&NodeName, pod(spec)).on(&node(json!({}), json!({}))), expect);
         };
-        check(json!({}), true);
-        check(json!({"nodeName": "n1"}), true);
-        check(json!({"nodeName": "n2"}), false);
+        check(json!({}), "");
+        check(json!({"nodeName": "n1"}), "");
+        check(json!({"nodeName": "n2"}), "node(s) didn't match the requested node name");
     }
 }

@@ -1,7 +1,11 @@
 //! A host port goes to one pod of a node only.
 
-use crate::cache::NodeInfo;
-use crate::framework::{ClusterEvent, Plugin, PodInfo, Rejection};
+use rules::HostPort;
+
+use crate::cluster::Cluster;
+use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
 
 pub struct NodePorts;
 
@@ -10,22 +14,34 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        let taken = |port| node.pods().any(|other| other.ports.iter().any(|used| rules::conflicts(port, used)));
-        if pod.ports.iter().any(taken) {
+    fn pre_filter<'a>(&'a self, cycle: Cycle<'a>) -> Result<Prepared<'a>, Rejection> {
+        let ports = cycle.pod.ports.as_slice();
+        Ok(if ports.is_empty() { Prepared::Skip } else { Prepared::Filter(Box::new(Filter(ports))) })
+    }
+
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {
+        match event {
+            ClusterEvent::Node(change) => change.is_added(),
+            ClusterEvent::Pod(change) if change.is_removed() => {
+                change.old.iter().any(|gone| collide(&pod.ports, &gone.ports))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn collide(wanted: &[HostPort], used: &[HostPort]) -> bool {
+    wanted.iter().any(|port| used.iter().any(|other| rules::conflicts(port, other)))
+}
+
+struct Filter<'a>(&'a [HostPort]);
+
+impl NodeFilter for Filter<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if collide(self.0, node.ports()) {
             return Err(Rejection::because("node(s) didn't have free ports for the requested pod ports"));
         }
         Ok(())
-    }
-
-    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
-        match event {
-            ClusterEvent::NodeAdded(_) => true,
-            ClusterEvent::NodeChanged { .. } => false,
-            ClusterEvent::PodRemoved(gone) => {
-                gone.ports.iter().any(|freed| pod.ports.iter().any(|wanted| rules::conflicts(wanted, freed)))
-            }
-        }
     }
 }
 
@@ -36,18 +52,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugins::tests::{node, pod};
+    use crate::framework::Change;
+    use crate::plugins::tests::{Try, node, pod};
 
     #[test]
     fn a_host_port_is_taken_once() {
         let with_port =
             |port: i32| pod(json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": port}]}]}));
         let mut node = node(json!({}), json!({}));
-        assert!(NodePorts.filter(&with_port(80), &node).is_ok());
+        let check = |port, node: &NodeInfo, expect: &str| {
+            assert_eq!(Try::new(&NodePorts, with_port(port)).on(node), expect);
+        };
+        check(80, &node, "");
         node.add(Arc::new(with_port(80)));
-        assert!(NodePorts.filter(&with_port(80), &node).is_err());
-        assert!(NodePorts.filter(&with_port(81), &node).is_ok());
-        let freed = ClusterEvent::PodRemoved(Arc::new(with_port(80)));
-        assert!(NodePorts.helps(&with_port(80), &freed) && !NodePorts.helps(&with_port(81), &freed));
+        check(80, &node, "node(s) didn't have free ports for the requested pod ports");
+        check(81, &node, "");
+        let freed = ClusterEvent::Pod(Change::removed(Arc::new(with_port(80))));
+        let helps = |port| NodePorts.helps(&with_port(port), &freed, &Cluster::default());
+        assert!(helps(80) && !helps(81));
     }
 }

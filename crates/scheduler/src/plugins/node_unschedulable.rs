@@ -2,8 +2,10 @@
 
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::cache::NodeInfo;
-use crate::framework::{ClusterEvent, Plugin, PodInfo, Rejection};
+use crate::cluster::Cluster;
+use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
 
 pub struct NodeUnschedulable;
 
@@ -12,21 +14,34 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        if !node.unschedulable() {
-            return Ok(());
-        }
-        let taint =
-            Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Taint::default() };
-        let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
-        if tolerations.iter().any(|toleration| rules::tolerates(toleration, &taint)) {
-            return Ok(());
-        }
-        Err(Rejection::unresolvable("node(s) were unschedulable"))
+    fn pre_filter<'a>(&'a self, cycle: Cycle<'a>) -> Result<Prepared<'a>, Rejection> {
+        // One that tolerates it has nothing to fear on any node.
+        Ok(if tolerates(cycle.pod) { Prepared::Skip } else { Prepared::Filter(Box::new(Filter)) })
     }
 
-    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
-        event.node().is_some_and(|node| self.filter(pod, node).is_ok())
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {
+        match event {
+            ClusterEvent::Node(change) => {
+                let cordoned = |node: &NodeInfo| node.unschedulable();
+                change.new.as_deref().is_some_and(|node| !cordoned(node)) && change.old.as_deref().is_none_or(cordoned)
+            }
+            ClusterEvent::Own(_) => tolerates(pod),
+            _ => false,
+        }
+    }
+}
+
+fn tolerates(pod: &PodInfo) -> bool {
+    let taint =
+        Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Taint::default() };
+    pod.tolerations.iter().any(|toleration| rules::tolerates(toleration, &taint))
+}
+
+struct Filter;
+
+impl NodeFilter for Filter {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if node.unschedulable() { Err(Rejection::unresolvable("node(s) were unschedulable")) } else { Ok(()) }
     }
 }
 
@@ -35,15 +50,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugins::tests::{node, pod};
+    use crate::plugins::tests::{Try, node, pod};
 
     #[test]
     fn cordoned_nodes_are_left_out() {
-        let cordoned = node(json!({"unschedulable": true}), json!({}));
-        let rejection = NodeUnschedulable.filter(&pod(json!({})), &cordoned).unwrap_err();
-        assert_eq!(rejection, Rejection::unresolvable("node(s) were unschedulable"));
-        let tolerant = pod(json!({"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]}));
-        assert!(NodeUnschedulable.filter(&tolerant, &cordoned).is_ok());
-        assert!(NodeUnschedulable.filter(&pod(json!({})), &node(json!({}), json!({}))).is_ok());
+        let check = |pod_spec: serde_json::Value, node_spec: serde_json::Value, expect: &str| {
+            let answer = Try::new(&NodeUnschedulable, pod(pod_spec)).on(&node(node_spec, json!({})));
+            assert_eq!(answer, expect);
+        };
+        check(json!({}), json!({"unschedulable": true}), "node(s) were unschedulable");
+        check(json!({}), json!({}), "");
+        let tolerations = json!([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]);
+        check(json!({"tolerations": tolerations}), json!({"unschedulable": true}), "");
     }
 }

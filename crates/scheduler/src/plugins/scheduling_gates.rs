@@ -1,6 +1,7 @@
 //! Pods with scheduling gates wait until the last one is removed.
 
-use crate::framework::{ClusterEvent, Plugin, PodInfo};
+use crate::framework::Plugin;
+use crate::pod::PodInfo;
 
 pub struct SchedulingGates;
 
@@ -10,13 +11,10 @@ impl Plugin for SchedulingGates {
     }
 
     fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), String> {
-        let gates: Vec<&str> = pod.spec().scheduling_gates.iter().flatten().map(|gate| gate.name.as_str()).collect();
-        if gates.is_empty() { Ok(()) } else { Err(format!("waiting for scheduling gates: [{}]", gates.join(" "))) }
-    }
-
-    fn helps(&self, _: &PodInfo, _: &ClusterEvent) -> bool {
-        // Only an update of the pod itself removes a gate.
-        false
+        if pod.gates.is_empty() {
+            return Ok(());
+        }
+        Err(format!("waiting for scheduling gates: [{}]", pod.gates.join(" ")))
     }
 }
 

@@ -2,51 +2,68 @@
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use crate::cache::NodeInfo;
-use crate::framework::{ClusterEvent, Plugin, PodInfo, Rejection, normalize_to_max};
+use crate::cluster::Cluster;
+use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection, Scorer, normalize_to_max};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
 
 pub struct TaintToleration;
+
+const HARD: [&str; 2] = ["NoSchedule", "NoExecute"];
 
 impl Plugin for TaintToleration {
     fn name(&self) -> &'static str {
         "TaintToleration"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        match rules::untolerated(node.taints(), tolerations(pod), &["NoSchedule", "NoExecute"]) {
-            None => Ok(()),
-            Some(taint) => {
-                let value = taint.value.as_deref().unwrap_or_default();
-                Err(Rejection::unresolvable(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)))
+    fn pre_filter<'a>(&'a self, cycle: Cycle<'a>) -> Result<Prepared<'a>, Rejection> {
+        Ok(Prepared::Filter(Box::new(Filter(&cycle.pod.tolerations))))
+    }
+
+    fn pre_score<'a>(&'a self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
+        let soft = |t: &&Toleration| matches!(t.effect.as_deref(), None | Some("" | "PreferNoSchedule"));
+        Some(Box::new(Soft(cycle.pod.tolerations.iter().filter(soft).collect())))
+    }
+
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {
+        let tolerated = |node: &NodeInfo| rules::tolerates_all(node.taints(), &pod.tolerations, &HARD);
+        match event {
+            ClusterEvent::Node(change) => {
+                change.new.as_deref().is_some_and(tolerated) && !change.old.as_deref().is_some_and(tolerated)
             }
+            ClusterEvent::Own(change) => match (&change.old, &change.new) {
+                (Some(old), Some(new)) => old.tolerations != new.tolerations,
+                _ => true,
+            },
+            _ => false,
         }
-    }
-
-    /// How many soft taints of the node the pod does not tolerate.
-    fn score(&self, pod: &PodInfo, node: &NodeInfo) -> Option<i64> {
-        let soft = node.taints().iter().filter(|taint| taint.effect == "PreferNoSchedule");
-        let relevant: Vec<&Toleration> = tolerations(pod)
-            .iter()
-            .filter(|t| matches!(t.effect.as_deref(), None | Some("" | "PreferNoSchedule")))
-            .collect();
-        Some(soft.filter(|taint| !relevant.iter().any(|t| rules::tolerates(t, taint))).count() as i64)
-    }
-
-    fn normalize(&self, scores: &mut [i64]) {
-        normalize_to_max(scores, true);
-    }
-
-    fn weight(&self) -> i64 {
-        3
-    }
-
-    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
-        event.node().is_some_and(|node| self.filter(pod, node).is_ok())
     }
 }
 
-fn tolerations(pod: &PodInfo) -> &[Toleration] {
-    pod.spec().tolerations.as_deref().unwrap_or_default()
+struct Filter<'a>(&'a [Toleration]);
+
+impl NodeFilter for Filter<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if rules::tolerates_all(node.taints(), self.0, &HARD) {
+            return Ok(());
+        }
+        Err(Rejection::unresolvable("node(s) had untolerated taint(s)"))
+    }
+}
+
+/// The tolerations that are about soft taints.
+struct Soft<'a>(Vec<&'a Toleration>);
+
+impl Scorer for Soft<'_> {
+    /// How many soft taints of the node the pod does not tolerate.
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let soft = node.taints().iter().filter(|taint| taint.effect == "PreferNoSchedule");
+        soft.filter(|taint| !self.0.iter().any(|toleration| rules::tolerates(toleration, taint))).count() as i64
+    }
+
+    fn normalize(&self, scores: &mut [i64], _: &[&NodeInfo]) {
+        normalize_to_max(scores, true);
+    }
 }
 
 #[cfg(test)]
@@ -54,22 +71,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugins::tests::{node, pod};
+    use crate::plugins::tests::{Try, named, node, pod};
 
     #[test]
     fn hard_taints_filter() {
         let tainted = node(json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}), json!({}));
-        let rejection = TaintToleration.filter(&pod(json!({})), &tainted).unwrap_err();
-        assert_eq!(rejection.reasons, ["node(s) had untolerated taint {k: v}"]);
-        assert!(TaintToleration.filter(&pod(json!({"tolerations": [{"operator": "Exists"}]})), &tainted).is_ok());
+        let check = |spec, expect: &str| assert_eq!(Try::new(&TaintToleration, pod(spec)).on(&tainted), expect);
+        check(json!({}), "node(s) had untolerated taint(s)");
+        check(json!({"tolerations": [{"operator": "Exists"}]}), "");
     }
 
     #[test]
     fn soft_taints_score() {
-        let tainted = node(json!({"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}), json!({}));
-        assert!(TaintToleration.filter(&pod(json!({})), &tainted).is_ok());
-        let mut scores = [TaintToleration.score(&pod(json!({})), &tainted).unwrap(), 0];
-        TaintToleration.normalize(&mut scores);
-        assert_eq!(scores, [0, 100]);
+        let tainted = named("a", json!({"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}));
+        let mut tried = Try::new(&TaintToleration, pod(json!({})));
+        assert_eq!(tried.on(&tainted), "");
+        assert_eq!(tried.scores(&[&tainted, &named("b", json!({}))]), [0, 100]);
     }
 }

@@ -35,7 +35,7 @@ impl World {
         let scheduler = scheduler::build(scheduler::Config {
             env: env.clone(),
             client: server.client(),
-            name: scheduler::DEFAULT_NAME.into(),
+            configuration: scheduler::Configuration::default(),
         });
         World { scheduler: env.spawn(scheduler.run()), env, server }
     }
@@ -90,7 +90,12 @@ async fn a_pod_that_fits_nowhere_says_why_and_waits_for_help() {
         condition.and_then(|c| c.str_at(&["message"]).map(str::to_owned))
     };
     world.eventually("condition", || condition().is_some()).await;
-    assert_eq!(condition().as_deref(), Some("0/1 nodes are available: 1 Insufficient cpu."));
+    assert_eq!(
+        condition().as_deref(),
+        Some(
+            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
+    );
     world.server.put(&resources::NODES, &node("large", "4"));
     world.eventually("binding", || world.node_of("a").as_deref() == Some("large")).await;
 }

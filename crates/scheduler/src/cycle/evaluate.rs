@@ -1,0 +1,208 @@
+//! From a pod to its best node, or to why there is none.
+
+use std::collections::BTreeSet;
+
+use crate::diagnosis::Diagnosis;
+use crate::extender::Extender;
+use crate::framework::{Cycle, Filters, Finality, Profile};
+use crate::node::NodeInfo;
+use crate::nominator::Nominator;
+
+/// At least so many nodes are looked at, and at least this percentage of all.
+const MIN_NODES: usize = 100;
+const MIN_PERCENTAGE: usize = 5;
+
+/// How nodes are searched.
+#[derive(Default)]
+pub struct Search {
+    /// Where the next search begins.
+    start: usize,
+    /// Of profiles that don't say; 0: by the size of the cluster.
+    pub default_percentage: u32,
+}
+
+/// The best node.
+pub struct Evaluated<'a> {
+    pub node: String,
+    pub filters: Filters<'a>,
+    /// The nodes that suit, each with its total; empty totals if there is only one.
+    pub feasible: Vec<&'a NodeInfo>,
+    pub totals: Vec<i64>,
+    /// Each plugin's weighted scores, in the order of `feasible`.
+    pub scores: Vec<(&'static str, Vec<i64>)>,
+}
+
+/// Why there is no node.
+pub enum Problem<'a> {
+    Unsuitable { diagnosis: Box<Diagnosis>, filters: Option<Filters<'a>> },
+    Error(String),
+}
+
+/// Looks for the best node; ties are broken by `random(n)`, a number below `n`.
+pub async fn evaluate<'a>(
+    profile: &'a Profile,
+    cycle: Cycle<'a>,
+    nominator: &Nominator,
+    search: &mut Search,
+    extenders: &[Extender],
+    random: &(dyn Fn(u64) -> u64 + Sync),
+) -> Result<Evaluated<'a>, Problem<'a>> {
+    let mut diagnosis = Diagnosis { nodes: cycle.snapshot.len(), ..Diagnosis::default() };
+    let filters = match profile.pre_filter(cycle) {
+        Ok(filters) => filters,
+        Err((rejection, _)) if rejection.finality == Finality::Error => {
+            return Err(Problem::Error(rejection.message()));
+        }
+        Err((rejection, plugins)) => {
+            diagnosis.pre_filter = rejection.message();
+            diagnosis.plugins = plugins;
+            diagnosis.absent = Some(rejection);
+            return Err(Problem::Unsuitable { diagnosis: Box::new(diagnosis), filters: None });
+        }
+    };
+    let mut feasible = match promised(cycle, &filters, nominator) {
+        Some(node) => extender_filter(extenders, cycle, vec![node], &mut Diagnosis::default()).await?,
+        None => Vec::new(),
+    };
+    if feasible.is_empty() {
+        let percentage = profile.percentage.unwrap_or(search.default_percentage);
+        feasible = find(cycle, &filters, nominator, search, percentage, &mut diagnosis).map_err(Problem::Error)?;
+        feasible = extender_filter(extenders, cycle, feasible, &mut diagnosis).await?;
+    }
+    if feasible.is_empty() {
+        return Err(Problem::Unsuitable { diagnosis: Box::new(diagnosis), filters: Some(filters) });
+    }
+    if let [only] = feasible.as_slice() {
+        let node = only.name().to_owned();
+        return Ok(Evaluated { node, filters, feasible, totals: Vec::new(), scores: Vec::new() });
+    }
+    let scores = score(profile, cycle, &feasible);
+    let mut totals = vec![0; feasible.len()];
+    for (total, weighted) in scores.iter().flat_map(|(_, weighted)| totals_of(weighted)) {
+        totals[total] += weighted;
+    }
+    for extender in extenders {
+        extender.prioritize(cycle.pod, &feasible, &mut totals).await;
+    }
+    let best = totals.iter().copied().max().unwrap_or_default();
+    let ties: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
+    let chosen = ties[random(ties.len() as u64) as usize];
+    Ok(Evaluated { node: feasible[chosen].name().to_owned(), filters, feasible, totals, scores })
+}
+
+fn totals_of(weighted: &[i64]) -> impl Iterator<Item = (usize, i64)> {
+    weighted.iter().copied().enumerate()
+}
+
+/// The node that the pod was promised, if it suits still.
+fn promised<'a>(cycle: Cycle<'a>, filters: &Filters<'a>, nominator: &Nominator) -> Option<&'a NodeInfo> {
+    if cycle.pod.nominated.is_empty() {
+        return None;
+    }
+    let node = cycle.snapshot.get(&cycle.pod.nominated)?;
+    filters.check_with_nominated(cycle.pod, node, nominator).is_ok().then_some(node)
+}
+
+async fn extender_filter<'a>(
+    extenders: &[Extender],
+    cycle: Cycle<'a>,
+    mut feasible: Vec<&'a NodeInfo>,
+    diagnosis: &mut Diagnosis,
+) -> Result<Vec<&'a NodeInfo>, Problem<'a>> {
+    for extender in extenders {
+        if !feasible.is_empty() {
+            feasible = extender.filter(cycle.pod, feasible, diagnosis).await.map_err(Problem::Error)?;
+        }
+    }
+    Ok(feasible)
+}
+
+/// Enough nodes that suit, from where the last search ended on.
+fn find<'a>(
+    cycle: Cycle<'a>,
+    filters: &Filters<'a>,
+    nominator: &Nominator,
+    search: &mut Search,
+    percentage: u32,
+    diagnosis: &mut Diagnosis,
+) -> Result<Vec<&'a NodeInfo>, String> {
+    let snapshot = cycle.snapshot;
+    let all = snapshot.len();
+    let among: Option<Vec<&NodeInfo>> =
+        filters.among.as_ref().map(|names| names.iter().filter_map(|name| snapshot.get(name)).collect());
+    if among.is_some() {
+        let names: Vec<&str> = filters.restricting.iter().copied().collect();
+        let reason = format!("node(s) didn't satisfy plugin(s) [{}]", names.join(" "));
+        diagnosis.absent = Some(crate::framework::Rejection::unresolvable(reason));
+        diagnosis.plugins = filters.restricting.clone();
+    }
+    let count = among.as_ref().map_or(all, Vec::len);
+    let enough = nodes_to_find(count, percentage);
+    let mut feasible = Vec::with_capacity(enough);
+    let mut looked = 0;
+    let mut plugins = BTreeSet::new();
+    for i in 0..count {
+        let node = match &among {
+            Some(nodes) => nodes[(search.start + i) % nodes.len()],
+            None => snapshot.at(search.start + i),
+        };
+        looked += 1;
+        match filters.check_with_nominated(cycle.pod, node, nominator) {
+            Ok(()) => {
+                feasible.push(node);
+                if feasible.len() >= enough {
+                    break;
+                }
+            }
+            Err(rejection) if rejection.finality == Finality::Error => return Err(rejection.message()),
+            Err(rejection) => {
+                plugins.insert(rejection.plugin);
+                diagnosis.rejections.insert(node.slot, rejection);
+            }
+        }
+    }
+    diagnosis.plugins.extend(plugins);
+    search.start = (search.start + looked) % all;
+    Ok(feasible)
+}
+
+/// Upstream: numFeasibleNodesToFind.
+fn nodes_to_find(all: usize, percentage: u32) -> usize {
+    if all < MIN_NODES {
+        return all;
+    }
+    let percentage = match percentage as usize {
+        0 => 50usize.saturating_sub(all / 125).max(MIN_PERCENTAGE),
+        given => given,
+    };
+    (all * percentage / 100).max(MIN_NODES)
+}
+
+/// Each plugin's weighted scores.
+fn score<'a>(profile: &'a Profile, cycle: Cycle<'a>, nodes: &[&'a NodeInfo]) -> Vec<(&'static str, Vec<i64>)> {
+    let scorers = profile.pre_score(cycle, nodes);
+    let weigh = |(name, weight, scorer): &(&'static str, i64, Box<dyn crate::framework::Scorer + 'a>)| {
+        let mut scores: Vec<i64> = nodes.iter().map(|node| scorer.score(node)).collect();
+        scorer.normalize(&mut scores, nodes);
+        scores.iter_mut().for_each(|score| *score *= weight);
+        (*name, scores)
+    };
+    scorers.iter().map(weigh).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_clusters_are_searched_in_part() {
+        let check = |all, percentage, expect| assert_eq!(nodes_to_find(all, percentage), expect);
+        check(10, 0, 10);
+        check(100, 0, 100);
+        check(1000, 0, 420);
+        check(5000, 0, 500);
+        check(6000, 0, 300);
+        check(1000, 100, 1000);
+        check(1000, 1, 100);
+    }
+}

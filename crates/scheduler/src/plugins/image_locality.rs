@@ -1,0 +1,64 @@
+//! Nodes that have the pod's images already are preferred, the larger the images the more.
+
+use crate::framework::{Cycle, MAX_SCORE, Plugin, Scorer};
+use crate::node::NodeInfo;
+use crate::snapshot::Snapshot;
+
+/// Less than this is not worth anything; for each container, more than the second is worth no more.
+const LEAST: i64 = 23 << 20;
+const MOST: i64 = 1000 << 20;
+
+pub struct ImageLocality;
+
+impl Plugin for ImageLocality {
+    fn name(&self) -> &'static str {
+        "ImageLocality"
+    }
+
+    fn pre_score<'a>(&'a self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
+        Some(Box::new(Locality { images: &cycle.pod.images, snapshot: cycle.snapshot }))
+    }
+}
+
+struct Locality<'a> {
+    images: &'a [String],
+    snapshot: &'a Snapshot,
+}
+
+impl Scorer for Locality<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let nodes = self.snapshot.len() as f64;
+        let worth = |image: &String| {
+            let size = *node.images().get(image)?;
+            // What few nodes have would draw all its pods to those: it counts less.
+            Some((size as f64 * (self.snapshot.nodes_with_image(image) as f64 / nodes)) as i64)
+        };
+        let sum: i64 = self.images.iter().filter_map(worth).sum();
+        let most = MOST * self.images.len() as i64;
+        MAX_SCORE * (sum.min(most).max(LEAST) - LEAST) / (most - LEAST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugins::tests::{Try, named, pod};
+
+    #[test]
+    fn present_images_score() {
+        let with = |name: &str, mebibytes: i64| {
+            let mut node = named(name, json!({}));
+            let images = json!([{"names": ["web:1"], "sizeBytes": mebibytes << 20}]);
+            let full = json!({"metadata": {"name": name}, "status": {"images": images}});
+            node.set(serde_json::from_value(full).unwrap());
+            node
+        };
+        let spec = json!({"containers": [{"name": "c", "image": "web:1"}]});
+        let nodes = [with("a", 1000), with("b", 500), named("c", json!({})), with("d", 20)];
+        // Three of four nodes have it: 750 and 375 MiB count.
+        let expect = [(750 - 23) * 100 / (1000 - 23), (375 - 23) * 100 / (1000 - 23), 0, 0];
+        assert_eq!(Try::new(&ImageLocality, pod(spec)).scores(&nodes.each_ref()), expect);
+    }
+}

@@ -1,0 +1,319 @@
+//! A pod as plugins see it: what they ask for, read out of the object once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use apimachinery::{ObjectKey, Selector};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    NodeAffinity, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint, Volume,
+};
+use rules::{HostPort, Resources};
+
+/// A pod with everything that plugins ask for, and nothing else: many thousands are kept.
+#[derive(Clone, Debug, Default)]
+pub struct PodInfo {
+    pub key: ObjectKey,
+    pub uid: String,
+    pub resource_version: String,
+    pub generation: i64,
+    pub scheduler: String,
+    pub labels: BTreeMap<String, String>,
+    pub priority: i32,
+    /// False: it waits, whatever its priority.
+    pub preempts: bool,
+    /// `spec.nodeName`; empty until bound.
+    pub node: String,
+    /// `status.nominatedNodeName`.
+    pub nominated: String,
+    pub requests: Resources,
+    /// Like `requests`, with least amounts where nothing is requested.
+    pub scored_requests: Resources,
+    pub ports: Vec<HostPort>,
+    pub node_selector: BTreeMap<String, String>,
+    pub node_affinity: Option<Arc<NodeAffinity>>,
+    pub affinity: PodAffinities,
+    pub tolerations: Vec<Toleration>,
+    pub spread: Vec<TopologySpreadConstraint>,
+    pub volumes: Vec<PodVolume>,
+    /// One for each container and init container, with a tag.
+    pub images: Vec<String>,
+    pub gates: Vec<String>,
+    /// Entries of `spec.resourceClaims`: the pod's name of each claim.
+    pub resource_claims: Vec<ResourceClaimSource>,
+    /// API version, kind and name of the controlling owner.
+    pub controller: Option<(String, String, String)>,
+    pub terminating: bool,
+    /// It ends because the scheduler made room for another.
+    pub preempted: bool,
+    pub started: Option<Timestamp>,
+    /// The `PodScheduled` condition's status, message and time of its last transition.
+    pub scheduled: Option<(String, String, Option<Timestamp>)>,
+}
+
+/// A claim that an entry of `spec.resourceClaims` means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceClaimSource {
+    pub name: String,
+    /// Where it is known: the claim's object name.
+    pub claim: Option<String>,
+}
+
+/// A volume that may matter for placement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodVolume {
+    /// `ephemeral`: the claim is made for this pod and must belong to it.
+    Claim { name: String, ephemeral: bool },
+    /// A disk that two pods of a node may share only in certain ways.
+    Disk(Disk),
+}
+
+/// Upstream: volumerestrictions isVolumeConflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disk {
+    Gce { name: String, read_only: bool },
+    Aws { id: String },
+    Iscsi { iqn: String, read_only: bool },
+    Rbd { monitors: Vec<String>, pool: String, image: String, read_only: bool },
+}
+
+/// `spec.affinity.podAffinity` and `podAntiAffinity`, parsed.
+#[derive(Clone, Debug, Default)]
+pub struct PodAffinities {
+    pub required: Vec<Arc<Term>>,
+    pub required_anti: Vec<Arc<Term>>,
+    pub preferred: Vec<(i64, Arc<Term>)>,
+    pub preferred_anti: Vec<(i64, Arc<Term>)>,
+}
+
+/// Which pods a term of pod affinity is about, and what counts as one place.
+#[derive(Debug)]
+pub struct Term {
+    pub namespaces: BTreeSet<String>,
+    pub namespace_selector: Selector,
+    pub selector: Selector,
+    pub topology_key: String,
+    /// All of the above as text: what terms compare by.
+    identity: String,
+}
+
+impl PartialEq for Term {
+    fn eq(&self, other: &Term) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for Term {}
+
+impl Hash for Term {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity.hash(state);
+    }
+}
+
+impl Term {
+    /// A term of a pod in `namespace`.
+    pub fn new(term: &PodAffinityTerm, namespace: &str) -> Term {
+        let mut namespaces: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
+        if namespaces.is_empty() && term.namespace_selector.is_none() {
+            namespaces.insert(namespace.to_owned());
+        }
+        let namespace_selector = rules::label_selector(term.namespace_selector.as_ref());
+        let selector = rules::label_selector(term.label_selector.as_ref());
+        let topology_key = term.topology_key.clone();
+        let identity = format!("{namespaces:?} {namespace_selector:?} {selector:?} {topology_key}");
+        Term { namespaces, namespace_selector, selector, topology_key, identity }
+    }
+
+    /// Whether it is about the pod, whose namespace has these labels.
+    pub fn matches(&self, pod: &PodInfo, namespace_labels: &BTreeMap<String, String>) -> bool {
+        (self.namespaces.contains(&pod.key.namespace) || rules::selects(&self.namespace_selector, namespace_labels))
+            && rules::selects(&self.selector, &pod.labels)
+    }
+}
+
+impl PodInfo {
+    pub fn new(pod: &Pod) -> PodInfo {
+        let meta = &pod.metadata;
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let controller = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let none = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&none);
+        let affinity = spec.affinity.as_ref();
+        let name = meta.name.clone().unwrap_or_default();
+        let init = spec.init_containers.iter().flatten();
+        let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
+        let disrupted = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget");
+        PodInfo {
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            scheduler: spec.scheduler_name.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or_default(),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            node: spec.node_name.clone().unwrap_or_default(),
+            nominated: status.and_then(|status| status.nominated_node_name.clone()).unwrap_or_default(),
+            requests: rules::placed_pod_requests(pod),
+            scored_requests: rules::placed_scored_pod_requests(pod),
+            ports: rules::host_ports(spec),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
+            node_affinity: affinity.and_then(|affinity| affinity.node_affinity.clone()).map(Arc::new),
+            affinity: affinities(spec, &namespace),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
+            volumes: spec.volumes.iter().flatten().filter_map(|volume| pod_volume(&name, volume)).collect(),
+            images: init.chain(&spec.containers).map(|c| tagged(c.image.as_deref().unwrap_or_default())).collect(),
+            gates: spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect(),
+            resource_claims: resource_claims(pod, spec),
+            controller: controller.map(|o| (o.api_version.clone(), o.kind.clone(), o.name.clone())),
+            terminating: meta.deletion_timestamp.is_some(),
+            preempted: disrupted
+                .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler")),
+            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
+            scheduled: scheduled.map(|c| {
+                (c.status.clone(), c.message.clone().unwrap_or_default(), c.last_transition_time.as_ref().map(|t| t.0))
+            }),
+            key: ObjectKey::new(namespace, name),
+        }
+    }
+
+    /// What events about the pod refer to.
+    pub fn reference(&self) -> client::ObjectReference {
+        client::ObjectReference {
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+            resource_version: self.resource_version.clone(),
+            field_path: String::new(),
+        }
+    }
+
+    /// The names of the claims that its volumes are, those made for it among them.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.volumes.iter().filter_map(|volume| match volume {
+            PodVolume::Claim { name, ephemeral } => Some((name.as_str(), *ephemeral)),
+            PodVolume::Disk(_) => None,
+        })
+    }
+
+    /// The names of the claims it names itself.
+    pub fn named_claims(&self) -> impl Iterator<Item = &str> {
+        self.claims().filter(|(_, ephemeral)| !ephemeral).map(|(name, _)| name)
+    }
+
+    /// Whether another pod yields to it last: by priority, then by age.
+    pub fn outranks(&self, other: &PodInfo) -> bool {
+        match self.priority.cmp(&other.priority) {
+            std::cmp::Ordering::Equal => {
+                // One that hasn't started is as if it started now.
+                self.started.unwrap_or(Timestamp::MAX) < other.started.unwrap_or(Timestamp::MAX)
+            }
+            order => order.is_gt(),
+        }
+    }
+}
+
+fn affinities(spec: &PodSpec, namespace: &str) -> PodAffinities {
+    let Some(affinity) = &spec.affinity else { return PodAffinities::default() };
+    let term = |term: &PodAffinityTerm| Arc::new(Term::new(term, namespace));
+    let mut parsed = PodAffinities::default();
+    if let Some(pods) = &affinity.pod_affinity {
+        let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
+        parsed.required = required.map(term).collect();
+        let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+        parsed.preferred = preferred.map(|p| (i64::from(p.weight), term(&p.pod_affinity_term))).collect();
+    }
+    if let Some(pods) = &affinity.pod_anti_affinity {
+        let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
+        parsed.required_anti = required.map(term).collect();
+        let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+        parsed.preferred_anti = preferred.map(|p| (i64::from(p.weight), term(&p.pod_affinity_term))).collect();
+    }
+    parsed
+}
+
+fn pod_volume(pod: &str, volume: &Volume) -> Option<PodVolume> {
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return Some(PodVolume::Claim { name: claim.claim_name.clone(), ephemeral: false });
+    }
+    if volume.ephemeral.is_some() {
+        return Some(PodVolume::Claim { name: format!("{pod}-{}", volume.name), ephemeral: true });
+    }
+    let disk = if let Some(disk) = &volume.gce_persistent_disk {
+        Disk::Gce { name: disk.pd_name.clone(), read_only: disk.read_only.unwrap_or_default() }
+    } else if let Some(disk) = &volume.aws_elastic_block_store {
+        Disk::Aws { id: disk.volume_id.clone() }
+    } else if let Some(disk) = &volume.iscsi {
+        Disk::Iscsi { iqn: disk.iqn.clone(), read_only: disk.read_only.unwrap_or_default() }
+    } else {
+        let disk = volume.rbd.as_ref()?;
+        Disk::Rbd {
+            monitors: disk.monitors.clone(),
+            pool: disk.pool.clone().unwrap_or_else(|| "rbd".into()),
+            image: disk.image.clone(),
+            read_only: disk.read_only.unwrap_or_default(),
+        }
+    };
+    Some(PodVolume::Disk(disk))
+}
+
+fn resource_claims(pod: &Pod, spec: &PodSpec) -> Vec<ResourceClaimSource> {
+    let made = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_deref()).unwrap_or_default();
+    let entries = spec.resource_claims.iter().flatten();
+    entries
+        .map(|entry| ResourceClaimSource {
+            name: entry.name.clone(),
+            claim: entry.resource_claim_name.clone().or_else(|| {
+                made.iter().find(|made| made.name == entry.name).and_then(|made| made.resource_claim_name.clone())
+            }),
+        })
+        .collect()
+}
+
+/// The image's name with `:latest` unless it has a tag or digest. Upstream: imagelocality normalizedImageName.
+fn tagged(image: &str) -> String {
+    if image.rfind(':') <= image.rfind('/') { format!("{image}:latest") } else { image.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn images_have_tags() {
+        let check = |image: &str, expect: &str| assert_eq!(tagged(image), expect);
+        check("busybox", "busybox:latest");
+        check("r:5000/busybox", "r:5000/busybox:latest");
+        check("r:5000/busybox:1", "r:5000/busybox:1");
+        check("a@sha256:0", "a@sha256:0");
+    }
+
+    #[test]
+    fn terms_are_about_namespaces() {
+        let term = |mut term: serde_json::Value| {
+            term["topologyKey"] = json!("zone");
+            term["labelSelector"] = json!({});
+            Term::new(&serde_json::from_value(term).unwrap(), "mine")
+        };
+        let check = |spec: serde_json::Value, namespace: &str, expect: bool| {
+            let pod = PodInfo { key: ObjectKey::new(namespace, "p"), ..PodInfo::default() };
+            let labels = BTreeMap::from([("team".to_owned(), namespace.to_owned())]);
+            assert_eq!(term(spec.clone()).matches(&pod, &labels), expect, "{spec} {namespace}");
+        };
+        check(json!({}), "mine", true);
+        check(json!({}), "other", false);
+        check(json!({"namespaces": ["other"]}), "mine", false);
+        check(json!({"namespaceSelector": {}}), "other", true);
+        check(json!({"namespaceSelector": {"matchLabels": {"team": "a"}}}), "a", true);
+        check(json!({"namespaceSelector": {"matchLabels": {"team": "a"}}}), "mine", false);
+        check(json!({"namespaces": ["b"], "namespaceSelector": {"matchLabels": {"team": "a"}}}), "b", true);
+    }
+}
