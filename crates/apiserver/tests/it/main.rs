@@ -3,6 +3,7 @@
 mod access;
 mod clients;
 mod connect;
+mod evictions;
 mod fixture;
 mod kinds;
 mod lists;
