@@ -101,7 +101,12 @@ impl Nodes {
                 let refused = |error: streams::remotecommand::UpgradeError| Status::bad_request(error.to_string());
                 answer.headers = streams::tunnel::response(request.headers).map_err(refused)?.into_parts().0.headers;
             }
-            self.env.spawn(pipe(client, node, tunnels));
+            let spoken = match () {
+                () if tunnels => Spoken::Tunnel,
+                () if streams::remotecommand::is_upgrade(request.headers) => Spoken::WebSocket,
+                () => Spoken::Other,
+            };
+            self.env.spawn(pipe(client, node, spoken));
             return Ok(answer);
         }
         if target.purpose == Purpose::Log && response.status().as_u16() >= 400 {
@@ -204,18 +209,33 @@ async fn refusal(response: http::Response<hyper::body::Incoming>) -> Status {
     Status::new(code, reason, text)
 }
 
-/// Joins the two connections until either ends; `unwraps` where the client's bytes are inside a WebSocket.
-async fn pipe(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade, unwraps: bool) {
-    let (client, node) = futures_util::join!(client, node);
-    match (client, node) {
-        (Ok(client), Ok(node)) if unwraps => streams::tunnel::join(TokioIo::new(client), TokioIo::new(node)).await,
-        (Ok(client), Ok(node)) => {
-            let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
-                debug!(%error, "a stream to a node broke off");
-            }
+/// What goes over two connections that become one.
+enum Spoken {
+    /// The client's bytes are inside a WebSocket.
+    Tunnel,
+    WebSocket,
+    Other,
+}
+
+/// Joins the two connections until either ends.
+async fn pipe(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade, spoken: Spoken) {
+    let (client, node) = match futures_util::join!(client, node) {
+        (Ok(client), Ok(node)) => (TokioIo::new(client), TokioIo::new(node)),
+        (client, node) => return debug!(client = ?client.err(), node = ?node.err(), "an upgrade failed"),
+    };
+    let joined = match spoken {
+        Spoken::Tunnel => {
+            streams::tunnel::join(client, node).await;
+            Ok(())
         }
-        (client, node) => debug!(client = ?client.err(), node = ?node.err(), "an upgrade failed"),
+        Spoken::WebSocket => streams::frames::join(client, node).await,
+        Spoken::Other => {
+            let (mut client, mut node) = (client, node);
+            tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
+        }
+    };
+    if let Err(error) = joined {
+        debug!(%error, "a stream to a node broke off");
     }
 }
 

@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+pub mod frames;
 pub mod messages;
 pub mod remotecommand;
 mod serve;

@@ -237,6 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Channels<S> {
         }
     }
 
+    /// Ends the connection, and lets the client have the last word.
+    pub async fn close(self) {
+        let (sink, source) = self.socket.split();
+        farewell(sink, source).await;
+    }
+
     /// Carries the session's streams until all output is sent, then what `status` resolves to.
     pub async fn run(self, session: Session, status: impl Future<Output = Status>) -> End {
         let in_words = self.protocol == V1;
@@ -277,9 +283,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Channels<S> {
                 () = &mut receive => End::Disconnected,
             }
         };
-        if ended == End::Completed {
-            farewell(sink, source).await;
-        }
+        // A client that said goodbye first is answered, and one that is gone is not waited for.
+        farewell(sink, source).await;
         ended
     }
 }

@@ -87,6 +87,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             }
         }
     }
+    channels.close().await;
     Ok(())
 }
 
