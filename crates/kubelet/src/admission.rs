@@ -49,6 +49,24 @@ pub(crate) fn refuse(
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Some(("NodeAffinity", message.to_owned()));
     }
+    refuse_amounts(pod, others, allocatable).or_else(|| taken_port(pod, others))
+}
+
+/// Why the pod, admitted long ago, can't have what it asks for now: `Infeasible` or `Deferred`, and the message. Upstream: canResizePod.
+pub(crate) fn refuse_resize(pod: &Pod, others: &[Arc<Pod>], allocatable: &Resources) -> Option<(&'static str, String)> {
+    let requested = rules::pod_requests(spec(pod));
+    for name in ["cpu", "memory"] {
+        let (requested, capacity) = (requested.get(name), allocatable.get(name));
+        if requested > capacity {
+            let amounts = format!("requested: {requested}, capacity: {capacity}");
+            return Some(("Infeasible", format!("Node didn't have enough capacity: {name}, {amounts}")));
+        }
+    }
+    refuse_amounts(pod, others, allocatable).map(|(_, message)| ("Deferred", message))
+}
+
+/// Why the pod doesn't fit beside the others.
+fn refuse_amounts(pod: &Pod, others: &[Arc<Pod>], allocatable: &Resources) -> Option<(&'static str, String)> {
     let mut used = Resources::default();
     others.iter().for_each(|other| used.add(&rules::pod_requests(spec(other))));
     let requested = rules::pod_requests(spec(pod));
@@ -70,6 +88,10 @@ pub(crate) fn refuse(
             return insufficient(reason, name, requested, used, capacity);
         }
     }
+    None
+}
+
+fn taken_port(pod: &Pod, others: &[Arc<Pod>]) -> Option<(&'static str, String)> {
     let ports = rules::host_ports(spec(pod));
     let taken: Vec<_> = others.iter().flat_map(|other| rules::host_ports(spec(other))).collect();
     if ports.iter().any(|port| taken.iter().any(|taken| rules::conflicts(port, taken))) {

@@ -34,6 +34,10 @@ pub(crate) struct Context {
     pub(crate) memory: i64,
     /// Whether pods can have a network; else why not.
     pub(crate) network: watch::Sender<Result<(), String>>,
+    /// Held while it is decided whether something fits on the node.
+    pub(crate) admission: parking_lot::Mutex<()>,
+    /// Counts how often something of the node was given back.
+    pub(crate) freed: watch::Sender<u64>,
     /// Told the uid of each pod whose containers changed; `None` when it could be any.
     pub(crate) changes: broadcast::Sender<Option<String>>,
     /// As the runtime calls itself; known once it answered.

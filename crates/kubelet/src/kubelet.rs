@@ -113,6 +113,14 @@ impl Kubelet {
                 }
             }))
         };
+        let room = {
+            let (pods, mut freed) = (pods.clone(), ctx.freed.subscribe());
+            TaskGuard::new(env.spawn(async move {
+                while freed.changed().await.is_ok() {
+                    pods.poke_waiting();
+                }
+            }))
+        };
         let provisioner = ctx.config.provisioner.clone().map(|client| {
             let scope = &ctx.config.scope;
             let (volumes, claims) = (scope.data("volumes"), scope.data("claims"));
@@ -151,7 +159,7 @@ impl Kubelet {
             }
         };
         pods.stop();
-        drop((node, events, network, rotation, provisioner));
+        drop((node, events, network, rotation, room, provisioner));
         handle.0.running.send_replace(None);
         result
     }
@@ -185,6 +193,8 @@ fn context(
         allocatable: machine.allocatable(config.max_pods, config.eviction_memory, config.eviction_disk_percent),
         memory: machine.memory,
         network: watch::Sender::new(Err("container runtime status check may not have completed yet".to_owned())),
+        admission: parking_lot::Mutex::default(),
+        freed: watch::Sender::new(0),
         changes: broadcast::Sender::new(256),
         runtime_name: OnceLock::new(),
         cgroups,

@@ -18,6 +18,7 @@
 //! ```
 
 mod admission;
+mod allocation;
 mod claims;
 mod config;
 mod context;

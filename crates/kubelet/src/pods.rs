@@ -105,8 +105,9 @@ impl Pods {
     fn admitted_before(&self, uid: &str) -> Vec<Arc<Pod>> {
         let workers = self.workers.lock();
         let others = workers.all.iter().filter(|(other, _)| *other != uid);
-        let pods = others.map(|(_, entry)| (entry.updates.borrow().pod.clone(), entry.shared.is_admitted()));
-        pods.filter(|(pod, admitted)| *admitted && !rules::is_terminal(pod)).map(|(pod, _)| pod).collect()
+        let admitted = others.filter(|(_, entry)| entry.shared.is_admitted());
+        let pods = admitted.map(|(_, entry)| entry.shared.allocated(&entry.updates.borrow().pod));
+        pods.filter(|pod| !rules::is_terminal(pod)).collect()
     }
 
     /// Something of this pod may have changed; `None` of any.
@@ -116,6 +117,13 @@ impl Pods {
             Some(uid) => workers.all.get(uid).into_iter().for_each(|entry| entry.shared.poke.notify_one()),
             None => workers.all.values().for_each(|entry| entry.shared.poke.notify_one()),
         }
+    }
+
+    /// Something of the node was given back: pods that wait to grow try again.
+    pub(crate) fn poke_waiting(&self) {
+        let workers = self.workers.lock();
+        let waiting = workers.all.values().filter(|entry| entry.shared.waits_for_room());
+        waiting.for_each(|entry| entry.shared.poke.notify_one());
     }
 
     /// Gives what an earlier kubelet left of pods that are gone to workers that end it. The informer must be synced.

@@ -145,6 +145,8 @@ calls! {
     runtime.list_containers(ListContainersRequest) -> ListContainersResponse;
     runtime.create_container(CreateContainerRequest) -> CreateContainerResponse;
     runtime.start_container(StartContainerRequest) -> StartContainerResponse;
+    runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+    runtime.container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
     runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
     runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse;
     runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse;

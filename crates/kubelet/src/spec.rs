@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
-pub(crate) use resources::{pod_cgroup, pod_limits};
+pub(crate) use resources::{container_resources, memory_limit, pod_cgroup, pod_limits};
 
 /// Why a container's configuration can't be made; shown as `CreateContainerConfigError`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::allocation::{ByContainer, Resize};
 use crate::runtime::PodState;
 use crate::spec;
 
@@ -34,6 +35,9 @@ pub(crate) struct Facts<'a> {
     /// What containers said at their end, by container id.
     pub(crate) messages: &'a Messages,
     pub(crate) waiting: &'a Waiting,
+    /// What containers were given.
+    pub(crate) actuated: &'a ByContainer,
+    pub(crate) resize: &'a Resize,
     pub(crate) readiness: &'a dyn Readiness,
     pub(crate) host_ips: &'a [IpAddr],
     pub(crate) runtime_name: &'a str,

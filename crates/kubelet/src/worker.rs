@@ -6,6 +6,7 @@ mod clean;
 mod hooks;
 mod kill;
 mod place;
+mod resize;
 pub(crate) mod restarts;
 mod shared;
 mod start;
@@ -60,6 +61,9 @@ impl Worker {
         }
         tracing::debug!(pod = %self.shared.key, "pod ends");
         self.terminate(was_final).await;
+        // It holds nothing that another pod could have.
+        self.shared.memory.lock().admitted = false;
+        self.shared.ctx.freed.send_modify(|count| *count += 1);
         self.shared.settle();
         self.shared.clean(&self.pod()).await;
         self.finish().await;
@@ -77,13 +81,18 @@ impl Worker {
 
     /// Lets a pod in that this node has not seen before, or fails it.
     fn admit(&self, pod: &Pod, status: &PodStatus) {
+        self.shared.begin_allocation(pod);
         if status.start_time.is_some() {
             self.shared.memory.lock().admitted = true;
             return;
         }
         let node = self.shared.ctx.node.list("").into_iter().next().and_then(|node| node.view().ok());
-        let refused = admission::refuse(pod, &(self.others)(), node.as_ref(), &self.shared.ctx.allocatable);
-        self.shared.memory.lock().admitted = true;
+        let refused = {
+            let _turn = self.shared.ctx.admission.lock();
+            let refused = admission::refuse(pod, &(self.others)(), node.as_ref(), &self.shared.ctx.allocatable);
+            self.shared.memory.lock().admitted = true;
+            refused
+        };
         if let Some((reason, message)) = refused {
             self.shared.event(pod, None, EventType::Warning, reason, message.clone());
             self.shared.memory.lock().failure = Some((reason, format!("Pod was rejected: {message}")));
@@ -100,6 +109,7 @@ impl Worker {
             let pod = self.pod();
             self.updates.borrow_and_update();
             self.learn();
+            let pod = shared.allocate(pod, &*self.others).await;
             let state = match shared.ctx.runtime.pod(&shared.uid).await {
                 Ok(state) => state,
                 Err(status) => {
@@ -203,7 +213,7 @@ impl Worker {
         let shared = self.shared.clone();
         let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
-            let pod = self.pod();
+            let pod = shared.allocated(&self.pod());
             let grace = self.grace();
             self.updates.borrow_and_update();
             let state = match shared.ctx.runtime.pod(&shared.uid).await {
@@ -250,7 +260,7 @@ impl Worker {
                 && state.running().next().is_none()
             {
                 if !was_final {
-                    shared.report(&self.pod(), &state, true).await;
+                    shared.report(&shared.allocated(&self.pod()), &state, true).await;
                 }
                 shared.probes.end();
                 return;

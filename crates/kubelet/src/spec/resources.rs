@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cri::v1::{HugepageLimit, LinuxContainerResources};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use linux::cgroup::{Limits, Version};
 use rules::{QosClass, Resources};
 
@@ -28,10 +28,16 @@ pub(crate) fn pod_cgroup(config: &Config, pod: &Pod) -> PathBuf {
     config.scope.cgroup(folder).join(format!("pod{}", uid(pod)))
 }
 
-/// The limits of the pod's own group: its requests as weight, and the sum of limits where every container has one.
+/// The limits of the pod's own group: its requests as weight; the pod's own limits, or the sum of its containers' where every one has
+/// one. What the pod itself costs is added.
 pub(crate) fn pod_limits(spec: &PodSpec) -> Limits {
     let requests = rules::pod_requests(spec);
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let (of_pod, overhead) = (Resources::from_list(of_pod), Resources::from_list(spec.overhead.as_ref()));
     let limit = |name: &str| {
+        if of_pod.get(name) > 0 {
+            return Some(of_pod.get(name) + overhead.get(name));
+        }
         let all = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(|c| rules::is_sidecar(c)));
         let limits = all.map(|container| amounts(container, true).get(name));
         let running: Option<i64> = limits.map(|limit| (limit > 0).then_some(limit)).sum();
@@ -39,7 +45,7 @@ pub(crate) fn pod_limits(spec: &PodSpec) -> Limits {
         let init: Option<i64> = init
             .map(|limit| (limit > 0).then_some(limit))
             .try_fold(0, |most, limit| limit.map(|limit: i64| limit.max(most)));
-        Some(running?.max(init?))
+        Some(running?.max(init?) + overhead.get(name))
     };
     let cpu_limit = limit("cpu");
     let best_effort = rules::qos_class(spec) == QosClass::BestEffort;
@@ -54,7 +60,7 @@ pub(crate) fn pod_limits(spec: &PodSpec) -> Limits {
 }
 
 /// What a container may use.
-pub(super) fn container_resources(
+pub(crate) fn container_resources(
     pod: &Pod,
     container: &Container,
     memory_capacity: i64,
@@ -86,6 +92,11 @@ pub(super) fn container_resources(
         }
     }
     resources
+}
+
+/// Bytes; 0 without a limit.
+pub(crate) fn memory_limit(resources: Option<&ResourceRequirements>) -> i64 {
+    Resources::from_list(resources.and_then(|resources| resources.limits.as_ref())).memory
 }
 
 fn amounts(container: &Container, limits: bool) -> Resources {

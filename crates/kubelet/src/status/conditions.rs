@@ -9,8 +9,15 @@ use super::phase::has_started;
 use crate::spec::{host_network, init_containers, spec};
 
 /// The types of conditions that a kubelet writes.
-pub(super) const OWNED: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub(super) const OWNED: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// Whether a condition holds, and if not, why.
 struct Verdict {
@@ -40,6 +47,17 @@ pub(super) fn conditions(facts: &Facts<'_>, lists: &Lists, phase: &str) -> Vec<P
     let ready_to_start = Verdict { status: can_start, reason: "", message: String::new() };
     let verdicts = [ready_to_start, initialized(facts, lists, phase), ready, containers_ready, Verdict::yes()];
     all.extend(OWNED.into_iter().zip(verdicts).map(|(name, verdict)| condition(facts, name, verdict)));
+    if let Some(pending) = &facts.resize.pending {
+        let verdict = Verdict { status: true, reason: pending.reason, message: pending.message.clone() };
+        let generation = Some(pending.generation);
+        all.push(PodCondition { observed_generation: generation, ..condition(facts, "PodResizePending", verdict) });
+    }
+    if let Some(progress) = &facts.resize.progress {
+        let reason = if progress.error.is_some() { "Error" } else { "" };
+        let verdict = Verdict { status: true, reason, message: progress.error.clone().unwrap_or_default() };
+        let generation = Some(progress.generation);
+        all.push(PodCondition { observed_generation: generation, ..condition(facts, "PodResizeInProgress", verdict) });
+    }
     all
 }
 

@@ -61,7 +61,9 @@ fn container_status(
         Some(newest) => {
             let mut status = convert(facts, newest);
             status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
-            status.resources = Some(container.resources.clone().unwrap_or_default());
+            // One that runs has what it was given last.
+            let given = facts.actuated.get(&container.name).filter(|_| newest.is_running());
+            status.resources = Some(given.or(container.resources.as_ref()).cloned().unwrap_or_default());
             status.user = newest.status.user.as_ref().and_then(user);
             let before = instances.next().map(|previous| state_of(facts, previous));
             status.last_state = before.or_else(|| {

@@ -94,6 +94,9 @@ fn merged_conditions(before: Option<&Json>, after: Option<&Json>) -> Json {
             }
         }
     }
+    let gone = before.iter().filter(|old| after.iter().all(|new| new["type"] != old["type"]));
+    let gone: Vec<Json> = gone.map(|old| json!({"$patch": "delete", "type": old["type"]})).collect();
+    after.extend(gone);
     Json::Array(after)
 }
 
@@ -137,6 +140,11 @@ mod tests {
         );
         check(json!({"conditions": [others]}), json!({"conditions": []}), None);
         let unready = json!({"type": "Ready", "status": "False", "reason": "r", "message": "m"});
+        check(
+            json!({"conditions": [condition("True"), {"type": "PodResizePending", "status": "True"}]}),
+            json!({"conditions": [condition("True")]}),
+            Some(json!({"conditions": [condition("True"), {"$patch": "delete", "type": "PodResizePending"}]})),
+        );
         check(
             json!({"conditions": [unready]}),
             json!({"conditions": [condition("True")]}),

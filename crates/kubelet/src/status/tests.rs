@@ -88,6 +88,8 @@ fn run(case: &Case) -> (PodStatus, bool) {
         state: &state(case),
         messages: &Messages::new(),
         waiting: &waiting.collect(),
+        actuated: &Default::default(),
+        resize: &Default::default(),
         readiness: &Unready(case.unready),
         host_ips: &["192.0.2.1".parse().unwrap()],
         runtime_name: "oxikube",

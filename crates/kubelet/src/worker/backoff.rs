@@ -10,7 +10,7 @@ pub(crate) const FIRST: Duration = Duration::from_secs(10);
 /// The longest pause. Who ran for twice this long begins anew.
 pub(crate) const MAX: Duration = Duration::from_secs(300);
 
-/// By container.
+/// By container, as it is described.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts(BTreeMap<String, Entry>);
 

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::place::Place;
 use super::{Update, backoff};
+use crate::allocation::{Allocation, Resize};
 use crate::context::Context;
 use crate::fields::Situation;
 use crate::probe::Probes;
@@ -48,6 +49,8 @@ pub(super) struct Memory {
     /// Containers whose end has been announced.
     pub(super) announced: BTreeSet<String>,
     pub(super) prepared: bool,
+    pub(super) allocation: Allocation,
+    pub(super) resize: Resize,
     /// What the pod's claims are bound to, once they are all bound.
     pub(super) claimed: Option<BTreeMap<String, Claimed>>,
     /// The volumes as they were made last.
@@ -80,6 +83,8 @@ impl Shared {
             hooks: BTreeSet::new(),
             announced: BTreeSet::new(),
             prepared: false,
+            allocation: Allocation::default(),
+            resize: Resize::default(),
             claimed: None,
             volumes: None,
             admitted: false,
@@ -174,6 +179,8 @@ impl Shared {
             state,
             messages: &memory.messages,
             waiting: &memory.waiting,
+            actuated: &memory.allocation.actuated,
+            resize: &memory.resize,
             readiness: &self.probes,
             host_ips: &self.ctx.config.node_ips,
             runtime_name: self.ctx.runtime_name(),

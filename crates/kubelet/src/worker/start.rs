@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::{EventType, ObjectReference};
-use cri::v1::{CreateContainerRequest, Image, PodSandboxConfig, RemoveContainerRequest, StartContainerRequest};
+use cri::v1::{ContainerState, CreateContainerRequest, Image, PodSandboxConfig, RemoveContainerRequest, StartContainerRequest};
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::Shared;
 use crate::environment::Referred;
 use crate::fields::Situation;
 use crate::images::{Refusal, go_duration};
-use crate::runtime::PodState;
+use crate::runtime::{self, PodState};
 use crate::spec::container::{Ingredients, container_config};
 use crate::spec::{self, files, full_name};
 use crate::volumes::Mounted;
@@ -109,9 +109,10 @@ impl Shared {
         let Some(last) = last else { return Ok(()) };
         let ended = jiff::Timestamp::from_nanosecond(i128::from(last.status.finished_at)).unwrap_or_default();
         let now = self.ctx.env.now();
+        let key = backoff_key(container);
         let mut memory = self.memory.lock();
-        let Some((pause, until)) = memory.restarts.pause(&container.name, ended, now) else {
-            memory.restarts.restarted(&container.name, ended, now);
+        let Some((pause, until)) = memory.restarts.pause(&key, ended, now) else {
+            memory.restarts.restarted(&key, ended, now);
             return Ok(());
         };
         drop(memory);
@@ -144,11 +145,12 @@ impl Shared {
             Refusal { reason, message, retry_at: None }
         };
         self.remove_dead(&kit.state, name).await;
+        self.remove_unstarted(&kit.state, name).await;
         let config = &self.ctx.config;
         let logs = config.pod_logs(spec::namespace(pod), spec::name(pod), &self.uid).join(name);
         let logged = || files::last_logged_attempt(&logs).map_or(0, |last| last.saturating_add(1));
-        let restart_count =
-            kit.state.latest(name).map_or_else(logged, |latest| latest.restart_count().saturating_add(1));
+        let latest = kit.state.containers.iter().find(|container| container.name() == name && !is_unstarted(container));
+        let restart_count = latest.map_or_else(logged, |latest| latest.restart_count().saturating_add(1));
         let ips = if spec::host_network(pod) { config.node_ips.clone() } else { kit.situation.pod_ips.clone() };
         let make = || {
             std::fs::create_dir_all(&logs)?;
@@ -173,6 +175,7 @@ impl Shared {
         };
         let made = container_config(pod, container, &with);
         let made = made.map_err(|error| refuse("CreateContainerConfigError", error.to_string()))?;
+        self.actuated(container).await;
         let request = CreateContainerRequest {
             pod_sandbox_id: kit.sandbox.clone(),
             config: Some(made),
@@ -197,6 +200,17 @@ impl Shared {
         }
     }
 
+    /// Removes what a kubelet made that died before it started it: it has neither a log nor a status to tell, and its number is free.
+    async fn remove_unstarted(&self, state: &PodState, name: &str) {
+        let of_name = state.containers.iter().filter(|container| container.name() == name);
+        for old in of_name.filter(|container| is_unstarted(container)) {
+            let request = RemoveContainerRequest { container_id: old.id().to_owned() };
+            if let Err(status) = self.ctx.runtime.remove_container(request).await {
+                tracing::debug!(%status, container = old.id(), "a container that never started can't be removed yet");
+            }
+        }
+    }
+
     async fn post_start(&self, pod: &Pod, container: &Container, id: &str) -> Result<(), Refusal> {
         let handler = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let Some(handler) = handler else { return Ok(()) };
@@ -212,4 +226,14 @@ impl Shared {
         }
         Err(Refusal { reason: "PostStartHookError", message: error.0, retry_at: None })
     }
+}
+
+/// Who changes what a container is begins its pauses anew. Upstream: GetBackoffKey.
+fn backoff_key(container: &Container) -> String {
+    let resources = serde_json::to_string(&container.resources).unwrap_or_default();
+    format!("{}_{}_{resources}", container.name, container.image.as_deref().unwrap_or_default())
+}
+
+fn is_unstarted(container: &runtime::Container) -> bool {
+    container.status.state == ContainerState::ContainerCreated as i32
 }

@@ -72,11 +72,19 @@ impl Shared {
         if let Some(at) = refresh_at {
             outcome.no_later_than(at);
         }
-        let wanted = actions::compute(pod, &state, &|id, kind| self.probes.verdict(id, kind));
+        let mut wanted = actions::compute(pod, &state, &|id, kind| self.probes.verdict(id, kind));
+        self.restart_resized(pod, &state, &mut wanted);
+        let resized = self.grow_and_update(pod, &state, &wanted).await;
         match Box::pin(self.carry_out(pod, state, volumes, &wanted)).await {
             Ok(Some(at)) => outcome.no_later_than(at),
             Ok(None) => {}
             Err(()) => outcome.no_later_than(self.ctx.env.monotonic() + self.ctx.env.jitter(AGAIN, 0.5)),
+        }
+        if resized {
+            Box::pin(self.finish_resize(pod)).await;
+        }
+        if self.memory.lock().resize.progress.is_some() {
+            outcome.no_later_than(self.ctx.env.monotonic() + AGAIN);
         }
         outcome
     }
@@ -91,11 +99,17 @@ impl Shared {
             return Ok(());
         }
         let (ctx, owned) = (self.ctx.clone(), Arc::new(pod.clone()));
+        let (allocation, resizes) = {
+            let memory = self.memory.lock();
+            (memory.allocation.clone(), memory.resize.progress.is_some())
+        };
         let work = move || {
             files::make_folders(&ctx.config, &owned)?;
+            allocation.save(&volumes::pod_folder(&ctx.config.root, spec::uid(&owned)))?;
             let group = ctx.cgroups.group(spec::pod_cgroup(&ctx.config, &owned))?;
             group.create()?;
-            group.apply(&spec::pod_limits(spec::spec(&owned)))
+            // In the midst of a resize its limits are changed in step with its containers'.
+            if resizes { Ok(()) } else { group.apply(&spec::pod_limits(spec::spec(&owned))) }
         };
         self.place.make(work).await?;
         self.memory.lock().prepared = true;

@@ -375,6 +375,17 @@ impl RuntimeService for FakeCri {
         answer(StopContainerResponse {})
     }
 
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Answer<UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let mut state = self.0.state.lock();
+        let one = state.containers.get_mut(&request.container_id).ok_or_else(|| Status::not_found("no container"))?;
+        one.config.linux.get_or_insert_default().resources = request.linux;
+        answer(UpdateContainerResourcesResponse {})
+    }
+
     async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
         let id = request.into_inner().container_id;
         self.0.state.lock().containers.remove(&id);

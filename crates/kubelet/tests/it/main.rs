@@ -9,6 +9,7 @@ mod lifecycle;
 mod node;
 mod probes;
 mod provisioner;
+mod resize;
 mod restarts;
 mod serving;
 mod volumes;
