@@ -62,6 +62,15 @@ impl Schedule {
         if text.is_empty() {
             return Err(ScheduleError("empty spec string".to_owned()));
         }
+        let text = match zone_prefix(text) {
+            None => text,
+            Some((zone, rest)) => {
+                if time_zone(zone).is_none() {
+                    return Err(ScheduleError(format!("provided bad location {zone}: unknown time zone {zone}")));
+                }
+                rest
+            }
+        };
         if text.starts_with('@') {
             return Schedule::named(text);
         }
@@ -251,6 +260,17 @@ fn integer(text: &str) -> Result<u64, ScheduleError> {
         return Err(ScheduleError(why));
     };
     u64::try_from(number).map_err(|_| ScheduleError(format!("negative number ({number}) not allowed: {text}")))
+}
+
+/// The zone that an old schedule names before its fields: `TZ=Asia/Tokyo 0 9 * * *`.
+pub fn zone_of(schedule: &str) -> Option<TimeZone> {
+    time_zone(zone_prefix(schedule)?.0)
+}
+
+fn zone_prefix(text: &str) -> Option<(&str, &str)> {
+    let named = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ="))?;
+    let (zone, rest) = named.split_once(' ')?;
+    Some((zone, rest.trim()))
 }
 
 /// The time zone of this name in IANA's database, as the machine has it or, where it has none, as it was built in.

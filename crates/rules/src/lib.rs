@@ -15,6 +15,7 @@ pub mod cron;
 mod pod;
 mod ports;
 mod qos;
+pub mod quota;
 mod resources;
 mod selector;
 mod tolerations;

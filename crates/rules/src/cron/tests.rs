@@ -69,6 +69,8 @@ fn what_is_no_schedule() {
     check("1-2-3 * * * *", "too many hyphens: 1-2-3");
     check("1/2/3 * * * *", "too many slashes: 1/2/3");
     check("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax");
+    check("TZ=Mars 0 1 * * *", "provided bad location Mars: unknown time zone Mars");
+    assert!(Schedule::parse("CRON_TZ=Europe/Paris 0 1 * * *").is_ok() && zone_of("TZ=Europe/Paris @daily").is_some());
     check("@never", "unrecognized descriptor: @never");
     check("@every 5", "failed to parse duration @every 5: time: missing unit in duration \"5\"");
     check("@every soon", "failed to parse duration @every soon: time: invalid duration \"soon\"");
