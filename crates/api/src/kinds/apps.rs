@@ -89,8 +89,7 @@ pub(super) static KINDS: &[Kind] = &[
             text("Containers", Cell::ContainerNames(CRON_TEMPLATE)).wide(),
             text("Images", Cell::ContainerImages(CRON_TEMPLATE)).wide(),
             text("Selector", Cell::Selector(&["spec", "jobTemplate", "spec", "selector"])).wide(),
-        ])
-        .unenforced(),
+        ]),
     row!("io.k8s.api.batch.v1", "batch", "v1", "Job", "jobs")
         .categories(&["all"])
         .with(&[status(("batch", "v1", "Job"))])
@@ -104,8 +103,7 @@ pub(super) static KINDS: &[Kind] = &[
             NAMES,
             IMAGES,
             SELECTOR,
-        ])
-        .unenforced(),
+        ]),
     row!("io.k8s.api.autoscaling.v2", "autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
         .short(&["hpa"])
         .categories(&["all"])

@@ -31,7 +31,7 @@ pub(super) static KINDS: &[Kind] = &[
         AGE,
     ]),
     core!("Event", "events").short(&["ev"]).fields(EVENT_FIELDS).columns(EVENT_COLUMNS),
-    core!("LimitRange", "limitranges").short(&["limits"]).unenforced(),
+    core!("LimitRange", "limitranges").short(&["limits"]),
     core!("Namespace", "namespaces")
         .cluster()
         .short(&["ns"])
@@ -138,8 +138,7 @@ pub(super) static KINDS: &[Kind] = &[
     core!("ResourceQuota", "resourcequotas")
         .short(&["quota"])
         .with(&[status(("", "v1", "ResourceQuota"))])
-        .columns(&[NAME, computed("Request"), computed("Limit"), AGE])
-        .unenforced(),
+        .columns(&[NAME, computed("Request"), computed("Limit"), AGE]),
     core!("Secret", "secrets").fields(&[field("type", &["type"])]).columns(&[
         NAME,
         at("Type", &["type"]),

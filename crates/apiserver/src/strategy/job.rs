@@ -1,14 +1,18 @@
 //! Job. Upstream: pkg/registry/batch/job, pkg/apis/batch/v1 defaults, pkg/apis/batch/validation.
 
-use apimachinery::validation::validate_label_selector;
-use apimachinery::{FieldError, Map, Value};
+mod indexes;
+mod spec;
+mod status;
 
-use super::field::{
-    Errors, Path, Report, fill, fill_absent, flag, has, immutable, int, items, items_mut, member, text,
-};
+use apimachinery::validation::{dns1123_label, validate_label_selector};
+use apimachinery::{FieldError, Map, Selector, Value};
+
+use super::field::{Errors, Path, Report, fill, fill_absent, flag, has, immutable, int, items_mut, member, text};
 use super::{Context, Strategy, keep, pod, workload};
+pub(super) use spec::{validate as validate_spec, warning as spec_warning};
 
 const OWNER_LABEL: &str = "batch.kubernetes.io/controller-uid";
+const NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
 pub(super) struct Job;
 
@@ -43,12 +47,7 @@ impl Strategy for Job {
         let text = |value: &Value, key: &str| value.str_at(&["metadata", key]).unwrap_or_default().to_owned();
         let (uid, name) = (text(new, "uid"), text(new, "name"));
         let Some(spec) = new.get_mut("spec").filter(|spec| !flag(spec, "manualSelector")) else { return };
-        let labels = [
-            (OWNER_LABEL, &uid),
-            ("batch.kubernetes.io/job-name", &name),
-            ("controller-uid", &uid),
-            ("job-name", &name),
-        ];
+        let labels = [(OWNER_LABEL, &uid), (NAME_LABEL, &name), ("controller-uid", &uid), ("job-name", &name)];
         for (key, value) in labels {
             let path = ["template", "metadata", "labels", key];
             if spec.at(&path).is_none() {
@@ -67,75 +66,150 @@ impl Strategy for Job {
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
-        let empty = Value::object();
-        let spec = new.get("spec").unwrap_or(&empty);
-        let path = Path::new("spec");
-        validate_spec(spec, &path, errors);
-        match member(spec, "selector") {
-            None => errors.required(&path.child("selector"), ""),
-            Some(selector) => {
-                errors.extend(validate_label_selector(selector, "spec.selector", false));
-                let generated = selector.get("matchLabels").and_then(Value::as_object).map_or(0, Map::len) == 1
-                    && selector.at(&["matchLabels", OWNER_LABEL]).is_some()
-                    && items(selector, "matchExpressions").is_empty();
-                if !flag(spec, "manualSelector") && !generated {
-                    errors.invalid(&path.child("selector"), selector, "`selector` not auto-generated");
-                }
-                let template = spec.get("template").unwrap_or(&empty);
-                if !workload::selects(Some(selector), template) {
-                    let labels = template.at(&["metadata", "labels"]).cloned().unwrap_or_default();
-                    let at = Path::new("spec.template.metadata.labels");
-                    errors.invalid(&at, labels, "`selector` does not match template `labels`");
-                }
-            }
-        }
+        validate_job(new, true, errors);
     }
 
     fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
-        workload::warnings(new, old)
+        let mut warnings = Vec::new();
+        if old.is_none() {
+            warnings.extend(name_warning(new));
+        }
+        let empty = Value::object();
+        let spec = new.get("spec").unwrap_or(&empty);
+        if old.is_none_or(|old| old.get("spec") != new.get("spec")) {
+            warnings.extend(spec::warning(spec, "spec"));
+        }
+        warnings.extend(workload::warnings(new, old));
+        warnings
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         if ctx.subresource == "status" {
-            let status = new.get("status").unwrap_or(&Value::Null);
-            for key in ["active", "succeeded", "failed", "ready", "terminating"] {
-                errors.non_negative(&Path::new("status"), status, key);
-            }
-            return;
+            return status::validate(new, old, errors);
         }
-        self.validate(ctx, new, errors);
+        let had = |label: &str| old.at(&["spec", "template", "metadata", "labels", label]).is_some();
+        validate_job(new, had(NAME_LABEL) && had(OWNER_LABEL), errors);
         let empty = Value::object();
-        let (new, before) = (new.get("spec").unwrap_or(&empty), old.get("spec").unwrap_or(&empty));
+        let (spec, before) = (new.get("spec").unwrap_or(&empty), old.get("spec").unwrap_or(&empty));
         let path = Path::new("spec");
-        // Indexed jobs grow and shrink with their parallelism.
-        let elastic = text(new, "completionMode") == "Indexed" && int(new, "completions") == int(new, "parallelism");
-        if !elastic {
-            immutable(errors, &path.child("completions"), new.get("completions"), before.get("completions"));
-        }
-        for key in
-            ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
-        {
-            immutable(errors, &path.child(key), new.get(key), before.get(key));
-        }
-        // What a suspended job that never began asks of nodes may change still.
-        let unbegun = flag(before, "suspend") && old.at(&["status", "startTime"]).is_none_or(Value::is_null);
-        let mut munged = new.get("template").cloned().unwrap_or_default();
-        let template = before.get("template").cloned().unwrap_or_default();
-        if unbegun {
-            for path in [
-                &["metadata"][..],
-                &["spec", "nodeSelector"],
-                &["spec", "affinity"],
-                &["spec", "tolerations"],
-                &["spec", "schedulingGates"],
-            ] {
-                keep(&mut munged, &template, path);
-            }
-        }
-        if munged != template {
-            immutable(errors, &path.child("template"), new.get("template"), before.get("template"));
+        validate_completions(spec, before, &path, errors);
+        immutable(errors, &path.child("selector"), spec.get("selector"), before.get("selector"));
+        validate_template_update(spec, before, old, &path, errors);
+        for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+            immutable(errors, &path.child(key), spec.get(key), before.get(key));
         }
     }
+}
+
+/// Upstream: ValidateJob. `prefixed`: whether labels are required that old Jobs don't have.
+fn validate_job(job: &Value, prefixed: bool, errors: &mut Errors) {
+    let empty = Value::object();
+    let spec = job.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    let name = job.str_at(&["metadata", "name"]).unwrap_or_default();
+    let uid = job.str_at(&["metadata", "uid"]).unwrap_or_default();
+    if !flag(spec, "manualSelector") && has(spec, "selector") {
+        validate_generated(spec, (name, uid), prefixed, errors);
+    }
+    spec::validate(spec, &path, errors);
+    match member(spec, "selector") {
+        None => errors.required(&path.child("selector"), ""),
+        Some(selector) => errors.extend(validate_label_selector(selector, "spec.selector", false)),
+    }
+    let template = spec.get("template").unwrap_or(&empty);
+    if !workload::selects(member(spec, "selector"), template) {
+        let labels = template.at(&["metadata", "labels"]).cloned().unwrap_or_default();
+        let at = Path::new("spec.template.metadata.labels");
+        errors.invalid(&at, labels, "`selector` does not match template `labels`");
+    }
+    let completions = int(spec, "completions");
+    if text(spec, "completionMode") == "Indexed" && completions > 0 {
+        let hostname = format!("{name}-{}", completions - 1);
+        if !dns1123_label(&hostname).is_empty() {
+            let why = format!("will not able to create pod with invalid DNS label: {hostname}");
+            errors.invalid(&Path::new("metadata.name"), name, why);
+        }
+    }
+}
+
+/// Labels and selector that were made for the Job must be there. Upstream: validateGeneratedSelector.
+fn validate_generated(spec: &Value, (name, uid): (&str, &str), prefixed: bool, errors: &mut Errors) {
+    let labels_path = Path::new("spec.template.metadata.labels");
+    let labels = spec.at(&["template", "metadata", "labels"]).cloned().unwrap_or_default();
+    let expected = [("controller-uid", uid), ("job-name", name), (OWNER_LABEL, uid), (NAME_LABEL, name)];
+    let expected = if prefixed { &expected[..] } else { &expected[..2] };
+    for (key, value) in expected {
+        let path = labels_path.key(key);
+        let why = format!("must be '{value}'");
+        match labels.get(key).and_then(Value::as_str) {
+            None => errors.required(&path, &why),
+            Some(own) if own != *value => errors.invalid(&path, labels.clone(), why),
+            Some(_) => {}
+        }
+    }
+    let selector = member(spec, "selector");
+    let mut pod = Value::object();
+    for (key, value) in expected {
+        pod.set(&["metadata", "labels", key], *value);
+    }
+    if Selector::from_label_selector(selector).is_ok() && !workload::selects(selector, &pod) {
+        errors.invalid(&Path::new("spec.selector"), selector, "`selector` not auto-generated");
+    }
+}
+
+/// Indexed Jobs grow and shrink with their parallelism.
+fn validate_completions(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.child("completions");
+    if text(new, "completionMode") != "Indexed" {
+        return immutable(errors, &at, new.get("completions"), old.get("completions"));
+    }
+    let changed = has(new, "completions") && new.get("completions") != old.get("completions");
+    if changed && int(new, "completions") != int(new, "parallelism") {
+        let why = "can only be modified in tandem with spec.parallelism";
+        errors.invalid(&at, int(new, "completions"), why);
+    }
+}
+
+/// Where the pods of a suspended Job that never began may go can be changed still. Upstream: validatePodTemplateUpdate.
+fn validate_template_update(new: &Value, before: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let unbegun = flag(before, "suspend") && old.at(&["status", "startTime"]).is_none_or(Value::is_null);
+    let template = new.get("template").cloned().unwrap_or_default();
+    let mut expected = before.get("template").cloned().unwrap_or_default();
+    if unbegun {
+        const FREE: [&[&str]; 6] = [
+            &["metadata", "labels"],
+            &["metadata", "annotations"],
+            &["spec", "nodeSelector"],
+            &["spec", "tolerations"],
+            &["spec", "schedulingGates"],
+            &["spec", "affinity", "nodeAffinity"],
+        ];
+        for path in FREE {
+            keep(&mut expected, &template, path);
+        }
+        let affinity = ["spec", "affinity"];
+        if template.at(&affinity).is_none()
+            && expected.at(&affinity).and_then(Value::as_object).is_some_and(Map::is_empty)
+        {
+            expected.remove(&affinity);
+        }
+    }
+    if template != expected {
+        immutable(errors, &path.child("template"), new.get("template"), before.get("template"));
+    }
+}
+
+/// Names of Jobs and CronJobs become parts of host names.
+pub(super) fn name_warning(object: &Value) -> Option<String> {
+    let problems = dns1123_label(object.str_at(&["metadata", "name"]).unwrap_or_default());
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    (!shown.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
+            shown.join(" ")
+        )
+    })
 }
 
 /// A job without labels has its template's.
@@ -160,116 +234,17 @@ fn default_spec(spec: &mut Value) {
     fill_absent(spec, "manualSelector", false);
     let replacement = if has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     fill(spec, "podReplacementPolicy", replacement);
-    if let Some(policy) = spec.get_mut("podFailurePolicy") {
-        for rule in items_mut(policy, "rules") {
-            items_mut(rule, "onPodConditions").for_each(|pattern| fill(pattern, "status", "True"));
-        }
-    }
     default_template(spec);
 }
 
 /// The part of the defaults that a job template inside a CronJob gets too.
 pub(super) fn default_template(spec: &mut Value) {
+    if let Some(policy) = spec.get_mut("podFailurePolicy") {
+        for rule in items_mut(policy, "rules") {
+            items_mut(rule, "onPodConditions").for_each(|pattern| fill(pattern, "status", "True"));
+        }
+    }
     if let Some(template) = spec.get_mut("template") {
         pod::defaults::template(template);
-    }
-}
-
-/// Upstream: validateJobSpec.
-pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for key in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ] {
-        errors.non_negative(path, spec, key);
-    }
-    if let Some(mode) = spec.str_at(&["completionMode"]) {
-        errors.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
-        if mode == "Indexed" && !has(spec, "completions") {
-            errors.required(&path.child("completions"), "when completion mode is Indexed");
-        }
-    }
-    if has(spec, "backoffLimitPerIndex") && text(spec, "completionMode") != "Indexed" {
-        let shown = int(spec, "backoffLimitPerIndex");
-        errors.invalid(&path.child("backoffLimitPerIndex"), shown, "requires indexed completion mode");
-    }
-    if let Some(policy) = spec.str_at(&["podReplacementPolicy"]) {
-        let path = path.child("podReplacementPolicy");
-        match has(spec, "podFailurePolicy") {
-            true => errors.one_of(&path, policy, &["Failed"]),
-            false => errors.one_of(&path, policy, &["Failed", "TerminatingOrFailed"]),
-        }
-    }
-    let template_path = path.child("template");
-    let empty = Value::object();
-    let template = spec.get("template").unwrap_or(&empty);
-    pod::validation::template(template, &template_path, errors);
-    let pod = template_path.child("spec");
-    match template.str_at(&["spec", "restartPolicy"]).unwrap_or_default() {
-        "OnFailure" | "Never" => {}
-        "Always" | "" => errors.required(&pod.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""),
-        other => errors.not_supported(&pod.child("restartPolicy"), other, &["OnFailure", "Never"]),
-    }
-    if let Some(policy) = member(spec, "podFailurePolicy") {
-        let policy_path = path.child("podFailurePolicy");
-        let rules = policy_path.child("rules");
-        for (i, rule) in items(policy, "rules").iter().enumerate() {
-            let path = rules.index(i);
-            errors.needs_one_of(
-                &path.child("action"),
-                text(rule, "action"),
-                &["Count", "FailIndex", "FailJob", "Ignore"],
-            );
-            failure_rule(rule, &path, errors);
-        }
-        let shown = template.str_at(&["spec", "restartPolicy"]).unwrap_or_default();
-        if shown != "Never" {
-            let why = "only \"Never\" is supported when podFailurePolicy is specified";
-            errors.invalid(&pod.child("restartPolicy"), shown, why);
-        }
-    }
-}
-
-/// What a rule of a failure policy looks at: exit codes or conditions. Upstream: validatePodFailurePolicyRule.
-fn failure_rule(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let conditions = items(rule, "onPodConditions");
-    if let Some(codes) = member(rule, "onExitCodes") {
-        let path = path.child("onExitCodes");
-        let operator = text(codes, "operator");
-        errors.needs_one_of(&path.child("operator"), operator, &["In", "NotIn"]);
-        let values_path = path.child("values");
-        let values = items(codes, "values");
-        if values.is_empty() {
-            errors.invalid(&values_path, values.to_vec(), "at least one value is required");
-        }
-        for (i, value) in values.iter().enumerate() {
-            if operator == "In" && value.as_i64() == Some(0) {
-                errors.invalid(&values_path.index(i), value, "must not be 0 for the In operator");
-            }
-            if values[..i].contains(value) {
-                errors.duplicate(&values_path.index(i), value);
-            }
-        }
-    }
-    let both = "specifying both OnExitCodes and OnPodConditions is not supported";
-    match (has(rule, "onExitCodes"), conditions.is_empty()) {
-        (true, false) => errors.add(bare(path, both)),
-        (false, true) => errors.add(bare(path, "specifying one of OnExitCodes and OnPodConditions is required")),
-        _ => {}
-    }
-}
-
-/// An error that shows no value where others of its kind do.
-fn bare(path: &Path<'_>, why: &str) -> FieldError {
-    FieldError {
-        kind: apimachinery::FieldErrorKind::Invalid,
-        field: path.to_string(),
-        shown: why.to_owned(),
-        detail: String::new(),
     }
 }

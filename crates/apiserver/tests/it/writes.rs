@@ -121,7 +121,8 @@ async fn what_is_not_strict_warns() {
     let reply =
         fixture.send("POST", &format!("{MAPS}?fieldValidation=Ignore"), r#"{"metadata":{"name":"b"},"dat":1}"#).await;
     assert!(reply.code == 201 && !reply.headers.contains_key("warning"));
-    let reply = fixture.send("POST", "/api/v1/namespaces/default/limitranges", r#"{"metadata":{"name":"b"}}"#).await;
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let reply = fixture.send("POST", schemas, r#"{"metadata":{"name":"b"}}"#).await;
     assert!(reply.headers["warning"].to_str().unwrap().contains("nothing acts on them yet"));
 }
 

@@ -194,6 +194,78 @@ fn jobs() {
 }
 
 #[test]
+fn jobs_refused() {
+    let kind = Kind::of("batch", "v1", "Job");
+    let template = "template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}";
+    let check = |spec: &str, problems: &[&str]| {
+        kind.check_invalid(&format!("{{metadata: {{uid: u1}}, spec: {{{spec}, {template}}}}}"), problems);
+    };
+    check(
+        "completionMode: Indexed, completions: 3, maxFailedIndexes: 4, managedBy: mine, successPolicy: {rules: [{succeededIndexes: 2-1}]}",
+        &[
+            "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+            "spec.managedBy: Invalid value: \"mine\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+            "spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions",
+            "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2-1\": error parsing succeededIndexes: non-increasing \
+             order, previous: 2, current: 1",
+        ],
+    );
+    check(
+        "podFailurePolicy: {rules: [{action: FailIndex, onExitCodes: {containerName: x, operator: In, values: [0, 5, 4]}}]}",
+        &[
+            "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
+            "spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: \"x\": must be one of the container or \
+             initContainer names in the pod template",
+            "spec.podFailurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0: must not be 0 for the In operator",
+            "spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [0,5,4]: must be ordered",
+        ],
+    );
+}
+
+/// What becomes of a Job whose status is changed.
+#[test]
+fn job_statuses() {
+    let kind = Kind::of("batch", "v1", "Job");
+    let job = |status: &str| {
+        format!(
+            "{{metadata: {{uid: u1}}, spec: {{completions: 2, template: {{spec: {{restartPolicy: Never, containers: [{{name: c, image: i}}]}}}}}}, status: {status}}}"
+        )
+    };
+    let check =
+        |old: &str, new: &str, problems: &[&str]| drop(kind.check_update(&job(old), &job(new), "status", problems));
+    let began = "startTime: '2026-01-01T00:00:00Z'";
+    let met = "{type: SuccessCriteriaMet, status: 'True'}";
+    let complete = "{type: Complete, status: 'True'}";
+    let end = "completionTime: '2026-01-01T00:01:00Z'";
+    check("{}", &format!("{{{began}, active: 2, ready: 1}}"), &[]);
+    check(&format!("{{{began}}}"), &format!("{{{began}, conditions: [{met}, {complete}], {end}}}"), &[]);
+    check(
+        &format!("{{{began}, failed: 2}}"),
+        &format!(
+            "{{{began}, conditions: [{complete}], active: 1, failed: 1, uncountedTerminatedPods: {{failed: [a]}}}}"
+        ),
+        &[
+            "status.completionTime: Required value: completionTime is required for Complete jobs",
+            "status.conditions: Invalid value: cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
+            "status.active: Invalid value: 1: active>0 is invalid for finished job",
+            "status.uncountedTerminatedPods: Invalid value: {\"failed\":[\"a\"]}: must be empty for finished job",
+            "status.failed: Invalid value: 1: cannot decrease the failed counter",
+        ],
+    );
+    check(
+        &format!("{{{began}, conditions: [{met}, {complete}], {end}}}"),
+        "{completedIndexes: '1', ready: 3}",
+        &[
+            "status.completedIndexes: Invalid value: \"1\": cannot set non-empty completedIndexes when non-indexed completion mode",
+            "status.ready: Invalid value: 3: cannot set more ready pods than active",
+            "status.conditions: Invalid value: cannot disable the terminal Complete=True condition",
+            "status.startTime: Required value: startTime cannot be removed for unsuspended job",
+            "status.conditions: Invalid value: cannot disable the SuccessCriteriaMet=True condition",
+        ],
+    );
+}
+
+#[test]
 fn cron_jobs() {
     let kind = Kind::of("batch", "v1", "CronJob");
     let cron = |schedule: &str| {
