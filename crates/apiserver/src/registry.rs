@@ -4,6 +4,7 @@
 //! to the store; the feed brings them back into each storage's watch cache, from which all reads are served.
 
 mod cache;
+mod charge;
 mod convert;
 mod delete;
 mod feed;
@@ -24,6 +25,7 @@ use apimachinery::{Object, ObjectKey, Status};
 use env::Env;
 use tracing::error;
 
+pub(crate) use charge::Charge;
 pub(crate) use delete::DeleteOptions;
 pub(crate) use meta::timestamp;
 pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};

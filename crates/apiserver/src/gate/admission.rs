@@ -6,9 +6,11 @@
 mod claim_resize;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod resource_quota;
 mod role_escalation;
 mod runtime_class;
 mod service_account;
@@ -62,12 +64,15 @@ pub(crate) trait Plugin: Send + Sync {
 pub(crate) struct Chain {
     gate: Arc<Gate>,
     plugins: Vec<Box<dyn Plugin>>,
+    /// After all others, as it writes.
+    quotas: resource_quota::ResourceQuota,
 }
 
 impl Chain {
     pub(crate) fn new(gate: Arc<Gate>) -> Chain {
         let plugins: Vec<Box<dyn Plugin>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle),
+            Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccount),
             Box::new(node_restriction::NodeRestriction),
             Box::new(taint_nodes_by_condition::TaintNodesByCondition),
@@ -79,7 +84,7 @@ impl Chain {
             Box::new(runtime_class::RuntimeClass),
             Box::new(role_escalation::RoleEscalation),
         ];
-        Chain { gate, plugins }
+        Chain { gate, plugins, quotas: Default::default() }
     }
 
     /// Runs the completing part of all plugins.
@@ -145,6 +150,10 @@ impl registry::Admission for Chain {
             let write = self.write(call, operation);
             if operation == Operation::Create {
                 await_prerequisites(call, &write, new).await;
+                // A limit range that was written just before counts.
+                if limit_ranger::concerns(&write, old) && call.registry.is_behind() {
+                    call.registry.fresh().await?;
+                }
             }
             self.admit(&write, new, old)
         })
@@ -158,6 +167,16 @@ impl registry::Admission for Chain {
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move { Chain::validate(self, &self.write(call, operation), new, old) })
+    }
+
+    fn charge<'a>(
+        &'a self,
+        call: &'a Call<'_>,
+        operation: Operation,
+        new: &'a Value,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<Option<registry::Charge>, Status>> {
+        Box::pin(async move { self.quotas.charge(call, &self.write(call, operation), new, old).await })
     }
 }
 

@@ -104,7 +104,8 @@ impl Call<'_> {
         self.refuse(&new, errors)?;
         self.warn(storage.strategy.warnings(&ctx, &new, Some(&old)));
         self.admission.validate(self, Operation::Update, Some(&new), Some(&old)).await?;
-        let together = storage.strategy.allocate(&ctx, &mut new, Some(&old)).await?;
+        let mut together = storage.strategy.allocate(&ctx, &mut new, Some(&old)).await?;
+        let _charge = self.charge(Operation::Update, &new, Some(&old), &mut together).await?;
         let object = storage.encode(&new)?;
         let committed = if self.is_last_update(&new, &old) {
             let mut released = storage.strategy.release(&ctx, &new).await?;

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use store::{Action, Op, Txn};
 
-use super::{Registry, Resource, Storage, cache_key, meta, store_failure};
+use super::{Charge, Registry, Resource, Storage, cache_key, meta, store_failure};
 use crate::strategy::{Context, Together};
 
 /// How often a name is generated before giving up.
@@ -45,6 +45,17 @@ pub(crate) trait Admission: Send + Sync {
         new: Option<&'a Value>,
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>>;
+
+    /// What quotas are charged for a write that is about to be made, or why they refuse it.
+    fn charge<'a>(
+        &'a self,
+        _call: &'a Call<'_>,
+        _operation: Operation,
+        _new: &'a Value,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<Option<Charge>, Status>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// A write on its way: who wants what of which object.
@@ -140,7 +151,8 @@ impl Call<'_> {
         let key = cache_key(self.namespace, &name);
         for _ in 0..ALLOCATION_ATTEMPTS {
             let mut attempt = new.clone();
-            let together = storage.strategy.allocate(&ctx, &mut attempt, None).await?;
+            let mut together = storage.strategy.allocate(&ctx, &mut attempt, None).await?;
+            let _charge = self.charge(Operation::Create, &attempt, None, &mut together).await?;
             let object = storage.encode(&attempt)?;
             match self.commit(&key, 0, Write::Put(&object), together).await {
                 Ok(revision) => return Ok(Arc::new(object.at_revision(revision))),

@@ -2,7 +2,7 @@
 
 use apimachinery::{FieldError, Value};
 
-use super::field::{Path, Report, entries, items};
+use super::field::{Errors, Path, Report, entries, items, member, text};
 use super::{Context, Strategy, keep, pod};
 
 const SCOPES: [&str; 7] = [
@@ -38,6 +38,9 @@ const STANDARD: [&str; 19] = [
     "services.nodeports",
 ];
 
+/// What of these pods are limited in.
+const POD_COMPUTE: [&str; 6] = ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
+
 pub(super) struct ResourceQuota;
 
 impl Strategy for ResourceQuota {
@@ -62,7 +65,7 @@ impl Strategy for ResourceQuota {
                 for (name, amount) in entries(new.get(holder).unwrap_or(&empty), list) {
                     let counted = name.starts_with("count/");
                     let known = counted || pod::resources::name(&path.key(name), name, errors);
-                    if !name.contains('/') && !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
+                    if !name.contains('/') && !is_standard(name) {
                         errors.invalid(&path.key(name), name, "must be a standard resource for quota");
                     }
                     if known {
@@ -72,15 +75,24 @@ impl Strategy for ResourceQuota {
             }
         }
         let spec = new.get("spec").unwrap_or(&empty);
-        let path = Path::new("spec.scopes");
-        let scopes: Vec<&str> = items(spec, "scopes").iter().filter_map(Value::as_str).collect();
-        for _ in scopes.iter().filter(|scope| !SCOPES.contains(scope)) {
-            errors.invalid(&path, items(spec, "scopes").to_vec(), "unsupported scope");
-        }
-        for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
-            if pair.iter().all(|scope| scopes.contains(scope)) {
-                errors.invalid(&path, items(spec, "scopes").to_vec(), "conflicting scopes");
+        let path = Path::new("spec");
+        let shown = items(spec, "scopes").to_vec();
+        let scopes: Vec<&str> = shown.iter().filter_map(Value::as_str).collect();
+        let at = path.child("scopes");
+        for scope in &scopes {
+            if !SCOPES.contains(scope) {
+                errors.invalid(&at, shown.clone(), "unsupported scope");
             }
+            for _ in unsuited(spec, scope) {
+                errors.invalid(&at, shown.clone(), "unsupported scope applied to resource");
+            }
+        }
+        for _ in conflicts(&scopes) {
+            errors.invalid(&at, shown.clone(), "conflicting scopes");
+        }
+        if let Some(selector) = member(spec, "scopeSelector") {
+            let path = path.child("scopeSelector");
+            validate_selector(spec, selector, &path.child("matchExpressions"), errors);
         }
     }
 
@@ -95,5 +107,64 @@ impl Strategy for ResourceQuota {
             let shown = new.items_at(&["spec", "scopes"]).to_vec();
             errors.invalid(&Path::new("spec.scopes"), shown, "field is immutable");
         }
+    }
+}
+
+/// The pairs of scopes that exclude each other.
+fn conflicts(scopes: &[&str]) -> impl Iterator<Item = [&'static str; 2]> {
+    let pairs = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
+    pairs.into_iter().filter(|pair| pair.iter().all(|scope| scopes.contains(scope)))
+}
+
+/// The limited resources that a scope says nothing about.
+fn unsuited<'a>(spec: &'a Value, scope: &str) -> impl Iterator<Item = &'a str> {
+    let suits: fn(&str) -> bool = match scope {
+        "BestEffort" => |name| name == "pods",
+        "VolumeAttributesClass" => |name| matches!(name, "persistentvolumeclaims" | "requests.storage"),
+        scope if SCOPES.contains(&scope) => |name| name == "pods" || POD_COMPUTE.contains(&name),
+        _ => |_| true,
+    };
+    entries(spec, "hard").map(|(name, _)| name).filter(move |name| is_standard(name) && !suits(name))
+}
+
+fn is_standard(name: &str) -> bool {
+    STANDARD.contains(&name) || name.starts_with("hugepages-") || name.starts_with("requests.hugepages-")
+}
+
+/// Upstream: validateScopedResourceSelectorRequirement.
+fn validate_selector(spec: &Value, selector: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut scopes = Vec::new();
+    for requirement in items(selector, "matchExpressions") {
+        let (scope, operator) = (text(requirement, "scopeName"), text(requirement, "operator"));
+        let values = items(requirement, "values");
+        if !SCOPES.contains(&scope) {
+            errors.invalid(&path.child("scopeName"), scope, "unsupported scope");
+        }
+        for _ in unsuited(spec, scope) {
+            errors.invalid(path, selector, "unsupported scope applied to resource");
+        }
+        let chooses = matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+        if !chooses && SCOPES.contains(&scope) && operator != "Exists" {
+            let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+                       ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+                       ResourceQuotaScopeCrossNamespacePodAffinity";
+            errors.invalid(&path.child("operator"), operator, why);
+        }
+        match operator {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                errors.required(&path.child("values"), why);
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                errors.invalid(&path.child("values"), values.to_vec(), why);
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            operator => errors.invalid(&path.child("operator"), operator, "not a valid selector operator"),
+        }
+        scopes.push(scope);
+    }
+    for _ in conflicts(&scopes) {
+        errors.invalid(path, items(spec, "scopes").to_vec(), "conflicting scopes");
     }
 }

@@ -8,6 +8,7 @@ mod fixture;
 mod kinds;
 mod lists;
 mod parity;
+mod quotas;
 mod strategies;
 mod wire;
 mod writes;
