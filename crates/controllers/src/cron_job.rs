@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use rules::cron::{Schedule, time_zone};
+use rules::cron::{Schedule, time_zone, zone_of};
 
 use crate::Setup;
 use crate::job::{JOBS, view as job};
@@ -133,6 +133,14 @@ impl Sync<'_> {
         };
         if self.spec.suspend {
             return Ok(Requeue::No);
+        }
+        if self.spec.schedule.contains("TZ") {
+            let schedule = &self.spec.schedule;
+            let why = format!(
+                "CRON_TZ or TZ used in schedule {schedule:?} is not officially supported, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+            );
+            self.warn("UnsupportedSchedule", why);
         }
         let schedule = match Schedule::parse(&self.spec.schedule) {
             Ok(schedule) => schedule,
@@ -328,7 +336,7 @@ fn plan_of<'a>(object: &Object, spec: &Spec, status: &Status, schedule: &'a Sche
 
 /// The zone of the schedule. Without one it is UTC, as in a controller manager that runs in a container.
 fn zone(spec: &Spec) -> Option<TimeZone> {
-    time_zone(spec.time_zone.as_deref().unwrap_or_default())
+    zone_of(&spec.schedule).or_else(|| time_zone(spec.time_zone.as_deref().unwrap_or_default()))
 }
 
 /// RFC 3339 with the zone's offset.

@@ -32,6 +32,7 @@ mod persistent_volume;
 mod pod_garbage;
 mod pod_view;
 mod replica_set;
+mod resource_quota;
 mod root_ca;
 mod service;
 mod service_account;
@@ -216,6 +217,7 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("job-controller", job::Jobs::new(setup)),
         setup.run("job-controller", job::OrphanedPods::new(setup)),
         setup.run("cronjob-controller", cron_job::CronJobs::new(setup)),
+        setup.run("resourcequota-controller", resource_quota::ResourceQuotas::new(setup)),
         setup.run("ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new(setup)),
         setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
         setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),

@@ -12,6 +12,7 @@ mod job_model;
 mod namespace;
 mod node;
 mod replica_set;
+mod resource_quota;
 mod sets;
 mod stateful_set;
 mod volumes;
