@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{call, conformance, peers, prerequisites, root, tidy};
+use crate::{call, clients, conformance, peers, prerequisites, root, tidy};
 
 pub fn run() -> Result<()> {
     prerequisites::install()?;
@@ -10,6 +10,7 @@ pub fn run() -> Result<()> {
     tidy::run(&root())?;
     call("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     peers::build(&root(), peers::OF_TESTS)?;
+    clients::build(&root())?;
     call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
     call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
     conformance::run(&root(), "Conformance", &["--sample"])

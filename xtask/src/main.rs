@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod clients;
 mod conformance;
 mod guest;
 mod images;
@@ -20,11 +21,12 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: cargo xtask <command>
   ci             all checks: formatting, clippy, tidy, tests, docs (installs what is missing)
-  bench NAME     start, idle, pod or api: the budgets, measured, as JSON
+  bench NAME     start, idle, pod, api or streams: the budgets, measured, as JSON
   tidy           the rules no compiler knows
   schema         the facts of the built-in kinds, from upstream's types into crates/api/tables
   images         the example's images, from Debian packages, into target/images; --conformance: also those of upstream's suite
   parity         upstream's API server and ours, compared by the same requests ([--record] [SCRIPT...])
+  clients        clients that others made (Python, Node, Rust, Go), for the tests that drive them
   peers [NAME]   upstream's own programs (all, or those named), which tests drive and compare with
 ";
 
@@ -47,6 +49,7 @@ fn run() -> Result<()> {
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
         ["parity", args @ ..] => parity::run(&root(), args),
+        ["clients"] => clients::run(&root()),
         ["peers", names @ ..] => peers::run(&root(), names),
         ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
         ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),

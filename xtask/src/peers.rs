@@ -29,6 +29,7 @@ const fn program(name: &'static str, package: &'static str) -> Peer {
 const PEERS: &[Peer] = &[
     program("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     program("types", "./types"),
+    program("client-go", "./client-go"),
     program("etcd", "./etcd"),
     program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
     Peer { name: "e2e.test", package: "k8s.io/kubernetes/test/e2e", test: true },

@@ -1,6 +1,7 @@
 //! What tests need besides Rust: a few Debian packages.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -31,6 +32,25 @@ pub const OF_MACHINES: &[(&str, &str)] = &[
 /// Installs the Debian packages that are missing.
 pub fn install() -> Result<()> {
     install_of(PACKAGES)
+}
+
+/// A command that succeeds where a Debian package is, or the same from elsewhere.
+const OF_CLIENTS: &[(&[&str], &str)] = &[
+    (&["python3", "-c", "import venv, ensurepip"], "python3-venv"),
+    (&["node", "--version"], "nodejs"),
+    (&["npm", "--version"], "npm"),
+];
+
+/// Installs what runs the clients that others made.
+pub fn install_for_clients() -> Result<()> {
+    let works = |command: &[&str]| {
+        let mut process = Command::new(command[0]);
+        process.args(&command[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        process.status().is_ok_and(|status| status.success())
+    };
+    let missing: Vec<_> =
+        OF_CLIENTS.iter().filter(|(command, _)| !works(command)).map(|(_, name)| ("", *name)).collect();
+    install_of(&missing)
 }
 
 /// Installs those that are missing of `packages`, each with a file that says it is there.
