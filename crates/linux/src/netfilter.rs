@@ -228,7 +228,7 @@ impl Socket {
 
     /// Hands the messages that have arrived to `each` (kind, flags, sequence, body) until there are no more or it returns
     /// false; says whether there were any.
-    fn receive(&self, mut each: impl FnMut(u16, u16, u32, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
+    pub(crate) fn receive(&self, mut each: impl FnMut(u16, u16, u32, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
         let mut buffer = vec![0u8; 64 << 10];
         let mut any = false;
         loop {
@@ -254,6 +254,62 @@ impl Socket {
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
             }
         }
+    }
+
+    /// The number that the kernel knows the socket by; it gets one if it has none.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        // SAFETY: the address is valid for its size, and for writes of it; all zero is a valid `sockaddr_nl`.
+        unsafe {
+            let mut address: libc::sockaddr_nl = std::mem::zeroed();
+            address.nl_family = libc::AF_NETLINK as u16;
+            let mut length = size_of::<libc::sockaddr_nl>() as u32;
+            let known = |address: &mut libc::sockaddr_nl, length: &mut u32| {
+                libc::getsockname(self.fd(), (&raw mut *address).cast(), length)
+            };
+            if known(&mut address, &mut length) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if address.nl_pid == 0 {
+                if libc::bind(self.fd(), (&raw const address).cast(), length) < 0
+                    || known(&mut address, &mut length) < 0
+                {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(address.nl_pid)
+        }
+    }
+
+    /// Hears of what the group is told.
+    pub(crate) fn join(&self, group: i32) -> io::Result<()> {
+        self.port()?;
+        self.set_option(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)
+    }
+
+    /// Hears nothing of what the socket of this number did.
+    pub(crate) fn refuse_from(&self, port: u32) -> io::Result<()> {
+        let step = |code: u32, jt: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+        // The filter reads as the network does, the header is written as the machine does.
+        let is = u32::from_be_bytes(port.to_ne_bytes());
+        let mut steps = [
+            // The header's port number: that of whoever asked for the change.
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 12),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, is),
+            step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: the program and its steps are valid for their sizes, and the kernel keeps a copy.
+        let result = unsafe {
+            let length = size_of::<libc::sock_fprog>() as u32;
+            libc::setsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), length)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// The same socket by another descriptor.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
     }
 
     fn set_option(&self, level: i32, option: i32, value: i32) -> io::Result<()> {

@@ -19,12 +19,14 @@
 //! ```
 
 mod batch;
+mod losses;
 mod rule;
 mod set;
 mod socket;
 mod text;
 
 pub use batch::{Batch, ChainKind, Family, Hook};
+pub use losses::Losses;
 pub use rule::{Reg, Rule, reg};
 pub use set::{Data, Element, Field, Set, Value, Verdict};
 pub use socket::{Contents, Error, Failure, Socket};

@@ -99,6 +99,11 @@ impl Driver {
         self.network.families()
     }
 
+    /// Tells when anybody else takes something out of our tables. Must be called within a tokio runtime.
+    pub fn losses(&self) -> Result<nft::Losses, Error> {
+        Ok(nft::Losses::open_in(&self.host, &self.scope.table(TABLE), &self.socket)?)
+    }
+
     /// Makes the kernel's tables what `table` is, each family at once: no connection is disturbed, and clients keep the
     /// endpoints they are used to.
     pub fn replace(&self, table: &Table) -> Result<(), Error> {

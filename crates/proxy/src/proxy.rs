@@ -10,6 +10,7 @@ use env::Env;
 use ipnet::IpNet;
 use linux::Scope;
 use linux::netns::NetNs;
+use linux::nft::Losses;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -59,6 +60,7 @@ pub struct Proxy {
     client: Client,
     node_name: String,
     driver: Arc<Driver>,
+    losses: Losses,
     synced: watch::Sender<bool>,
 }
 
@@ -71,6 +73,7 @@ pub async fn build(config: Config) -> Result<Proxy, Error> {
         env: config.env,
         client: config.client,
         node_name: config.node_name,
+        losses: driver.losses()?,
         driver: Arc::new(driver),
         synced: watch::Sender::new(false),
     })
@@ -162,9 +165,9 @@ impl Worker<'_> {
             }
             match self.commit(changes, replace).await {
                 Ok(()) => {
-                    (replace, retry) = (false, RETRY.0);
+                    retry = RETRY.0;
                     self.proxy.synced.send_replace(true);
-                    dirty.some.notified().await;
+                    replace = self.is_lost(dirty).await;
                 }
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "Services are not up to date on this node, trying again");
@@ -172,6 +175,28 @@ impl Worker<'_> {
                     self.proxy.env.sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
                 }
+            }
+        }
+    }
+
+    /// Waits for a change, or until somebody took something out of the kernel's tables: then nothing is known of them.
+    async fn is_lost(&self, dirty: &Dirty) -> bool {
+        let Proxy { env, losses, .. } = self.proxy;
+        let lost = tokio::select! {
+            () = dirty.some.notified() => return false,
+            lost = losses.next() => lost,
+        };
+        match lost {
+            Ok(()) => {
+                tracing::warn!("somebody took rules of Services away, putting them back");
+                // Whoever is at it may go on; a fight is not fought at full speed.
+                env.sleep(RETRY.0).await;
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what becomes of the rules of Services is not heard any more");
+                dirty.some.notified().await;
+                false
             }
         }
     }

@@ -83,7 +83,7 @@ pub struct Contents {
 }
 
 /// A connection to one namespace's nftables. Calls take as long as the kernel needs, microseconds to a second.
-pub struct Socket(netfilter::Socket);
+pub struct Socket(pub(super) netfilter::Socket);
 
 impl Socket {
     /// Connects to the calling thread's namespace.
@@ -230,6 +230,6 @@ impl Socket {
     }
 }
 
-fn failed(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn failed(action: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Socket { action, source }
 }

@@ -7,7 +7,7 @@ use apimachinery::{ObjectKey, Value};
 use client::fake::FakeServer;
 use client::{TaskGuard, resources};
 use linux::netlink::PROTOCOL;
-use linux::nft::{Family, Socket};
+use linux::nft::{Batch, Element, Family, Socket};
 use linux::sysctl;
 use proxy::{Config, build, cleanup};
 
@@ -184,10 +184,16 @@ async fn a_restart_disturbs_nobody_and_cleanup_leaves_nothing() {
     drop(stream);
     serving.join().unwrap();
 
-    // Somebody flushes all rules: the next change brings everything back.
-    assert!(Socket::open_in(&world.host).unwrap().delete_table(Family::Ip, &world.scope.table("services")).unwrap());
+    // Somebody flushes all rules, and takes an element away: everything comes back.
     put_slice(&server, "web-1", &[&world.pods[1]]);
     eventually("p2 to 10.244.1.2", || get(&world.pods[0].ns, "10.96.0.10", 80)).await;
+    let (socket, table, whole) = (Socket::open_in(&world.host).unwrap(), world.scope.table("services"), contents());
+    assert!(socket.delete_table(Family::Ip, &table).unwrap());
+    eventually("p2 to 10.244.1.2", || get(&world.pods[0].ns, "10.96.0.10", 80)).await;
+    let mut batch = Batch::new(Family::Ip, &table);
+    batch.delete_elements("services", whole.sets["services"].iter().map(|element| Element::key(element.key.clone())));
+    socket.commit(batch).unwrap();
+    eventually("true", || async { (contents() == whole).to_string() }).await;
 
     drop(again);
     for _again in 0..2 {
