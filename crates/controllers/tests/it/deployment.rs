@@ -234,3 +234,75 @@ async fn an_annotation_rolls_back() {
     })
     .await;
 }
+
+/// How far a rollout to pods that never get ready goes, by size, surge and how many may be missing: the old and the new.
+#[tokio::test(start_paused = true)]
+async fn limits_are_numbers_or_parts_of_the_size() {
+    let check = async |size: i64, surge: &str, missing: &str, expect: [i64; 2]| {
+        let cluster = Cluster::start();
+        let _kubelet = Kubelet::start(&cluster.server);
+        let _alive = cluster.put_node("n1");
+        let strategy =
+            format!(r#"{{"type":"RollingUpdate","rollingUpdate":{{"maxSurge":{surge},"maxUnavailable":{missing}}}}}"#);
+        cluster.put(&resources::DEPLOYMENTS, &deployment(size, &strategy, "v1"));
+        eventually("it runs", || cluster.complete()).await;
+        cluster.set_image("bad");
+        cluster.settles().await;
+        let [old, new] = expect;
+        assert_eq!(cluster.sizes(), [("1".to_owned(), old), ("2".to_owned(), new)], "{size} {surge} {missing}");
+    };
+    check(10, "3", "2", [8, 5]).await;
+    check(10, "\"25%\"", "\"25%\"", [8, 5]).await;
+    check(10, "\"1%\"", "\"1%\"", [10, 1]).await;
+    check(1, "\"25%\"", "\"25%\"", [1, 1]).await;
+    check(3, "0", "1", [2, 1]).await;
+    check(5, "2", "0", [5, 2]).await;
+    check(2, "\"100%\"", "\"100%\"", [0, 2]).await;
+    // Both come out as nothing: then one may be missing.
+    check(3, "0", "\"1%\"", [2, 1]).await;
+}
+
+/// Upstream's own example: of five more pods, the larger set gets three and the smaller one two.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_under_way_is_scaled_in_proportion() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    let strategy = r#"{"type":"RollingUpdate","rollingUpdate":{"maxSurge":3,"maxUnavailable":2}}"#;
+    cluster.put(&resources::DEPLOYMENTS, &deployment(10, strategy, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    cluster.set_image("bad");
+    cluster.settles().await;
+    assert_eq!(cluster.sizes(), [("1".to_owned(), 8), ("2".to_owned(), 5)]);
+    cluster.edit_deployment(|value| value.set(&["spec", "replicas"], 15));
+    eventually("both grew", || cluster.sizes() == [("1".to_owned(), 11), ("2".to_owned(), 7)]).await;
+    // Smaller again, and good again.
+    cluster.edit_deployment(|value| value.set(&["spec", "replicas"], 5));
+    eventually("both shrank", || cluster.sizes().iter().map(|(_, size)| size).sum::<i64>() <= 8).await;
+    cluster.set_image("v1");
+    eventually("it is as it was", || cluster.complete() && cluster.sizes() == [("2".into(), 0), ("3".into(), 5)]).await;
+    cluster.settles().await;
+}
+
+/// Pods count once they have been ready for a while, and sets without pods are kept as many as wanted.
+#[tokio::test(start_paused = true)]
+async fn time_to_settle_and_history() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::DEPLOYMENTS, &deployment(2, ROLLING, "v1"));
+    eventually("it runs", || cluster.complete()).await;
+    cluster.edit_deployment(|value| {
+        value.set(&["spec", "minReadySeconds"], 30);
+        value.set(&["spec", "revisionHistoryLimit"], 0);
+    });
+    cluster.settles().await;
+    cluster.set_image("v2");
+    // One more than wanted may be there: the second new one comes when the first has been ready for long enough.
+    sleep(20).await;
+    assert_eq!(cluster.sizes(), [("1".to_owned(), 2), ("2".to_owned(), 1)]);
+    sleep(20).await;
+    assert_eq!(cluster.sizes(), [("1".to_owned(), 1), ("2".to_owned(), 2)]);
+    eventually("no old set is kept", || cluster.complete() && cluster.sizes() == [("2".to_owned(), 2)]).await;
+    cluster.settles().await;
+}
