@@ -127,6 +127,72 @@ pub(crate) fn decode_patch(kind: PatchKind, body: &Bytes) -> Result<Value, Statu
     })
 }
 
+/// Reads the configuration of a server-side apply, which has a schema only once it is known what it is.
+pub(crate) fn decode_config(body: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+    let failed = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
+    let value: serde_json::Value = serde_yaml_ng::from_slice(body)
+        .map_err(|error| failed(format!("error converting YAML to JSON: {}", yaml_error(&error))))?;
+    let value = Value::parse(value.to_string().as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let value = match value {
+        Value::Null => Value::object(),
+        Value::Object(_) => value,
+        other => {
+            let what = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            let why = format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}");
+            return Err(failed(format!("error unmarshaling JSON: while decoding JSON: {why}")));
+        }
+    };
+    let twice = match validation {
+        FieldValidation::Ignore => None,
+        _ => duplicate(body),
+    };
+    match (validation, twice) {
+        (FieldValidation::Strict, Some(why)) => Err(Status::bad_request(format!(
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {why}"
+        ))),
+        (_, twice) => Ok(Decoded { value, warnings: twice.into_iter().collect() }),
+    }
+}
+
+/// The first key that a YAML text has twice in one map: `line 7: key "k" already set in map`.
+fn duplicate(body: &[u8]) -> Option<String> {
+    let strict: Result<serde_yaml_ng::Value, _> = serde_yaml_ng::from_slice(body);
+    let error = strict.err()?;
+    let begins = error.location().map_or(1, |location| location.line());
+    let text = error.to_string();
+    let key = text.split("entry with key ").nth(1)?.trim_end_matches(|c: char| c != '"');
+    let bare = key.trim_matches('"');
+    // The lexer tells where the map begins.
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = std::str::from_utf8(body).ok()?.lines().collect();
+    let depth = indent(lines.get(begins - 1)?);
+    let is_key = |line: &str| {
+        let rest = line.trim_start().strip_prefix(key).or_else(|| line.trim_start().strip_prefix(bare));
+        indent(line) == depth && rest.is_some_and(|rest| rest.trim_start().starts_with(':'))
+    };
+    let mut found = lines.iter().enumerate().skip(begins - 1).filter(|(_, line)| is_key(line));
+    let line = found.nth(1).map_or(begins, |(index, _)| index + 1);
+    Some(format!("line {line}: key {key} already set in map"))
+}
+
+/// Whether a body says `managedFields: []`, which asks to forget all managers.
+pub(crate) fn forgets_managers(headers: &HeaderMap, body: &[u8]) -> bool {
+    if !std::str::from_utf8(body).is_ok_and(|text| text.contains("managedFields")) {
+        return false;
+    }
+    let value = match Media::of(headers) {
+        Ok(Media::Json) => serde_json::from_slice::<serde_json::Value>(body).ok(),
+        Ok(Media::Yaml) => serde_yaml_ng::from_slice(body).ok(),
+        _ => None,
+    };
+    value.is_some_and(|value| value["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty))
+}
+
 fn decode_protobuf(body: &Bytes, expected: Expected<'_>) -> Result<Decoded, Status> {
     let fallback = expected.api_version();
     let message = api::protobuf::decode(body, Some((&fallback, expected.kind)))
@@ -149,7 +215,11 @@ fn yaml_error(error: &serde_yaml_ng::Error) -> String {
     match error.location() {
         Some(location) => {
             let problem = text.split(" at line ").next().unwrap_or(&text);
-            format!("yaml: line {}: {problem}", location.line())
+            // Its parser counts lines from 0, its scanner from 1.
+            match location.line() - usize::from(problem.starts_with("did not find expected")) {
+                0 => format!("yaml: {problem}"),
+                line => format!("yaml: line {line}: {problem}"),
+            }
         }
         None => format!("yaml: {text}"),
     }
@@ -234,7 +304,7 @@ pub(crate) fn internal_package(group: &str) -> &str {
 }
 
 impl Expected<'_> {
-    fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         match self.group {
             "" => self.version.to_owned(),
             group => format!("{group}/{}", self.version),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use client::{Body, Client, Transport};
 use futures_util::future;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -19,6 +19,8 @@ use crate::identity::UserInfo;
 use crate::local::Local;
 use crate::server::Server;
 
+/// Manages the fields of what the server makes.
+const AGENT: &str = "kube-apiserver";
 const NAMESPACES: &str = "/api/v1/namespaces";
 
 /// How the server calls itself.
@@ -38,7 +40,7 @@ pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     persist(server, || begin(&local, &server.inner().settings)).await;
     future::join_all(namespaces.iter().map(|object| persist(server, || ensure(&local, object)))).await;
 
-    let client = Client::new(server.inner().env.clone(), Arc::new(local.clone()), "apiserver");
+    let client = Client::new(server.inner().env.clone(), Arc::new(local.clone()), AGENT);
     let wanted: Vec<Wanted> = policy::priority_classes().into_iter().chain(policy::rbac()).collect();
     let policies = wanted.chunks(CHUNK).map(|chunk| {
         let client = &client;
@@ -113,7 +115,7 @@ fn objects(settings: &Settings) -> Vec<SystemObject> {
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": "kubernetes", "namespace": "default", "labels": { "component": "apiserver", "provider": "kubernetes" } },
             "spec": {
-                "type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
+                "type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None", "ipFamilyPolicy": "SingleStack",
                 "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": settings.port }],
             },
         });
@@ -186,6 +188,7 @@ async fn send(local: &Local, method: Method, path: &str, json: Vec<u8>) -> Resul
     let media = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     let request = client::Request { method, target: path.to_owned(), headers, body: json.into() };
     let response = local.send(request).await.map_err(|error| error.to_string())?;
     let message = match response.body {

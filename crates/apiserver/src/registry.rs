@@ -8,6 +8,7 @@ mod charge;
 mod convert;
 mod delete;
 mod feed;
+mod manage;
 mod meta;
 mod options;
 mod plain;
@@ -27,6 +28,7 @@ use tracing::error;
 
 pub(crate) use charge::Charge;
 pub(crate) use delete::DeleteOptions;
+pub(crate) use manage::{NoOther, check_config, managed_once, refused_config};
 pub(crate) use meta::timestamp;
 pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};
 pub(crate) use read::{Filter, ListError, expired_json};

@@ -38,6 +38,11 @@ impl ScaleFields<'_> {
     /// The object's managers after those of its scale have become `scale`.
     pub fn to_object(&self, managed: ManagedFields, mut scale: ManagedFields) -> ManagedFields {
         let path = self.path();
+        // Upstream looks for the time of what is new among what was there.
+        for entry in &mut scale.0 {
+            let known = managed.0.iter().find(|known| known.is_of(entry));
+            entry.time = known.and_then(|known| known.time.clone());
+        }
         let mut kept = ManagedFields::default();
         for mut entry in managed.0 {
             if !self.knows(&entry.version) {

@@ -24,7 +24,7 @@ use apimachinery::{GroupResource, ObjectKey, Status, Value};
 use env::Env;
 use futures_util::future::BoxFuture;
 
-use super::Gate;
+use super::{Attributes, Gate};
 use crate::UserInfo;
 use crate::registry::{self, Call, Operation};
 use crate::strategy::Objects;
@@ -156,6 +156,16 @@ impl registry::Admission for Chain {
                 }
             }
             self.admit(&write, new, old)
+        })
+    }
+
+    fn authorize_creation(&self, call: &Call<'_>) -> Result<(), Status> {
+        let kind = call.resource.kind;
+        self.gate.check(&Attributes {
+            version: kind.version,
+            namespace: call.namespace,
+            name: call.name,
+            ..Attributes::resource(call.user, "create", kind.group, kind.resource)
         })
     }
 

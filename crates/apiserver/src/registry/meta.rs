@@ -11,6 +11,14 @@ pub(crate) fn timestamp(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Takes away what only the server says, before it is asked who says what. Upstream: rest.WipeObjectMetaSystemFields.
+pub(super) fn wipe(new: &mut Value) {
+    let metadata = metadata(new);
+    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "uid"] {
+        metadata.remove(key);
+    }
+}
+
 /// Completes a new object's metadata; its name is settled.
 pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) -> Result<(), Status> {
     if new.str_at(&["metadata", "resourceVersion"]).is_some_and(|revision| !revision.is_empty()) {

@@ -33,6 +33,8 @@ pub(crate) enum Match {
 pub(crate) struct WriteOptions {
     pub dry_run: bool,
     pub validation: FieldValidation,
+    /// An apply may take fields from other managers.
+    pub force: bool,
 }
 
 /// What becomes of unknown and duplicate fields.
@@ -157,10 +159,24 @@ impl WriteOptions {
     /// `kind` is what upstream calls the options: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
         let mut errors = Vec::new();
-        let dry_run = dry_run(&query.all("dryRun"), &mut errors);
         if kind == "PatchOptions" && query.has("force") {
             errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
         }
+        WriteOptions::checked(query, kind, errors)
+    }
+
+    /// The options of a server-side apply.
+    pub(crate) fn parse_apply(query: &Query) -> Result<WriteOptions, Status> {
+        let mut errors = Vec::new();
+        let force = query.has("force") && query.flag("force")?;
+        if query.get("fieldManager").is_empty() {
+            errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+        }
+        Ok(WriteOptions { force, ..WriteOptions::checked(query, "PatchOptions", errors)? })
+    }
+
+    fn checked(query: &Query, kind: &str, mut errors: Vec<FieldError>) -> Result<WriteOptions, Status> {
+        let dry_run = dry_run(&query.all("dryRun"), &mut errors);
         errors.extend(validate_field_manager(query.get("fieldManager"), "fieldManager"));
         let validation = match query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
@@ -172,7 +188,7 @@ impl WriteOptions {
             }
         };
         if errors.is_empty() {
-            return Ok(WriteOptions { dry_run, validation });
+            return Ok(WriteOptions { dry_run, validation, force: false });
         }
         Err(Status::invalid(&GroupKind { group: "meta.k8s.io".into(), kind: kind.into() }, "", &errors))
     }

@@ -80,7 +80,12 @@ impl Storage {
 
     /// Encodes a value once into the form it is stored and shared in.
     pub(crate) fn encode(&self, value: &Value) -> Result<Object, Status> {
-        Object::with_fields(value, 0, self.kind.field_values(value)).map_err(Status::internal)
+        self.encode_managed(value, &[])
+    }
+
+    /// Like [`Storage::encode`], with the JSON of `metadata.managedFields` that the value lacks.
+    pub(crate) fn encode_managed(&self, value: &Value, managed: &[u8]) -> Result<Object, Status> {
+        Object::with_managed_fields(value, managed, 0, self.kind.field_values(value)).map_err(Status::internal)
     }
 
     /// Reads a stored body: what is not in the schema goes, what it has learned since is defaulted.

@@ -6,6 +6,7 @@ use apimachinery::patch::{JsonPatch, merge_patch, strategic_merge_patch};
 use apimachinery::validation::validate_object_meta_update;
 use apimachinery::{FieldError, GroupKind, Object, Reason, Status, Value};
 
+use super::manage::Managed;
 use super::write::{Refused, Write};
 use super::{Call, FieldValidation, Operation, cache_key, meta};
 use crate::strategy::keep;
@@ -22,12 +23,22 @@ pub(crate) enum Change<'a> {
         patch: Value,
         validation: FieldValidation,
     },
+    /// What a manager wants of the object. Upstream: server-side apply.
+    Apply {
+        config: Value,
+        force: bool,
+    },
     /// The server's own edit of a value in the storage version.
     Edit(Edit<'a>),
+    /// An edit that knows who manages what.
+    Manage(Manage<'a>),
 }
 
 /// An edit that may refuse.
 pub(crate) type Edit<'a> = &'a (dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync);
+
+/// An edit of a value, which is without `metadata.managedFields`, and of these as JSON.
+pub(crate) type Manage<'a> = &'a (dyn Fn(&mut Value, &mut Vec<u8>) -> Result<(), Status> + Send + Sync);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PatchKind {
@@ -50,7 +61,10 @@ impl Call<'_> {
         let key = cache_key(self.namespace, self.name);
         for _ in 0..ATTEMPTS {
             let Some(current) = self.registry.current(self.resource, &key).await? else {
-                return self.create_missing(change).await;
+                match self.create_missing(change).await {
+                    Err(status) if status.is_already_exists() && matches!(change, Change::Apply { .. }) => continue,
+                    result => return result,
+                }
             };
             match self.attempt(change, &key, &current).await? {
                 Attempt::Done(object) => return Ok((object, false)),
@@ -62,6 +76,11 @@ impl Call<'_> {
 
     async fn create_missing(&self, change: &Change<'_>) -> Result<(Arc<Object>, bool), Status> {
         let not_found = || Status::not_found(&self.resource.group_resource(), self.name);
+        if let Change::Apply { config, force } = change
+            && self.subresource.is_empty()
+        {
+            return Ok((self.create_applied(config, *force).await?, true));
+        }
         let Change::Replace(value) = change else { return Err(not_found()) };
         let creates = self.subresource.is_empty() && self.storage().strategy.allow_create_on_update();
         let text = |key: &str| value.str_at(&["metadata", key]).unwrap_or_default();
@@ -74,11 +93,40 @@ impl Call<'_> {
         Ok((self.create(value).await?, true))
     }
 
+    /// Creates what was applied and isn't there.
+    async fn create_applied(&self, config: &Value, force: bool) -> Result<Arc<Object>, Status> {
+        let (mut value, managed) = self.applied(None, config, force)?;
+        if let Some(uid) = value.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Status::conflict(&self.resource.group_resource(), self.name, &why));
+        }
+        self.check_namespace(&mut value)?;
+        check_name(&value, self.name)?;
+        self.admission.authorize_creation(self)?;
+        value.remove(&["metadata", "resourceVersion"]);
+        self.create_named(value, &managed.json).await
+    }
+
+    /// The namespace of what was applied is the request's; one that says none is in it.
+    fn check_namespace(&self, value: &mut Value) -> Result<(), Status> {
+        match value.str_at(&["metadata", "namespace"]).unwrap_or_default() {
+            own if own == self.namespace => Ok(()),
+            "" => {
+                value.set(&["metadata", "namespace"], self.namespace);
+                Ok(())
+            }
+            _ => Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )),
+        }
+    }
+
     async fn attempt(&self, change: &Change<'_>, key: &str, current: &Arc<Object>) -> Result<Attempt, Status> {
         let storage = self.storage();
         let resource = self.resource.group_resource();
-        let old = current.to_value();
-        let mut new = self.changed(change, &old)?;
+        let old = current.to_unmanaged_value();
+        let (mut new, managed) = self.changed(change, &old, current)?;
         let fixed = self.check_revision(change, &new, &old)?;
         meta::carry_over(&mut new, &old);
         if let Change::Replace(_) = change
@@ -95,7 +143,7 @@ impl Call<'_> {
                 keep(&mut new, &old, &["status"]);
             }
             storage.strategy.prepare_update(&ctx, &mut new, &old);
-        } else if !matches!(change, Change::Edit(_)) {
+        } else if !matches!(change, Change::Edit(_) | Change::Manage(_)) {
             storage.strategy.prepare_subresource(&ctx, &mut new, &old);
         }
         meta::count_generation(storage, &mut new, &old);
@@ -106,7 +154,7 @@ impl Call<'_> {
         self.admission.validate(self, Operation::Update, Some(&new), Some(&old)).await?;
         let mut together = storage.strategy.allocate(&ctx, &mut new, Some(&old)).await?;
         let _charge = self.charge(Operation::Update, &new, Some(&old), &mut together).await?;
-        let object = storage.encode(&new)?;
+        let object = self.encoded(&new, &managed, current)?;
         let committed = if self.is_last_update(&new, &old) {
             let mut released = storage.strategy.release(&ctx, &new).await?;
             released.compares.extend(together.compares);
@@ -125,24 +173,51 @@ impl Call<'_> {
         }
     }
 
-    /// The new value before anything is put back or completed.
-    fn changed(&self, change: &Change<'_>, old: &Value) -> Result<Value, Status> {
-        match change {
-            Change::Replace(value) => Ok(value.clone()),
+    /// The object as it is stored. A write that changed nothing but the times of its managers changed nothing.
+    fn encoded(&self, new: &Value, managed: &Managed, current: &Object) -> Result<Object, Status> {
+        let storage = self.storage();
+        if managed.only_times {
+            let object = storage.encode_managed(new, current.managed_fields())?;
+            if object.body() == current.body() {
+                return Ok(object);
+            }
+        }
+        storage.encode_managed(new, &managed.json)
+    }
+
+    /// The new value before anything is put back or completed, and its managers.
+    fn changed(&self, change: &Change<'_>, old: &Value, current: &Object) -> Result<(Value, Managed), Status> {
+        let mut new = match change {
+            Change::Replace(value) => value.clone(),
             Change::Edit(edit) => {
                 let mut value = old.clone();
                 edit(&mut value)?;
-                Ok(value)
+                return Ok((value, Managed { json: current.managed_fields().to_vec(), only_times: false }));
+            }
+            Change::Manage(edit) => {
+                let (mut value, mut json) = (old.clone(), current.managed_fields().to_vec());
+                edit(&mut value, &mut json)?;
+                return Ok((value, Managed { json, only_times: false }));
+            }
+            Change::Apply { config, force } => {
+                let (mut value, managed) = self.applied(Some((old, current)), config, *force)?;
+                self.check_namespace(&mut value)?;
+                check_name(&value, self.name)?;
+                return Ok((value, managed));
             }
             Change::Patch { kind, patch, validation } => {
-                let patched = || {
-                    let mut shown = old.clone();
+                let patched = |managers: bool| {
+                    let mut shown = if managers { current.to_value() } else { old.clone() };
                     self.resource.to_served(&mut shown);
                     apply_patch(shown, *kind, patch, self.resource.schema)
                 };
-                self.decode_patched(patched()?, *validation, &|| patched().map(|value| value.to_string()))
+                let managers = touches_managers(*kind, patch);
+                let shown = || patched(true).map(|value| value.to_string());
+                self.decode_patched(patched(managers)?, *validation, &shown)?
             }
-        }
+        };
+        let managed = self.managed_by_update(old, &mut new, current);
+        Ok((new, managed))
     }
 
     /// `shown` is the patched object as JSON once more, for messages.
@@ -160,6 +235,8 @@ impl Call<'_> {
         if let Some(why) = other_kind(resource, &patched) {
             return Err(refused(why));
         }
+        // An empty list means something here, and is not in the canonical form.
+        let forgets = patched.at(&["metadata", "managedFields"]).and_then(Value::as_array).is_some_and(Vec::is_empty);
         let decoded = resource.schema.canonical(patched).map_err(|error| refused(error.to_string()))?;
         if !decoded.problems.is_empty() {
             match validation {
@@ -175,6 +252,9 @@ impl Call<'_> {
         check_name(&value, self.name)?;
         resource.to_storage(&mut value);
         resource.storage.default(&mut value);
+        if forgets {
+            value.set(&["metadata", "managedFields"], Vec::<Value>::new());
+        }
         Ok(value)
     }
 
@@ -238,6 +318,21 @@ pub(crate) fn apply_patch(
         }
         PatchKind::Strategic => strategic_merge_patch(value, patch.clone(), schema)?,
     })
+}
+
+/// Whether a patch reads or writes `metadata.managedFields`.
+fn touches_managers(kind: PatchKind, patch: &Value) -> bool {
+    let within = |path: &str| path.is_empty() || path == "/metadata" || path.starts_with("/metadata/managedFields");
+    match kind {
+        PatchKind::Json => patch
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|operation| ["path", "from"].iter().any(|key| operation.str_at(&[key]).is_some_and(within))),
+        PatchKind::Merge | PatchKind::Strategic => {
+            patch.at(&["metadata", "managedFields"]).is_some() || patch.str_at(&["$patch"]).is_some()
+        }
+    }
 }
 
 /// A patch may not turn an object into another kind of object.

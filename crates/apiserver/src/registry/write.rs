@@ -37,6 +37,11 @@ pub(crate) trait Admission: Send + Sync {
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>>;
 
+    /// Refuses a user who may not create what a patch is about to create.
+    fn authorize_creation(&self, _call: &Call<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+
     /// May refuse. `new` is `None` for deletions.
     fn validate<'a>(
         &'a self,
@@ -66,6 +71,8 @@ pub(crate) struct Call<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub subresource: &'a str,
+    /// Whose fields the written ones become.
+    pub manager: &'a str,
     pub dry_run: bool,
     pub admission: &'a dyn Admission,
     /// Texts for `Warning` headers.
@@ -111,17 +118,19 @@ impl Call<'_> {
     }
 
     /// Creates an object from a decoded and defaulted value in the storage version.
-    pub(crate) async fn create(&self, new: Value) -> Result<Arc<Object>, Status> {
+    pub(crate) async fn create(&self, mut new: Value) -> Result<Arc<Object>, Status> {
+        meta::wipe(&mut new);
+        let managed = self.managed_by_creation(&mut new);
         let generated = new.str_at(&["metadata", "name"]).unwrap_or_default().is_empty();
         let prefix = new.str_at(&["metadata", "generateName"]).unwrap_or_default().to_owned();
         if !generated || prefix.is_empty() {
-            return self.create_named(new).await;
+            return self.create_named(new, &managed).await;
         }
         let cut = prefix.char_indices().nth(MAX_PREFIX).map_or(prefix.len(), |(at, _)| at);
         for _ in 0..NAME_ATTEMPTS {
             let mut attempt = new.clone();
             attempt.set(&["metadata", "name"], format!("{}{}", &prefix[..cut], self.registry.env.name_suffix(5)));
-            match self.create_named(attempt).await {
+            match self.create_named(attempt, &managed).await {
                 Err(status) if status.is_already_exists() => {}
                 result => return result,
             }
@@ -132,7 +141,8 @@ impl Call<'_> {
         Err(status)
     }
 
-    async fn create_named(&self, mut new: Value) -> Result<Arc<Object>, Status> {
+    /// Creates an object whose name is settled.
+    pub(super) async fn create_named(&self, mut new: Value, managed: &[u8]) -> Result<Arc<Object>, Status> {
         let storage = self.storage();
         self.warn(meta::deduplicate_owners(&mut new).into_iter().collect());
         self.admission.mutate(self, Operation::Create, &mut new, None).await?;
@@ -153,7 +163,7 @@ impl Call<'_> {
             let mut attempt = new.clone();
             let mut together = storage.strategy.allocate(&ctx, &mut attempt, None).await?;
             let _charge = self.charge(Operation::Create, &attempt, None, &mut together).await?;
-            let object = storage.encode(&attempt)?;
+            let object = storage.encode_managed(&attempt, managed)?;
             match self.commit(&key, 0, Write::Put(&object), together).await {
                 Ok(revision) => return Ok(Arc::new(object.at_revision(revision))),
                 Err(Refused::Object) => {

@@ -15,6 +15,9 @@ use crate::answer::{Answer, Content};
 use crate::connect::Nodes;
 use crate::registry::{self, Call, Filter, ListError, ListOptions, Resource};
 
+/// Longer names of programs are cut.
+const MANAGER_MAX: usize = 128;
+
 /// A body that is read when it is wanted.
 pub(super) type LazyBody = BoxFuture<'static, Result<Bytes, Status>>;
 
@@ -99,9 +102,22 @@ impl Request<'_> {
             namespace: if resource.namespaced() { &self.info.namespace } else { "" },
             name,
             subresource: &self.info.subresource,
+            manager: self.field_manager(),
             dry_run,
             admission: self.inner.access.admission(),
             warnings: &self.warnings,
+        }
+    }
+
+    /// Who manages what this request writes: who it says, else the program that sends it.
+    pub(super) fn field_manager(&self) -> &str {
+        let agent = || self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        match self.query.get("fieldManager") {
+            "" => {
+                let program = agent().unwrap_or_default().split('/').next().unwrap_or_default();
+                &program[..program.len().min(MANAGER_MAX)]
+            }
+            named => named,
         }
     }
 

@@ -16,6 +16,9 @@ use crate::body::{self, Expected};
 use crate::connect::Nodes;
 use crate::registry::{self, Change, Resource, WriteOptions, timestamp};
 
+/// How long a token is good for that asks for no time.
+const DEFAULT_TOKEN_SECONDS: i64 = 3600;
+
 impl Request<'_> {
     pub(super) async fn subresource(
         &self,
@@ -132,7 +135,16 @@ impl Request<'_> {
         let request = self.body_of(group, version, kind, &body, &options)?;
         let (namespace, name) = (self.info.namespace.as_str(), self.info.name.as_str());
         self.inner.registry.get(resource, &self.key(resource), name, "").await?;
+        let schema = api::type_of(group, version, kind).ok_or_else(Status::path_not_found)?;
+        let mut asked = request.clone();
+        if asked.at(&["spec", "expirationSeconds"]).is_none_or(Value::is_null) {
+            asked.set(&["spec", "expirationSeconds"], DEFAULT_TOKEN_SECONDS);
+        }
+        let managed = self.managed_answer(Expected { group, version, kind, schema }, &asked);
         let mut value = self.inner.access.token(&self.user, namespace, name, request)?;
+        if !managed.is_null() {
+            value.set(&["metadata", "managedFields"], managed);
+        }
         value.set(&["apiVersion"], format!("{group}/{version}"));
         value.set(&["kind"], kind);
         let object = Object::new(&value, 0).map_err(Status::internal)?;

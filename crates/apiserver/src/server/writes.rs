@@ -10,6 +10,9 @@ use crate::answer::{Answer, Content};
 use crate::body::{self, Expected};
 use crate::registry::{self, Change, DeleteOptions, Filter, ListOptions, PatchKind, Resource, WriteOptions};
 
+/// The media type of server-side apply.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+
 impl Request<'_> {
     pub(super) async fn create(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&self.query, "CreateOptions")?;
@@ -32,10 +35,24 @@ impl Request<'_> {
     }
 
     pub(super) async fn patch(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
+        if body::content_type(self.headers) == APPLY {
+            return self.apply(resource, body).await;
+        }
         let options = WriteOptions::parse(&self.query, "PatchOptions")?;
         let kind = self.patch_kind()?;
         let change = Change::Patch { kind, patch: body::decode_patch(kind, &body)?, validation: options.validation };
         let call = self.call(resource, &self.info.name, options.dry_run);
+        let (object, created) = call.update(&change).await?;
+        Ok(Answer::created(resource.present(&object), created))
+    }
+
+    /// Server-side apply.
+    async fn apply(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
+        let options = WriteOptions::parse_apply(&self.query)?;
+        let config = body::decode_config(&body, options.validation)?;
+        self.warnings.lock().extend(config.warnings);
+        let call = self.call(resource, &self.info.name, options.dry_run);
+        let change = Change::Apply { config: config.value, force: options.force };
         let (object, created) = call.update(&change).await?;
         Ok(Answer::created(resource.present(&object), created))
     }
@@ -45,9 +62,6 @@ impl Request<'_> {
             "application/json-patch+json" => Ok(PatchKind::Json),
             "application/merge-patch+json" => Ok(PatchKind::Merge),
             "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Status::unsupported_media_type(
-                "server-side apply is not supported by this server yet; use client-side apply (kubectl apply without --server-side)",
-            )),
             _ => Err(Status::no_such_media_type()),
         }
     }
@@ -94,6 +108,10 @@ impl Request<'_> {
         let mut value = decoded.value;
         resource.to_storage(&mut value);
         resource.storage.default(&mut value);
+        // An empty list means something here, and is not in the canonical form.
+        if body::forgets_managers(self.headers, body) {
+            value.set(&["metadata", "managedFields"], Vec::<Value>::new());
+        }
         Ok(value)
     }
 

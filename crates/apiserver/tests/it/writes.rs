@@ -108,7 +108,9 @@ async fn bad_input_is_refused_and_changes_nothing() {
     let reply = fixture.send_as("POST", MAPS, "application/json", br#"{"metadata":{"name":"a"}}"#, &html).await;
     assert_eq!(reply.code, 406, "{}", reply.text);
     let apply = fixture.send_as("PATCH", &format!("{MAPS}/a"), "application/apply-patch+yaml", b"{}", &[]).await;
-    assert!(apply.code == 415 && apply.text.contains("server-side apply"), "{}", apply.text);
+    assert!(apply.code == 422 && apply.text.contains("fieldManager: Required value"), "{}", apply.text);
+    let apply = fixture.send_as("PATCH", &format!("{MAPS}/a"), "application/apply-patch+cbor", b"{}", &[]).await;
+    assert_eq!(apply.code, 415, "{}", apply.text);
     assert_eq!(fixture.store.revision(), before, "nothing was written");
 }
 

@@ -52,7 +52,7 @@ impl Mask<'_> {
             Value::Object(map) => {
                 let mut members: Vec<(String, Value)> = map.into_iter().collect();
                 members.sort_by(|a, b| a.0.cmp(&b.0));
-                let masked = members.into_iter().filter(|(key, _)| key != "managedFields").map(|(key, value)| {
+                let masked = members.into_iter().map(|(key, value)| {
                     let value = self.value(&key, value);
                     (self.text(&key), value)
                 });
@@ -60,8 +60,9 @@ impl Mask<'_> {
             }
             Value::Array(items) => {
                 let mut items: Vec<Value> = items.into_iter().map(|item| self.value(key, item)).collect();
-                // Upstream lists the rules of a user in no order.
-                if matches!(key, "resourceRules" | "nonResourceRules") {
+                // Upstream lists the rules of a user in no order, conflicts by manager in none, and managers by time.
+                let conflicts = key == "causes" && items.iter().all(|cause| cause["reason"] == "FieldManagerConflict");
+                if conflicts || matches!(key, "resourceRules" | "nonResourceRules" | "managedFields") {
                     items.sort_by_cached_key(Value::to_string);
                 }
                 Value::Array(items)
@@ -290,8 +291,8 @@ mod tests {
     fn what_servers_make_up_is_masked() {
         let uid = "0f3b2a5c-1111-4222-8333-944455556666";
         check(
-            json!({"metadata": {"uid": uid, "resourceVersion": "7", "creationTimestamp": "2026-02-03T04:05:06Z", "managedFields": []}}),
-            json!({"metadata": {"uid": "<uid>", "resourceVersion": "<revision>", "creationTimestamp": "<time>"}}),
+            json!({"metadata": {"uid": uid, "resourceVersion": "7", "creationTimestamp": "2026-02-03T04:05:06Z", "managedFields": [{"manager": "b", "time": "2026-02-03T04:05:06Z"}, {"manager": "a"}]}}),
+            json!({"metadata": {"uid": "<uid>", "resourceVersion": "<revision>", "creationTimestamp": "<time>", "managedFields": [{"manager": "a"}, {"manager": "b", "time": "<time>"}]}}),
         );
         check(
             json!({"message": format!("pods \"web-x7k2p\" of {uid} at 123, not 1234")}),

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use apimachinery::fields::{FieldManager, ManagedFields, Reset, ScaleFields};
+use apimachinery::schema::Type;
 use apimachinery::{FieldError, GroupKind, Object, Selector, Status, Value};
 use bytes::Bytes;
 
 use crate::answer::Answer;
 use crate::body;
-use crate::registry::{self, Call, Change, Resource, WriteOptions, apply_patch};
+use crate::registry::{self, Call, Change, NoOther, Resource, WriteOptions, apply_patch, timestamp};
 use crate::server::Request;
+use crate::server::writes::APPLY;
 
 const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
@@ -19,20 +22,32 @@ impl Request<'_> {
             return Ok(Answer::object(Arc::new(scale_of(&object.to_value())?)));
         }
         let patching = self.info.verb == "patch";
-        let options = WriteOptions::parse(&self.query, if patching { "PatchOptions" } else { "UpdateOptions" })?;
-        let schema = api::type_of(GVK.0, GVK.1, GVK.2).ok_or_else(Status::path_not_found)?;
-        let given = match patching {
-            true => body::decode_patch(self.patch_kind()?, &body)?,
-            false => self.body_of(GVK.0, GVK.1, GVK.2, &body, &options)?,
+        let applying = patching && body::content_type(self.headers) == APPLY;
+        let options = match applying {
+            true => WriteOptions::parse_apply(&self.query)?,
+            false => WriteOptions::parse(&self.query, if patching { "PatchOptions" } else { "UpdateOptions" })?,
         };
-        let kind = patching.then(|| self.patch_kind()).transpose()?;
-        let edit = |object: &mut Value| {
+        let schema = api::type_of(GVK.0, GVK.1, GVK.2).ok_or_else(Status::path_not_found)?;
+        let kind = (patching && !applying).then(|| self.patch_kind()).transpose()?;
+        let given = match kind {
+            Some(kind) => body::decode_patch(kind, &body)?,
+            None if applying => {
+                let config = body::decode_config(&body, options.validation)?;
+                self.warnings.lock().extend(config.warnings);
+                config.value
+            }
+            None => self.body_of(GVK.0, GVK.1, GVK.2, &body, &options)?,
+        };
+        let edit = |object: &mut Value, managed: &mut Vec<u8>| {
             let old = scale_of(object)?.to_value();
+            let scale = Scale { request: self, resource, schema };
             let new = match kind {
-                None => given.clone(),
+                None if applying => scale.apply(&old, &given, options.force, managed)?,
+                None => scale.update(&old, given.clone(), managed),
                 Some(kind) => {
                     let patched = apply_patch(old.clone(), kind, &given, schema)?;
-                    schema.canonical(patched).map_err(|error| Status::bad_request(error.to_string()))?.value
+                    let new = schema.canonical(patched).map_err(|error| Status::bad_request(error.to_string()))?.value;
+                    scale.update(&old, new, managed)
                 }
             };
             self.check_scale(&new, &old)?;
@@ -46,7 +61,7 @@ impl Request<'_> {
             Ok(())
         };
         let call = Call { subresource: "", ..self.call(resource, &self.info.name, options.dry_run) };
-        let (object, _) = call.update(&Change::Edit(&edit)).await?;
+        let (object, _) = call.update(&Change::Manage(&edit)).await?;
         Ok(Answer::object(Arc::new(scale_of(&object.to_value())?)))
     }
 
@@ -66,6 +81,60 @@ impl Request<'_> {
             return Err(Status::invalid(&kind, &self.info.name, &[error]));
         }
         Ok(())
+    }
+}
+
+/// A write of a scale, and the managers of the object's replica count.
+struct Scale<'a> {
+    request: &'a Request<'a>,
+    resource: &'a Resource,
+    schema: Type<'static>,
+}
+
+impl Scale<'_> {
+    fn managing<T>(&self, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
+        let now = timestamp(self.request.inner.env.now());
+        with(&FieldManager {
+            name: self.request.field_manager(),
+            subresource: "scale",
+            version: "autoscaling/v1",
+            ty: self.schema,
+            now: &now,
+            reset: &Reset::Nothing,
+            versions: &NoOther,
+        })
+    }
+
+    fn fields(&self) -> ScaleFields<'_> {
+        ScaleFields { version: self.resource.api_version(), versions: &[], path: &["spec", "replicas"] }
+    }
+
+    /// `new`, whose change of `old` is the manager's from now on.
+    fn update(&self, old: &Value, mut new: Value, managed: &mut Vec<u8>) -> Value {
+        new.remove(&["metadata", "managedFields"]);
+        let before = ManagedFields::stored(managed);
+        let scale = self.fields().of_object(&before);
+        let after = self.managing(|manager| {
+            let comparison = manager.compare(old, &new)?;
+            manager.update((old, &new), comparison, scale.clone(), false)
+        });
+        *managed = self.fields().to_object(before, after.unwrap_or_default()).to_json();
+        new
+    }
+
+    /// What the configuration makes of `old`.
+    fn apply(&self, old: &Value, config: &Value, force: bool, managed: &mut Vec<u8>) -> Result<Value, Status> {
+        let before = ManagedFields::stored(managed);
+        let scale = self.fields().of_object(&before);
+        let mut empty = self.schema.zero();
+        empty.set(&["apiVersion"], "autoscaling/v1");
+        empty.set(&["kind"], "Scale");
+        registry::check_config(config, "autoscaling/v1", "Scale")?;
+        let applied = self.managing(|manager| manager.apply(old, &empty, config, scale, force));
+        let applied = applied.map_err(|error| registry::refused_config(error, config, old))?;
+        *managed = self.fields().to_object(before, applied.managed).to_json();
+        let value = applied.value.unwrap_or_else(|| old.clone());
+        Ok(self.schema.canonical(value).map_err(|error| Status::bad_request(error.to_string()))?.value)
     }
 }
 

@@ -34,11 +34,13 @@ pub(crate) fn pod(value: &mut Value) {
     }
 }
 
-/// `podIP` is the first of `podIPs`. Upstream: Convert_v1_PodStatus_To_core_PodStatus.
+/// `podIP` is the first of `podIPs`, and counts where they differ. Upstream: Convert_v1_PodStatus_To_core_PodStatus.
 fn addresses(status: &mut Value) {
     let (single, first) = (text(status, "podIP").to_owned(), items(status, "podIPs").first());
     let first = first.and_then(|address| address.str_at(&["ip"])).unwrap_or_default().to_owned();
-    if !single.is_empty() && first.is_empty() {
+    if single.is_empty() && !first.is_empty() {
+        status.set(&["podIP"], first);
+    } else if single != first {
         let mut address = Value::object();
         address.set(&["ip"], single);
         status.set(&["podIPs"], vec![address]);
