@@ -43,6 +43,10 @@ pub enum Command {
         /// Don't ask.
         #[arg(short, long)]
         yes: bool,
+
+        /// Leave the volumes of claims where they are, in DATA_DIR/volumes.
+        #[arg(long)]
+        keep_volumes: bool,
     },
     /// List what the cluster needs of this machine, and what is missing.
     Check,

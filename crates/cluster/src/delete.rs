@@ -6,17 +6,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Args, Hooks, Settings, kubeconfig, stop};
+use crate::{Args, Hooks, Settings, kubeconfig, stop, volumes};
 
-pub(crate) async fn run(args: &Args, yes: bool, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
+pub(crate) async fn run(args: &Args, yes: bool, keep_volumes: bool, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
     let settings = Settings::must_find(args)?;
-    if !yes && !confirmed(&settings)? {
+    if !yes && !confirmed(&settings, keep_volumes)? {
         bail!("nothing was deleted");
     }
     stop::stop(&settings, env, hooks).await?;
     kubeconfig::remove(&settings)?;
     // The record last: until everything is gone, the cluster can be found and deleted again.
-    remove_folder(&settings.data_dir)?;
+    let kept = remove_data(&settings.data_dir, keep_volumes)?;
     remove_folder(&settings.run_dir)?;
     for parent in [settings.data_dir.parent(), settings.run_dir.parent()].into_iter().flatten() {
         if parent.ends_with("oxikube") {
@@ -24,16 +24,54 @@ pub(crate) async fn run(args: &Args, yes: bool, env: &env::Env, hooks: &Hooks) -
             let _ = std::fs::remove_dir(parent);
         }
     }
-    println!("cluster {} is deleted", settings.name);
+    match kept {
+        true => println!(
+            "cluster {} is deleted; its volumes are in {}, by their claims in {}",
+            settings.name,
+            settings.data_dir.join("volumes").display(),
+            settings.data_dir.join("claims").display()
+        ),
+        false => println!("cluster {} is deleted", settings.name),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirmed(settings: &Settings) -> Result<bool> {
-    print!("Delete cluster {} and all its data in {}? [y/N] ", settings.name, settings.data_dir.display());
+/// Data that applications keep is asked about once more.
+fn confirmed(settings: &Settings, keep_volumes: bool) -> Result<bool> {
+    let data = settings.data_dir.display();
+    if keep_volumes {
+        return answered(&format!("Delete cluster {} and all its data in {data} but volumes?", settings.name));
+    }
+    if !answered(&format!("Delete cluster {} and all its data in {data}?", settings.name))? {
+        return Ok(false);
+    }
+    let volumes = volumes::with_data(&settings.data_dir)?;
+    let question = match volumes.as_slice() {
+        [] => return Ok(true),
+        [one] => format!("The volume of {one} holds data. Delete it too (--keep-volumes keeps it)?"),
+        many => format!(
+            "{} volumes hold data: {}. Delete them too (--keep-volumes keeps them)?",
+            many.len(),
+            many.join(", ")
+        ),
+    };
+    answered(&question)
+}
+
+fn answered(question: &str) -> Result<bool> {
+    print!("{question} [y/N] ");
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Removes the data folder; with `keep_volumes` only what is beside volumes, if there is data in any. Says whether some were kept.
+pub(crate) fn remove_data(data_dir: &Path, keep_volumes: bool) -> Result<bool> {
+    if keep_volumes && !volumes::with_data(data_dir)?.is_empty() {
+        return volumes::remove_all_else(data_dir).map(|()| true);
+    }
+    remove_folder(data_dir).map(|()| false)
 }
 
 /// Removes a folder with all in it; an absent one is fine.

@@ -23,6 +23,7 @@ mod routes;
 mod start;
 mod status;
 mod stop;
+mod volumes;
 
 pub use args::{Args, Command};
 pub use check::{Outcome, Requirement};
@@ -50,7 +51,7 @@ pub async fn run(args: Args, env: env::Env, hooks: Hooks) -> Result<ExitCode> {
         Command::Start(start) => start::run(&args, start, &env, &hooks).await,
         Command::Stop => stop::run(&args, &env, &hooks).await,
         Command::Status { output } => status::run(&args, output.as_deref(), &env).await,
-        Command::Delete { yes } => delete::run(&args, *yes, &env, &hooks).await,
+        Command::Delete { yes, keep_volumes } => delete::run(&args, *yes, *keep_volumes, &env, &hooks).await,
         Command::Check => check::run(&args, &env, &hooks).await,
         Command::Image { command } => image::run(&args, command).await,
     }

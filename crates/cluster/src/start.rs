@@ -138,7 +138,8 @@ async fn roll_back(settings: &Settings, first: bool, env: &env::Env, hooks: &Hoo
     (hooks.cleanup)(settings.clone()).await?;
     crate::delete::remove_folder(&settings.run_dir)?;
     if first {
-        crate::delete::remove_folder(&settings.data_dir)?;
+        // Of a cluster before this one, of the same name, volumes may have been kept.
+        crate::delete::remove_data(&settings.data_dir, true)?;
     }
     Ok(())
 }

@@ -241,6 +241,18 @@ impl Clients {
     }
 }
 
+const STORAGE_CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+
+/// The class of claims that name none: folders of the node that runs the claim's first pod.
+fn local_class() -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": { "name": "oxikube-local", "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+        "provisioner": kubelet::provisioner::PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true,
+    })
+}
+
 async fn start_api_server(
     env: &Env,
     settings: &Settings,
@@ -250,6 +262,7 @@ async fn start_api_server(
 ) -> Result<Clients> {
     let mut served = apiserver::Settings::new(settings.node_ip);
     served.service_cidrs = vec![settings.service_cidr.clone()];
+    served.begins_with = vec![(STORAGE_CLASSES, local_class())];
     let any: IpAddr = if settings.node_ip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let built: ApiServer = apiserver::build(apiserver::Config {
         env: env.clone(),

@@ -35,7 +35,7 @@ pub(super) static KINDS: &[Kind] = &[
         .cluster()
         .short(&["sc"])
         .columns(&[
-            NAME,
+            Column { format: "name", ..computed("Name") },
             at("Provisioner", &["provisioner"]),
             at("ReclaimPolicy", &["reclaimPolicy"]),
             at("VolumeBindingMode", &["volumeBindingMode"]),

@@ -40,6 +40,13 @@ pub(super) fn cell(row: &Row<'_>, column: &str) -> Option<Value> {
             ("PersistentVolumeClaim", "Capacity") => row.text(&["status", "capacity", "storage"]).to_owned(),
             ("PersistentVolumeClaim", "Access Modes") if row.text(&["spec", "volumeName"]).is_empty() => String::new(),
             ("PersistentVolumeClaim", "Access Modes") => modes(row.value.items_at(&["status", "accessModes"])),
+            ("StorageClass", "Name") => {
+                let annotations =
+                    ["storageclass", "storageclass.beta"].map(|part| format!("{part}.kubernetes.io/is-default-class"));
+                let is = |key: &String| row.text(&["metadata", "annotations", key]) == "true";
+                let name = row.object.name();
+                if annotations.iter().any(is) { format!("{name} (default)") } else { name.to_owned() }
+            }
             ("StorageClass", "AllowVolumeExpansion") => {
                 return Some(row.value.bool_at(&["allowVolumeExpansion"]).unwrap_or_default().into());
             }
