@@ -1,6 +1,7 @@
 //! `FieldManager`: one write's effect on who manages what.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use super::conflict::Conflict;
 use super::last_applied;
@@ -130,7 +131,7 @@ impl<'a> FieldManager<'a> {
         let Comparison { mut modified, added, .. } = comparison;
         modified.union(added);
         let mut entry = self.entry(name, Operation::Update, modified);
-        entry.fields.subtract(&stripped());
+        entry.fields.subtract(stripped());
         if entry.fields.is_empty() {
             return Ok(managed);
         }
@@ -284,7 +285,7 @@ impl<'a> FieldManager<'a> {
         let changed = !same(live, &new);
         if let Some(at) = managed.find(&entry) {
             let entry = &mut managed.0[at];
-            entry.fields.subtract(&stripped());
+            entry.fields.subtract(stripped());
             if changed {
                 entry.time = Some(self.now.to_owned());
             }
@@ -312,7 +313,12 @@ impl<'a> FieldManager<'a> {
 }
 
 /// What nobody manages.
-fn stripped() -> FieldSet {
+fn stripped() -> &'static FieldSet {
+    static SET: LazyLock<FieldSet> = LazyLock::new(unmanaged);
+    &SET
+}
+
+fn unmanaged() -> FieldSet {
     const METADATA: [&str; 9] = [
         "clusterName",
         "creationTimestamp",

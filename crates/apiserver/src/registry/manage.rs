@@ -87,6 +87,8 @@ impl Call<'_> {
     pub(super) fn managed_by_update(&self, old: &Value, new: &mut Value, current: &Object) -> Managed {
         let asked = new.remove(&MANAGED).filter(|_| self.subresource.is_empty());
         let forgets = asked.as_ref().is_some_and(ManagedFields::is_reset);
+        // Most clients send back what they got.
+        let asked = asked.filter(|asked| asked.to_json() != current.managed_fields());
         let asked = asked.and_then(|asked| ManagedFields::parse(&asked).ok()).filter(|asked| !asked.is_empty());
         let (shown_old, shown_new) = (self.shown(old), self.shown(new));
         let pair = (shown_old.as_ref().unwrap_or(old), shown_new.as_ref().unwrap_or(new));
@@ -95,18 +97,20 @@ impl Call<'_> {
             let Ok(comparison) = manager.compare(pair.0, pair.1) else {
                 return Managed { json: Vec::new(), only_times: false };
             };
-            if comparison.is_same() && asked.is_none() && !forgets {
+            let unchanged = comparison.is_same();
+            if unchanged && asked.is_none() && !forgets {
                 return kept();
             }
-            let before = ManagedFields::stored(current.managed_fields());
+            let before = || ManagedFields::stored(current.managed_fields());
             let managed = match asked {
                 _ if forgets => ManagedFields::default(),
                 Some(asked) => asked,
-                None if before.is_empty() => return kept(),
-                None => before.clone(),
+                None if current.managed_fields().is_empty() => return kept(),
+                None => before(),
             };
             let managed = manager.update(pair, comparison, managed, false).unwrap_or_default();
-            Managed { json: managed.to_json(), only_times: managed.is_same_but_times(&before) }
+            // Where a field has changed, so has the object.
+            Managed { json: managed.to_json(), only_times: unchanged && managed.is_same_but_times(&before()) }
         })
     }
 
