@@ -6,6 +6,7 @@ mod refusals;
 mod rollouts;
 mod sessions;
 mod statuses;
+mod verbs;
 mod writing;
 
 use testkit::machine::Machine;
@@ -18,7 +19,7 @@ fn kubectl_does_what_people_do_with_it() {
     load_images(&machine);
     sessions::begin(&machine);
     reading::begin(&machine);
-    let steps: [Step; 19] = [
+    let steps: [Step; 24] = [
         ("reading::about_the_cluster", reading::about_the_cluster),
         ("reading::forms", reading::forms),
         ("reading::watching", reading::watching),
@@ -38,6 +39,11 @@ fn kubectl_does_what_people_do_with_it() {
         ("rollouts::revisions", rollouts::revisions),
         ("rollouts::exposed", rollouts::exposed),
         ("cascades::all", cascades::all),
+        ("verbs::all", verbs::all),
+        ("verbs::access", verbs::access),
+        ("verbs::applying", verbs::applying),
+        ("verbs::debugging", verbs::debugging),
+        ("verbs::draining", verbs::draining),
     ];
     every(&machine, &steps);
 }
