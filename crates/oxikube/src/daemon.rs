@@ -2,6 +2,7 @@
 
 mod control;
 mod dns_check;
+mod dns_identity;
 pub(crate) mod lonely;
 mod memory;
 mod runtimes;
@@ -230,7 +231,7 @@ impl Clients {
             },
             scheduler: client("system:kube-scheduler", &[], "kube-scheduler"),
             proxy: client("system:kube-proxy", &[], "kube-proxy"),
-            dns: client("system:oxikube:dns", &masters, "dns"),
+            dns: client(dns_identity::USER, &dns_identity::GROUPS, "coredns"),
             kubelet: client(&format!("system:node:{node}"), &["system:nodes"], "kubelet"),
             provisioner: client(
                 "system:serviceaccount:kube-system:oxikube-local-provisioner",
@@ -332,6 +333,7 @@ async fn start_services(env: &Env, settings: &Settings, clients: &Clients, tasks
     config.pod_cidrs = vec![range(&settings.pod_cidr)?];
     config.service_cidrs = vec![range(&settings.service_cidr)?];
     tasks.push(guard(env, proxy::build(config).await?.run()));
+    dns_identity::ensure(&clients.admin).await.context("saying what cluster DNS may do")?;
     let dns = dns::build(dns::Config {
         env: env.clone(),
         client: clients.dns.clone(),
