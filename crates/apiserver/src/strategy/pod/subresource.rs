@@ -182,6 +182,10 @@ pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut Errors) {
         errors.clear();
         return errors.forbidden(&Path::new(""), "static pods cannot be resized");
     }
+    if old.str_at(&["spec", "os", "name"]) == Some("windows") {
+        errors.clear();
+        return errors.forbidden(&Path::new(""), "windows pods cannot be resized");
+    }
     let empty = Value::object();
     let (new, old_spec) = (new.get("spec").unwrap_or(&empty), old.get("spec").unwrap_or(&empty));
     let whole = |spec: &Value| {
@@ -198,11 +202,18 @@ pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut Errors) {
     if let Some(before) = old.str_at(&["status", "qosClass"]).filter(|before| *before != class) {
         errors.invalid(&path, before, "Pod QOS Class may not change as a result of resizing");
     }
+    if !knows_resizes(old) {
+        errors.forbidden(&path, "Pod running on node without support for resize");
+    }
+    let mut old_spec = old_spec.clone();
+    ["containers", "initContainers"].iter().for_each(|list| items_mut(&mut old_spec, list).for_each(drop_empty));
+    let old_spec = &old_spec;
     let mut stripped = new.clone();
     for (list, immutable_resources) in [("containers", false), ("initContainers", true)] {
         let here = path.child(list);
         for (i, (container, before)) in items_mut(&mut stripped, list).zip(items(old_spec, list)).enumerate() {
             if immutable_resources && text(before, "restartPolicy") != "Always" {
+                drop_empty(container);
                 if container != before {
                     errors.forbidden(&path, "resources for non-sidecar init containers are immutable");
                 }
@@ -216,11 +227,32 @@ pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut Errors) {
                 }
             }
             keep(container, before, &["resizePolicy"]);
+            drop_empty(container);
         }
     }
     if errors.is_empty() && stripped != *old_spec {
         errors.forbidden(&path, "only cpu and memory resources are mutable");
     }
+}
+
+/// An empty list of amounts is none.
+fn drop_empty(container: &mut Value) {
+    let is_empty = |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|map| map.is_empty());
+    for key in ["requests", "limits"] {
+        if is_empty(container.at(&["resources", key])) {
+            container.remove(&["resources", key]);
+        }
+    }
+    if is_empty(container.get("resources")) {
+        container.remove(&["resources"]);
+    }
+}
+
+/// Whether the pod's kubelet tells what containers have, as each does that can change it. Upstream: isPodResizeRequestSupported.
+fn knows_resizes(pod: &Value) -> bool {
+    let statuses = pod.items_at(&["status", "containerStatuses"]);
+    let running = |status: &&Value| status.at(&["state", "running"]).is_some_and(|running| !running.is_null());
+    statuses.iter().find(running).is_none_or(|status| status.get("resources").is_some())
 }
 
 /// Upstream: validateContainerResize.

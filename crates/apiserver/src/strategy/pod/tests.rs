@@ -370,6 +370,18 @@ fn a_resize_changes_cpu_and_memory() {
         "resize",
         &["spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed"],
     );
+    // Where there was nothing, something may come.
+    let two = |second: &str| {
+        let first = "{name: c, image: i, resources: {requests: {cpu: 1}}}";
+        format!("spec: {{containers: [{first}, {{name: d, image: i{second}}}]}}")
+    };
+    pods().check_update(&two(""), &two(", resources: {requests: {cpu: 1}, limits: {memory: 1Gi}}"), "resize", &[]);
+    pods().check_update(
+        &two(""),
+        &two(", resources: {requests: {ephemeral-storage: 1}}"),
+        "resize",
+        &["spec: Forbidden: only cpu and memory resources are mutable"],
+    );
 }
 
 #[test]
