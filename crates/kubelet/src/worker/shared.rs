@@ -51,6 +51,8 @@ pub(super) struct Memory {
     pub(super) prepared: bool,
     pub(super) allocation: Allocation,
     pub(super) resize: Resize,
+    /// The ids of images that are volumes, by sandbox and volume: all containers of a sandbox see the same.
+    pub(super) image_volumes: BTreeMap<(String, String), String>,
     /// What the pod's claims are bound to, once they are all bound.
     pub(super) claimed: Option<BTreeMap<String, Claimed>>,
     /// The volumes as they were made last.
@@ -85,6 +87,7 @@ impl Shared {
             prepared: false,
             allocation: Allocation::default(),
             resize: Resize::default(),
+            image_volumes: BTreeMap::new(),
             claimed: None,
             volumes: None,
             admitted: false,

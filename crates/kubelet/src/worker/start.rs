@@ -90,6 +90,11 @@ impl Shared {
             if !mounts.iter().any(|mount| mount.name == volume.name) {
                 continue;
             }
+            let known = (kit.sandbox.clone(), volume.name.clone());
+            if let Some(id) = self.memory.lock().image_volumes.get(&known) {
+                ids.insert(volume.name.clone(), id.clone());
+                continue;
+            }
             let like = Container {
                 name: container.name.clone(),
                 image: source.reference.clone(),
@@ -98,6 +103,7 @@ impl Shared {
             };
             let secrets: Vec<&Secret> = kit.pull_secrets.iter().collect();
             let image = self.ctx.images.ensure(&self.uid, &like, &secrets, &kit.sandbox_config, about).await?;
+            self.memory.lock().image_volumes.insert(known, image.id.clone());
             ids.insert(volume.name.clone(), image.id);
         }
         Ok(ids)
