@@ -269,12 +269,11 @@ impl Socket {
             if known(&mut address, &mut length) < 0 {
                 return Err(io::Error::last_os_error());
             }
-            if address.nl_pid == 0 {
-                if libc::bind(self.fd(), (&raw const address).cast(), length) < 0
-                    || known(&mut address, &mut length) < 0
-                {
-                    return Err(io::Error::last_os_error());
-                }
+            if address.nl_pid == 0
+                && (libc::bind(self.fd(), (&raw const address).cast(), length) < 0
+                    || known(&mut address, &mut length) < 0)
+            {
+                return Err(io::Error::last_os_error());
             }
             Ok(address.nl_pid)
         }
