@@ -180,15 +180,8 @@ impl Object {
         if self.managed.is_empty() {
             return self.to_value();
         }
-        const KEY: usize = "\"managedFields\":".len();
-        // One of the commas around it goes too.
-        let (mut start, mut end) = (self.managed.start as usize - KEY, self.managed.end as usize);
-        if self.body[start - 1] == b',' {
-            start -= 1;
-        } else if self.body[end] == b',' {
-            end += 1;
-        }
-        let mut value = Value::parse(&[&self.body[..start], &self.body[end..]].concat())
+        let around = self.around_managed_fields();
+        let mut value = Value::parse(&[&self.body[..around.start], &self.body[around.end..]].concat())
             .expect("a body without one of its members is JSON");
         if self.revision != 0 {
             value.set(&["metadata", "resourceVersion"], self.revision.to_string());
@@ -196,14 +189,35 @@ impl Object {
         value
     }
 
+    /// What must go for `metadata.managedFields` to go: the member, and one of the commas around it.
+    fn around_managed_fields(&self) -> Range<usize> {
+        const KEY: usize = "\"managedFields\":".len();
+        let (start, end) = (self.managed.start as usize - KEY, self.managed.end as usize);
+        if self.body[start - 1] == b',' {
+            start - 1..end
+        } else if self.body[end] == b',' {
+            start..end + 1
+        } else {
+            start..end
+        }
+    }
+
     /// The value of `metadata.managedFields` as canonical JSON; empty where there is none.
     pub fn managed_fields(&self) -> &[u8] {
         &self.body[self.managed.start as usize..self.managed.end as usize]
     }
 
-    /// Decodes into a typed view (tens of microseconds: keep the result, or read what is extracted).
+    /// Decodes into a typed view (tens of microseconds: keep the result, or read what is extracted), which says nothing of
+    /// managed fields.
     pub fn view<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        crate::value::view(&self.to_json())
+        let mut json = self.to_json();
+        if !self.managed.is_empty() {
+            // They lie before the revision, so nothing has moved; with nothing between them the comma is the revision's.
+            let around = self.around_managed_fields();
+            let lone = json[around.start - 1] == b'{' && json[around.end] == b',';
+            json.drain(around.start..around.end + usize::from(lone));
+        }
+        crate::value::view(&json)
     }
 
     pub fn gvk(&self) -> &GroupVersionKind {
@@ -411,6 +425,8 @@ mod tests {
             assert_eq!(object.to_value(), whole);
             whole.remove(&["metadata", "managedFields"]);
             assert_eq!(object.to_unmanaged_value(), whole);
+            let view: serde_json::Value = object.view().unwrap();
+            assert_eq!(view.to_string(), whole.to_string());
         };
         for metadata in [r#"{"labels":{"a":"b"},"name":"a","uid":"u"}"#, r#"{"name":"a"}"#, r#"{"labels":{}}"#, "{}"] {
             check(metadata);
