@@ -1,6 +1,7 @@
 //! Containers: made, started, stopped, removed.
 
 pub(crate) mod exec;
+mod update;
 pub(crate) mod volumes;
 
 use std::collections::BTreeMap;
@@ -424,8 +425,13 @@ pub(crate) async fn update(
     }
     if phase == Phase::Running {
         let (on_thread, path, limits) = (daemon.clone(), group_path(container), spec::limits(&resources));
-        blocking(move || on_thread.group(&path)?.apply(&limits).context(|| "failed to update resources".to_owned()))
-            .await?;
+        let (id, wanted) = (container.id.clone(), resources.clone());
+        let apply = move || match load_start(&on_thread, &id) {
+            // It keeps limits in its own state, and may have put the processes where this daemon can't reach.
+            Ok(Start { program: Some(program), .. }) => update::by_program(&program, &on_thread.state_root(), &id, &wanted),
+            _ => on_thread.group(&path)?.apply(&limits).context(|| "failed to update resources".to_owned()),
+        };
+        blocking(apply).await?;
     }
     let resources = merged(&container.state.lock().resources, &resources);
     record::save_resources(&daemon.container_data(&container.id), &resources)
