@@ -47,7 +47,7 @@ pub(super) static KINDS: &[Kind] = &[
         .with(&[status(("storage.k8s.io", "v1", "VolumeAttachment"))])
         .columns(&[
             NAME,
-            at("Attacher", &["spec", "attacher"]),
+            Column { format: "name", ..at("Attacher", &["spec", "attacher"]) },
             at("PV", &["spec", "source", "persistentVolumeName"]),
             at("Node", &["spec", "nodeName"]),
             Column::new("Attached", "boolean", Cell::At(&["status", "attached"])),

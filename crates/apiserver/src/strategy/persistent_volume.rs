@@ -22,6 +22,22 @@ const GONE: [(&str, &str, &str); 6] = [
     ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 const LEGACY_MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+/// Sources whose mount options may be an annotation. Upstream: pkg/volume/validation checkMountOption.
+const WITH_MOUNT_OPTIONS: [&str; 13] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "gcePersistentDisk",
+    "glusterfs",
+    "iscsi",
+    "nfs",
+    "photonPersistentDisk",
+    "quobyte",
+    "rbd",
+    "vsphereVolume",
+];
 /// Labels of nodes by their old names, and their new ones.
 const RENAMED: [(&str, &str); 5] = [
     ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
@@ -72,7 +88,13 @@ impl Strategy for PersistentVolume {
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
         let name = new.str_at(&["metadata", "name"]).unwrap_or_default();
-        validate_spec(new.get("spec").unwrap_or(&Value::Null), name, false, &Path::new("spec"), errors);
+        let spec = new.get("spec").unwrap_or(&Value::Null);
+        validate_spec(spec, name, false, &Path::new("spec"), errors);
+        let options = new.at(&["metadata", "annotations", LEGACY_MOUNT_OPTIONS]).is_some();
+        if options && !WITH_MOUNT_OPTIONS.iter().any(|key| has(spec, key)) {
+            let path = Path::new("metadata.annotations");
+            errors.forbidden(&path.child(LEGACY_MOUNT_OPTIONS), "may not specify mount options for this volume type");
+        }
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {

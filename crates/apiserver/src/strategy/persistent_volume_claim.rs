@@ -4,7 +4,7 @@ use apimachinery::validation::validate_label_selector;
 use apimachinery::{FieldError, Quantity, Value};
 
 use super::field::{
-    Errors, NEGATIVE, NOT_POSITIVE, Path, Report, entries, fill, fill_absent, has, immutable, items, member, text,
+    Errors, NOT_POSITIVE, Path, Report, entries, fill, fill_absent, has, immutable, items, member, text,
 };
 use super::{Context, Strategy, keep};
 
@@ -164,7 +164,8 @@ pub(super) fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) 
         }
     }
     if let (Some(source), Some(reference)) = (source, reference) {
-        let field = path.child("dataSource").to_string();
+        // Upstream shows a path without members.
+        let field = Value::object();
         if !text(reference, "namespace").is_empty() {
             errors.invalid(path, field, "may not be specified when dataSourceRef.namespace is specified");
         } else if ["apiGroup", "kind", "name"].iter().any(|key| source.get(key) != reference.get(key)) {
@@ -212,7 +213,7 @@ fn update(new: &Value, old: &Value, errors: &mut Errors) {
     }
     if !(moved && (legacy.is_none() || legacy == old_legacy)) && legacy != old_legacy {
         let path = Path::new("metadata.annotations");
-        errors.invalid(&path.key(LEGACY_CLASS), legacy.unwrap_or_default(), "field is immutable");
+        errors.invalid(&path.child(LEGACY_CLASS), legacy.unwrap_or_default(), "field is immutable");
     }
     if new.str_at(&["status", "phase"]) == Some("Bound") {
         keep(&mut munged, &before, &["resources", "requests", "storage"]);
@@ -261,7 +262,7 @@ fn status(new: &Value, errors: &mut Errors) {
     let Some(status) = new.get("status") else { return };
     let capacity = path.child("capacity");
     for (key, size) in entries(status, "capacity") {
-        non_negative(&capacity.key(key), size, errors);
+        basic(&capacity.key(key), size, errors);
     }
     let statuses = path.child("allocatedResourceStatuses");
     for (key, phase) in entries(status, "allocatedResourceStatuses") {
@@ -275,14 +276,15 @@ fn status(new: &Value, errors: &mut Errors) {
     let allocated = path.child("allocatedResources");
     for (key, size) in entries(status, "allocatedResources") {
         if resource_key(&allocated, key, errors) {
-            non_negative(&allocated.key(key), size, errors);
+            basic(&allocated.key(key), size, errors);
         }
     }
 }
 
-fn non_negative(path: &Path<'_>, size: &Value, errors: &mut Errors) {
+/// Upstream: validateBasicResource.
+pub(super) fn basic(path: &Path<'_>, size: &Value, errors: &mut Errors) {
     if let Some(Ok(size)) = Quantity::from_value(size).filter(|size| matches!(size, Ok(size) if size.sign() < 0)) {
-        errors.invalid(path, size.to_string(), NEGATIVE);
+        errors.invalid(path, size.value(), "must be a valid resource quantity");
     }
 }
 

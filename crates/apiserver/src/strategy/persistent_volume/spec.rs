@@ -1,9 +1,9 @@
 //! The spec of a volume, also where it stands inside of a VolumeAttachment. Upstream: validation.ValidatePersistentVolumeSpec.
 
-use apimachinery::{FieldError, Value};
+use apimachinery::{FieldError, Quantity, Value};
 
 use super::super::field::{Errors, NOT_POSITIVE, Path, Report, entries, has, items, member, text};
-use super::super::persistent_volume_claim::{ACCESS_MODES, VOLUME_MODES, access_modes};
+use super::super::persistent_volume_claim::{ACCESS_MODES, VOLUME_MODES, access_modes, basic};
 use super::super::pod;
 use super::source;
 
@@ -86,9 +86,9 @@ fn capacity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         errors.add(FieldError::not_supported(capacity.to_string(), shown, &["storage"]));
     }
     for (key, size) in entries(spec, "capacity") {
-        let quantity = pod::resources::amount(&capacity.key(key), key, size, errors);
-        if quantity.sign() == 0 {
-            errors.invalid(&capacity.key(key), quantity.to_string(), NOT_POSITIVE);
+        basic(&capacity.key(key), size, errors);
+        if let Some(Ok(size)) = Quantity::from_value(size).filter(|size| matches!(size, Ok(size) if size.sign() <= 0)) {
+            errors.invalid(&capacity.key(key), size.to_string(), NOT_POSITIVE);
         }
     }
 }

@@ -156,7 +156,7 @@ fn claims() {
         &[
             "spec.dataSourceRef.name: Required value",
             "spec.dataSourceRef: Invalid value: \"K\": must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-            "spec: Invalid value: \"spec.dataSource\": must match dataSourceRef",
+            "spec: Invalid value: {}: must match dataSourceRef",
         ],
     );
     let pvc = "{kind: PersistentVolumeClaim, name: p}";
@@ -204,7 +204,7 @@ fn changes_of_claims() {
     check(
         &legacy(CLAIM),
         CLAIM,
-        &["metadata.annotations[volume.beta.kubernetes.io/storage-class]: Invalid value: \"\": field is immutable"],
+        &["metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: \"\": field is immutable"],
     );
     let applied = format!(
         "{{{}, status: {{phase: Bound, currentVolumeAttributesClassName: a}}}}",
@@ -228,7 +228,7 @@ fn changes_of_claims() {
     status(
         "capacity: {storage: '-1'}, allocatedResourceStatuses: {cpu: X}",
         &[
-            "status.capacity[storage]: Invalid value: \"-1\": must be greater than or equal to 0",
+            "status.capacity[storage]: Invalid value: -1: must be a valid resource quantity",
             "status.allocatedResourceStatuses: Unsupported value: \"cpu\": supported values: \"storage\"",
             "status.allocatedResourceStatuses: Unsupported value: \"cpu\": supported values: \"ControllerResizeInProgress\", \"ControllerResizeInfeasible\", \"NodeResizeInProgress\", \"NodeResizeInfeasible\", \"NodeResizePending\"",
         ],
