@@ -25,6 +25,7 @@ pub const USAGE: &str =
     "  powercut          cuts the power of an emulated machine while it writes, and looks what is there afterwards
     --only store|cluster          only the store itself, or only a whole cluster
     --cuts N  --seed N            (20; random, and printed)
+    --lying-disk                  flushes do nothing: this must find losses
     --binary F                    the oxikube to run (default: a development build)
 ";
 
@@ -57,6 +58,7 @@ struct Options {
     cuts: usize,
     seed: u64,
     binary: Option<PathBuf>,
+    lying_disk: bool,
 }
 
 pub fn run(args: &[&str]) -> Result<()> {
@@ -65,19 +67,19 @@ pub fn run(args: &[&str]) -> Result<()> {
     let kernel = Kernel::prepared()?;
     if options.store {
         let mut victim = store::Store::default();
-        cuts(&kernel, store::root(&kernel)?, &mut victim, options.cuts, options.seed)?;
+        cuts(&kernel, store::root(&kernel)?, &mut victim, &options)?;
     }
     if options.cluster {
         let binary = vm::binary(options.binary.as_deref())?;
         let mut victim = cluster::Cluster::default();
-        cuts(&kernel, cluster::root(&kernel, &binary)?, &mut victim, options.cuts, options.seed)?;
+        cuts(&kernel, cluster::root(&kernel, &binary)?, &mut victim, &options)?;
     }
     Ok(())
 }
 
 fn parse(args: &[&str]) -> Result<Options> {
     let seed = Env::system().random_below(1 << 32);
-    let mut options = Options { store: true, cluster: true, cuts: 20, seed, binary: None };
+    let mut options = Options { store: true, cluster: true, cuts: 20, seed, binary: None, lying_disk: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().copied().with_context(|| format!("{arg} needs a value"));
@@ -89,6 +91,7 @@ fn parse(args: &[&str]) -> Result<Options> {
             },
             "--cuts" => options.cuts = number(arg, value()?)? as usize,
             "--seed" => options.seed = value()?.parse().context("a seed is a number")?,
+            "--lying-disk" => options.lying_disk = true,
             "--binary" => options.binary = Some(value()?.into()),
             other => bail!("no option {other:?}\n{USAGE}"),
         }
@@ -96,9 +99,13 @@ fn parse(args: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
-fn cuts(kernel: &Kernel, root: RootImage, victim: &mut dyn Victim, cuts: usize, seed: u64) -> Result<()> {
+fn cuts(kernel: &Kernel, root: RootImage, victim: &mut dyn Victim, options: &Options) -> Result<()> {
+    let &Options { cuts, seed, lying_disk, .. } = options;
     let mut rng = Rng::with_seed(seed);
     let disk = Disk::formatted(2 << 30)?;
+    if lying_disk {
+        disk.lie();
+    }
     let begin = Env::system().monotonic();
     for boot in 0..=cuts {
         let last = boot == cuts;
@@ -111,14 +118,12 @@ fn cuts(kernel: &Kernel, root: RootImage, victim: &mut dyn Victim, cuts: usize, 
         let early = !last && boot % 4 == 0 && victim.commands_of_start() > 0;
         let early = early.then(|| disk.cut_after(rng.u64(1..=victim.commands_of_start())));
         let mut machine = boots.start(kernel)?;
-        let context = |machine: &Machine| {
-            format!("{} after cut {boot} (seed {seed})\n{}", victim_name(boot), machine.last_words())
+        let context = format!("{} after cut {boot} (seed {seed})", victim.name());
+        let ready = match rehearse(&mut machine, victim, early.as_ref()) {
+            Ok(ready) => ready,
+            Err(error) => return Err(error.context(format!("{context}\n{}", machine.last_words()))),
         };
-        let outcome = rehearse(&mut machine, victim, early.as_ref());
-        let (ready, before) = match outcome {
-            Ok(ready) => (ready, disk.counts()),
-            Err(error) => return Err(error.context(context(&machine))),
-        };
+        let before = disk.counts();
         if last {
             break;
         }
@@ -128,7 +133,7 @@ fn cuts(kernel: &Kernel, root: RootImage, victim: &mut dyn Victim, cuts: usize, 
             let gone = disk.cut_after(after);
             let deadline = Env::system().monotonic() + WRITING;
             while gone.try_recv().is_err() && Env::system().monotonic() < deadline {
-                match machine.next(Duration::from_millis(20)).with_context(|| format!("boot {boot}, seed {seed}"))? {
+                match machine.next(Duration::from_millis(20)).context(context.clone())? {
                     Said::Line(line) => {
                         victim.heard(&line)?;
                         heard += 1;
@@ -162,10 +167,6 @@ fn cuts(kernel: &Kernel, root: RootImage, victim: &mut dyn Victim, cuts: usize, 
         victim.summary()
     );
     Ok(())
-}
-
-fn victim_name(boot: usize) -> String {
-    format!("boot {boot}")
 }
 
 /// Listens until everything is checked; false if the power went before.

@@ -13,11 +13,15 @@ pub(crate) async fn run(args: &Args, yes: bool, keep_volumes: bool, env: &env::E
     if !yes && !confirmed(&settings, keep_volumes)? {
         bail!("nothing was deleted");
     }
-    stop::stop(&settings, env, hooks).await?;
+    let _turn = stop::stop(&settings, env, hooks).await?;
+    env.crashpoint("delete.stopped");
     kubeconfig::remove(&settings)?;
+    env.crashpoint("delete.kubeconfig");
     // The record last: until everything is gone, the cluster can be found and deleted again.
     let kept = remove_data(&settings.data_dir, keep_volumes)?;
+    env.crashpoint("delete.data");
     remove_folder(&settings.run_dir)?;
+    env.crashpoint("delete.record");
     for parent in [settings.data_dir.parent(), settings.run_dir.parent()].into_iter().flatten() {
         if parent.ends_with("oxikube") {
             // Not empty while another cluster is there.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use client::{Before, ClusterEntry, Kubeconfig};
 
+use crate::settings::write_atomically;
 use crate::{Args, Settings};
 
 /// What the entry's files in the data folder are called; the daemon writes them before it is ready.
@@ -31,17 +32,33 @@ pub(crate) fn context(settings: &Settings) -> &str {
 }
 
 /// Writes cluster, user and context, and makes it current.
-pub(crate) fn write(settings: &Settings) -> Result<()> {
+pub(crate) fn write(settings: &Settings, env: &env::Env) -> Result<()> {
     let entry = entry(settings)?;
-    let before = Kubeconfig::edit(&settings.kubeconfig, |config| {
+    let mut remembered = Ok(());
+    let again = Kubeconfig::edit(&settings.kubeconfig, |config| {
         let again = config.has_context(&entry.name);
         let before = config.upsert(&entry);
-        (!again).then_some(before)
+        if !again {
+            // Before it is written: whoever dies in between knows what to put back.
+            remembered = remember(settings, &before);
+        }
+        again
     })?;
+    remembered?;
+    env.crashpoint("kubeconfig.written");
     // Told once: a second start finds its own entry there.
-    match before.map_or_else(|| recall(settings), |before| Ok(Some(before)))? {
+    match again.then(|| recall(settings)).transpose()?.flatten() {
         Some(before) => remember(settings, &before),
         None => Ok(()),
+    }
+}
+
+/// Writes the entry if there is none of this cluster.
+pub(crate) fn ensure(settings: &Settings, env: &env::Env) -> Result<()> {
+    let config = Kubeconfig::load(&settings.kubeconfig)?;
+    match config.cluster_server(&settings.name) {
+        Some(server) if server == settings.server() => Ok(()),
+        _ => write(settings, env),
     }
 }
 
@@ -100,7 +117,7 @@ fn remember(settings: &Settings, before: &Before) -> Result<()> {
     let json = serde_json::to_vec(before)?;
     let mut folders = [&settings.data_dir, &settings.run_dir].into_iter();
     folders
-        .try_for_each(|folder| fs::write(folder.join(BEFORE), &json))
+        .try_for_each(|folder| write_atomically(&folder.join(BEFORE), &json))
         .context("remembering what was in the kubeconfig before")
 }
 
@@ -194,11 +211,11 @@ mod tests {
         let cluster = Cluster::new();
         for spoil in [false, true] {
             cluster.issue("first");
-            write(&cluster.settings).unwrap();
+            write(&cluster.settings, &env::Env::system()).unwrap();
             // A second start does not forget that the file is ours; nor does a reboot.
-            write(&cluster.settings).unwrap();
+            write(&cluster.settings, &env::Env::system()).unwrap();
             fs::remove_file(cluster.settings.run_dir.join(BEFORE)).unwrap();
-            write(&cluster.settings).unwrap();
+            write(&cluster.settings, &env::Env::system()).unwrap();
             assert_eq!(cluster.home(), 1);
             if spoil {
                 fs::remove_dir_all(&cluster.settings.data_dir).unwrap();
@@ -214,7 +231,7 @@ mod tests {
         let ours = |pem: &str| pem.contains("first") || pem.contains("second");
         assert!(!renew(&cluster.settings, ours).unwrap(), "there is none");
         assert_eq!(cluster.home(), 0);
-        write(&cluster.settings).unwrap();
+        write(&cluster.settings, &env::Env::system()).unwrap();
         cluster.issue("second");
         assert!(renew(&cluster.settings, ours).unwrap());
         assert!(cluster.certificate().contains("second"));

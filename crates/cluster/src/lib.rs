@@ -23,6 +23,7 @@ mod routes;
 mod start;
 mod status;
 mod stop;
+mod turn;
 mod volumes;
 
 pub use args::{Args, Command};

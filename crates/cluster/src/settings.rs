@@ -142,12 +142,13 @@ impl Settings {
     }
 
     /// Writes the record into the run and the data folder, which are made.
-    pub fn record(&self) -> Result<()> {
+    pub fn record(&self, env: &env::Env) -> Result<()> {
         for folder in [&self.run_dir, &self.data_dir] {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
             let path = folder.join("cluster.json");
             write_atomically(&path, &serde_json::to_vec_pretty(self)?)
                 .with_context(|| format!("writing {}", path.display()))?;
+            env.crashpoint("start.recording");
         }
         Ok(())
     }
@@ -209,12 +210,15 @@ fn free_ranges(others: &[Settings], routes: &[Route]) -> Option<(String, String)
     })
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file so that it is there whole, even after a power cut.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = fs::File::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(new, path)
+    fs::rename(new, path)?;
+    // The name is to last as well, and those of the folders above it.
+    path.ancestors().skip(1).take(3).try_for_each(|folder| fs::File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]
@@ -260,10 +264,10 @@ mod tests {
             Args::parse_from(["oxikube", "start", "--name", "record-of-test", "--data-dir", data.to_str().unwrap()]);
         let mut settings = Settings::choose(&args, &Start::default(), node(), vec!["/k".into()]).unwrap();
         settings.run_dir = folder.path().join("run");
-        settings.record().unwrap();
+        settings.record(&env::Env::system()).unwrap();
         assert_eq!(Settings::find(&args).unwrap(), Some(settings.clone()));
         settings.format = FORMAT + 1;
-        settings.record().unwrap();
+        settings.record(&env::Env::system()).unwrap();
         assert!(Settings::find(&args).unwrap_err().to_string().contains("format"));
     }
 }

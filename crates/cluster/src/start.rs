@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -11,20 +12,31 @@ use crate::args::{Start, node_name};
 use crate::check::{self, Outcome};
 use crate::control::{Answer, Ask, ask_soon};
 use crate::progress::{Display, Progress};
-use crate::settings::NodeAddress;
+use crate::settings::{NodeAddress, port_is_free};
+use crate::turn::Turn;
 use crate::{Args, Hooks, Settings, kubeconfig, stop};
 
 /// The address of a node on a machine without any other: the daemon puts it on a dummy link of its own.
 pub const LONELY_NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 1);
 
+/// The kernel takes so long, at the most, to end what a killed process had.
+const LINGERING: Duration = Duration::from_secs(3);
+
 pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
     if let Outcome::Missing(why) = check::root().outcome {
         bail!("root: {why}");
     }
+    let mut turn = match Settings::find(args)? {
+        Some(settings) => Some(Turn::take(&settings, env).await?),
+        None => None,
+    };
+    // Whoever had the turn may have changed it, or taken it away.
     let existing = Settings::find(args)?;
     if let Some(settings) = &existing
         && let Some(Answer::Status(status)) = ask_soon(&settings.control_socket(), Ask::Status, env).await?
     {
+        // The command that started it may have died before it wrote this.
+        kubeconfig::ensure(settings, env)?;
         println!("cluster {} runs already (pid {})", settings.name, status.daemon.pid.unwrap_or_default());
         return Ok(ExitCode::SUCCESS);
     }
@@ -34,11 +46,26 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         None => new_settings(args, start, env).await?,
     };
     kubeconfig::check(&settings)?;
+    if !first {
+        lingering_ports(&settings, env).await;
+    }
     check::must_meet(&settings, hooks)?;
 
+    let turn = match turn.take() {
+        Some(turn) => turn,
+        None => Turn::take(&settings, env).await?,
+    };
+    if first && Settings::find(args)?.is_some() {
+        // Somebody was faster.
+        drop(turn);
+        return Box::pin(run(args, start, env, hooks)).await;
+    }
     let display = Display::new();
-    let started = match launch(&settings, &display) {
-        Ok(child) => kubeconfig::write(&settings).map(|()| child),
+    let started = match launch(&settings, &turn, &display, env) {
+        Ok(child) => {
+            env.crashpoint("start.ready");
+            kubeconfig::write(&settings, env).map(|()| child)
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = started {
@@ -52,6 +79,15 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         kubeconfig::context(&settings)
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// A daemon that was killed a moment ago may still hold its ports. No event tells when they are free.
+async fn lingering_ports(settings: &Settings, env: &env::Env) {
+    let deadline = env.monotonic() + LINGERING;
+    let free = || [settings.api_port, settings.kubelet_port].into_iter().all(port_is_free);
+    while !free() && env.monotonic() < deadline {
+        env.sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Settings for a cluster that isn't there yet.
@@ -91,9 +127,11 @@ async fn resume(mut settings: Settings, args: &Args, start: &Start, env: &env::E
 }
 
 /// Starts the daemon and shows its progress until it is ready.
-fn launch(settings: &Settings, display: &Display) -> Result<Child> {
-    settings.record()?;
-    let mut child = spawn(settings)?;
+fn launch(settings: &Settings, turn: &Turn, display: &Display, env: &env::Env) -> Result<Child> {
+    settings.record(env)?;
+    env.crashpoint("start.recorded");
+    let mut child = spawn(settings, turn)?;
+    env.crashpoint("start.launched");
     let lines = BufReader::new(child.stdout.take().context("the daemon's standard output is a pipe")?).lines();
     for line in lines {
         let line = line.context("reading the daemon's progress")?;
@@ -112,13 +150,13 @@ fn launch(settings: &Settings, display: &Display) -> Result<Child> {
     Err(anyhow!("the daemon ended ({status}); its log is {}", settings.log_file().display()))
 }
 
-fn spawn(settings: &Settings) -> Result<Child> {
+fn spawn(settings: &Settings, turn: &Turn) -> Result<Child> {
     let log = open_log(settings)?;
     Command::new("/proc/self/exe")
         .arg("daemon")
         .arg(settings.run_dir.join("cluster.json"))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(turn.share()?)
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use crate::control::{Ask, Connection, ask};
+use crate::turn::Turn;
 use crate::{Args, Hooks, Settings};
 
 /// Containers get 10 s in total; what is left over is for removing mounts, links and rules.
@@ -17,15 +18,19 @@ const GREETING: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &Args, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
     let settings = Settings::must_find(args)?;
-    stop(&settings, env, hooks).await?;
+    drop(stop(&settings, env, hooks).await?);
     println!("cluster {} is stopped", settings.name);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Ends the daemon and everything it ran; also what a daemon that died left running.
-pub(crate) async fn stop(settings: &Settings, env: &env::Env, hooks: &Hooks) -> Result<()> {
+/// The turn to do more stays the caller's.
+pub(crate) async fn stop(settings: &Settings, env: &env::Env, hooks: &Hooks) -> Result<Turn> {
+    let turn = Turn::take(settings, env).await?;
     end_daemon(settings, env).await?;
-    (hooks.cleanup)(settings.clone()).await.context("removing what a dead daemon left")
+    env.crashpoint("stop.daemon-ended");
+    (hooks.cleanup)(settings.clone()).await.context("removing what a dead daemon left")?;
+    Ok(turn)
 }
 
 /// Asks a running daemon to stop and waits for the end of its process. One that doesn't answer is killed: what it ran goes on, and

@@ -39,7 +39,7 @@ pub(crate) struct Failpoints {
 struct Armed {
     /// The action, and how often the point is passed before.
     points: HashMap<String, (FailAction, u32)>,
-    /// A file that gets a line with each name that is passed.
+    /// A file that gets a line with the process and the name for each that is passed.
     trace: Option<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ impl Failpoints {
         if let Some(path) = &armed.trace {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
             // Who traces sees what is missing.
-            let _ = file.and_then(|mut file| file.write_all(format!("{name}\n").as_bytes()));
+            let _ = file.and_then(|mut file| file.write_all(format!("{} {name}\n", std::process::id()).as_bytes()));
         }
         let Some((action, before)) = armed.points.get_mut(name) else { return Ok(()) };
         if *before > 0 {
@@ -140,6 +140,7 @@ mod tests {
         for name in ["a", "b", "a"] {
             points.hit(name).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "a\nb\na\n");
+        let lines = ["a", "b", "a"].map(|name| format!("{} {name}\n", std::process::id()));
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), lines.concat());
     }
 }

@@ -43,8 +43,8 @@ enum Clock {
 
 impl Env {
     /// The real clock, randomness seeded by the operating system; failpoints from `OXIKUBE_FAILPOINTS`
-    /// (`name=kill,name2=error,name3=error-once`, each with `@n` for the n-th time; `trace=FILE` writes down each name that is
-    /// passed), which tests of the binary set.
+    /// (`name=kill,name2=error,name3=error-once`, each with `@n` for the n-th time; `trace=FILE` writes down the process and
+    /// the name of each that is passed), which tests of the binary set.
     pub fn system() -> Env {
         let failpoints = failpoint::Failpoints::default();
         if let Ok(spec) = std::env::var("OXIKUBE_FAILPOINTS") {

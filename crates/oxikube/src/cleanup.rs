@@ -22,10 +22,14 @@ pub(crate) fn cleanup(settings: Settings) -> BoxFuture<'static, Result<()>> {
             let handle = node.runtime.handle();
             handle.stop_all(GRACE).await.context("ending containers")?;
             handle.remove_all().await.context("removing containers")?;
+            env.crashpoint("cleanup.containers");
         }
         dns::end(&env, &dns_socket(&settings.scope())).await.context("ending cluster DNS")?;
+        env.crashpoint("cleanup.dns");
         end_rest(&env, &settings).await?;
+        env.crashpoint("cleanup.processes");
         remove_network(&env, &settings).await?;
+        env.crashpoint("cleanup.network");
         remove_rest(&settings)
     })
 }
@@ -55,7 +59,9 @@ async fn end_rest(env: &Env, settings: &Settings) -> Result<()> {
 pub(crate) async fn remove_network(env: &Env, settings: &Settings) -> Result<()> {
     let (scope, host) = (settings.scope(), NetNs::current()?);
     runtime::network::cleanup(env, &scope, &host).await.context("removing the pod network")?;
+    env.crashpoint("cleanup.pod-network");
     proxy::cleanup(env, &scope, &host).await.context("removing the rules of Services")?;
+    env.crashpoint("cleanup.services");
     crate::daemon::lonely::remove(env, settings).await.context("removing the node's own link")
 }
 

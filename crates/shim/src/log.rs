@@ -43,7 +43,23 @@ impl Log {
 
     /// Writes lines made by [`Lines`]. A full disk loses lines rather than stopping the container.
     pub(crate) fn write(&mut self, lines: &[u8]) {
-        let _ = self.file.write_all(lines);
+        let mut left = lines;
+        while !left.is_empty() {
+            match self.file.write(left) {
+                Ok(0) => break,
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let written = &lines[..lines.len() - left.len()];
+        let torn = written.len() - written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if torn > 0
+            && let Ok(file) = self.file.metadata()
+        {
+            // Half a line would spoil the next one that finds room.
+            let _ = self.file.set_len(file.len().saturating_sub(torn as u64));
+        }
     }
 }
 

@@ -242,11 +242,11 @@ async fn check_pods(env: &Env, client: &Client, images: &BTreeSet<String>, round
         ensure!(pod.str_at(&["status", "phase"]) == Some("Succeeded"), "image {chosen} is not whole: {pod:?}");
         client.delete(&resources::PODS, &ObjectKey::new("default", &name), &DeleteOptions::default()).await?;
     }
-    leftovers(client).await
+    leftovers(env, client).await
 }
 
 /// What no pod of the API owns is gone: pods that came and went before the power did.
-async fn leftovers(client: &Client) -> Result<()> {
+async fn leftovers(env: &Env, client: &Client) -> Result<()> {
     let all = Selection::all();
     let mut begun = client.list(&resources::PODS, &all.clone().labels("written=pod"), &ListOptions::default()).await?;
     begun.items.retain(|pod| pod.name().starts_with("churn-"));
@@ -271,14 +271,30 @@ async fn leftovers(client: &Client) -> Result<()> {
         }
     }
     let known: BTreeSet<&String> = there.values().collect();
-    let volumes = Path::new(DATA).join("kubelet/pods");
-    for folder in std::fs::read_dir(&volumes).into_iter().flatten().flatten() {
-        let uid = folder.file_name().to_string_lossy().into_owned();
-        if !known.contains(&uid) {
-            say(&format!("left {}", folder.path().display()))?;
+    let deadline = env.monotonic() + POD / 3;
+    loop {
+        // Folders go after the objects do.
+        let nobodys = nobodys(&known);
+        if nobodys.is_empty() {
+            return Ok(());
         }
+        if env.monotonic() > deadline {
+            return say(&format!("left {nobodys:?}"));
+        }
+        env.sleep(Duration::from_millis(200)).await;
     }
-    Ok(())
+}
+
+/// What lies in folders of pods that are not known.
+fn nobodys(known: &BTreeSet<&String>) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(Path::new(DATA).join("kubelet/pods")).into_iter().flatten().flatten();
+    let nobodys = folders.filter(|folder| !known.contains(&folder.file_name().to_string_lossy().into_owned()));
+    let content = |folder: std::fs::DirEntry| {
+        let inside: Vec<PathBuf> =
+            std::fs::read_dir(folder.path()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        if inside.is_empty() { vec![folder.path()] } else { inside }
+    };
+    nobodys.flat_map(content).collect()
 }
 
 /// Waits until the pod is as it should be.

@@ -44,6 +44,8 @@ struct State {
     /// Kept open, as a machine without power hears of no error.
     silent: Vec<UnixStream>,
     counts: Counts,
+    /// Forgets what it was told to flush: what stands on it must be found broken.
+    lies: bool,
 }
 
 /// What the disk was asked to do since it was made.
@@ -96,7 +98,7 @@ impl State {
     fn write(&mut self, offset: u64, bytes: Vec<u8>, through: bool) {
         self.counts.writes += 1;
         self.seen.write(offset, &bytes);
-        if through {
+        if through && !self.lies {
             // What lies below must not come back over it.
             let end = offset + bytes.len() as u64;
             let (below, rest): (Vec<Write>, Vec<Write>) =
@@ -111,6 +113,9 @@ impl State {
 
     fn flush(&mut self) {
         self.counts.flushes += 1;
+        if self.lies {
+            return;
+        }
         for write in self.unflushed.drain(..) {
             self.durable.write(write.offset, &write.bytes);
         }
@@ -153,6 +158,7 @@ impl Disk {
             dead: false,
             silent: Vec::new(),
             counts: Counts::default(),
+            lies: false,
         };
         let disk = Disk { state: Arc::new(Mutex::new(state)), folder };
         let listener = UnixListener::bind(disk.socket()).context("listening for who uses the disk")?;
@@ -173,6 +179,11 @@ impl Disk {
             }
         });
         Ok(disk)
+    }
+
+    /// From now on it says that it flushed, and does not.
+    pub fn lie(&self) {
+        self.state.lock().lies = true;
     }
 
     /// Where it is served.
@@ -253,6 +264,7 @@ mod tests {
             dead: false,
             silent: Vec::new(),
             counts: Counts::default(),
+            lies: false,
         }
     }
 

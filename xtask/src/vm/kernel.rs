@@ -10,7 +10,7 @@ use super::cpio::Archive;
 use crate::images::debian::{self, QUIET, said};
 
 /// Raised when what is prepared changes.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// The package that depends on the newest kernel.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -134,8 +134,6 @@ fn prepare(folder: &Path) -> Result<()> {
     fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(tree.join("etc/group"), "root:x:0:\n")?;
     fs::write(tree.join("etc/hosts"), "127.0.0.1 localhost\n")?;
-    fs::write(tree.join("init"), include_str!("init.sh"))?;
-    fs::set_permissions(tree.join("init"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     fs::write(folder.join("format"), FORMAT)?;
     Ok(())
 }

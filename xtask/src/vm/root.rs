@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -34,7 +35,11 @@ impl Root {
         let folder = tempfile::tempdir_in(testkit::peers::folder()).context("making a folder for the root")?;
         let tree = folder.path().join("tree");
         said(Command::new("cp").arg("-al").arg(&base).arg(&tree), "copying the kernel's modules")?;
-        Ok(Root { folder, tree })
+        let root = Root { folder, tree };
+        let init = root.place("init")?;
+        fs::write(&init, include_str!("init.sh")).context("writing the first process")?;
+        fs::set_permissions(&init, PermissionsExt::from_mode(0o755)).context("writing the first process")?;
+        Ok(root)
     }
 
     /// Copies a file or folder to `guest`, links followed; a program that loads libraries brings them.

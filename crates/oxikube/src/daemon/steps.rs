@@ -23,8 +23,8 @@ impl Steps {
         Steps { env: env.clone() }
     }
 
-    /// Runs one step; an error names it, as does taking too long.
-    pub(super) async fn run<T>(&self, step: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Runs one step; an error names it, as does taking too long. A failpoint of its name follows it.
+    pub(super) async fn run<T>(&self, step: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
         report(&Progress::Waiting { step: step.to_owned() });
         let begin = self.env.monotonic();
         let outcome = self.env.timeout(LIMIT, work).await;
@@ -34,6 +34,7 @@ impl Steps {
         let millis = (self.env.monotonic() - begin).as_millis() as u64;
         tracing::info!(step, millis, "ready");
         report(&Progress::Done { step: step.to_owned(), millis });
+        self.env.crashpoint(step);
         Ok(result)
     }
 }
@@ -63,8 +64,9 @@ pub(super) async fn terminated() {
     }
 }
 
-/// Lets go of the pipe to `start`, whose end it waits for.
+/// Lets go of the pipe to `start`, whose end it waits for, and of standard input, which is the lock of who starts, stops or deletes.
 pub(super) fn detach() -> Result<()> {
-    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("closing standard input")?;
     rustix::stdio::dup2_stdout(null).context("closing standard output")
 }

@@ -2,7 +2,7 @@
 
 mod refused;
 mod stops;
-mod traces;
+pub mod traces;
 
 use std::fs;
 

@@ -3,7 +3,9 @@
 mod claims;
 mod clients;
 mod commands;
+mod crash;
 mod dns;
+mod full_disk;
 mod kubectl;
 mod life;
 mod lossless;
