@@ -104,7 +104,8 @@ async fn applies(client: &Client) -> Result<()> {
     ensure!(forced.spec.and_then(|spec| spec.replicas) == Some(1));
     let scale = Patch::Merge(json!({"spec": {"replicas": 0}}));
     deployments.patch_scale("applied", &PatchParams::default(), &scale).await?;
-    ensure!(deployments.get_scale("applied").await?.spec.and_then(|spec| spec.replicas) == Some(0));
+    let size = deployments.get_scale("applied").await?.spec.and_then(|spec| spec.replicas);
+    ensure!(size.unwrap_or_default() == 0);
     deployments.delete("applied", &DeleteParams::foreground()).await?;
     Ok(())
 }

@@ -23,7 +23,7 @@ spec:
 "#;
 
 /// What each of them does.
-const STEPS: [&str; 3] = ["objects", "watch", "streams"];
+const STEPS: [&str; 4] = ["objects", "watch", "apply", "streams"];
 
 #[test]
 fn clients_of_others_work() {
