@@ -23,6 +23,7 @@ mod cluster;
 mod files;
 mod leaf;
 mod renewal;
+mod request;
 mod token;
 mod verify;
 
@@ -34,6 +35,7 @@ pub use cluster::ClusterPki;
 pub use files::write_private;
 pub use leaf::Leaf;
 pub use renewal::keep_fresh;
+pub use request::request_organizations;
 pub use token::{BoundObject, Claims, KubernetesClaims, TokenError, TokenKey, discovery_document};
 pub use verify::{ClientVerifier, Identity};
 

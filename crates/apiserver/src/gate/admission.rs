@@ -3,12 +3,15 @@
 //! Plugins decide on the write and on cached objects alone and never wait; where a cache may be a moment behind a client that
 //! has just created a namespace, the [`Chain`] waits for it.
 
+mod certificates;
 mod claim_resize;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_topology_labels;
 mod priority;
 mod resource_quota;
 mod role_escalation;
@@ -82,6 +85,9 @@ impl Chain {
             Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
             Box::new(claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
+            Box::new(certificates::Certificates),
+            Box::new(default_ingress_class::DefaultIngressClass),
+            Box::new(pod_topology_labels::PodTopologyLabels),
             Box::new(role_escalation::RoleEscalation),
         ];
         Chain { gate, plugins, quotas: Default::default() }

@@ -1,6 +1,7 @@
 //! The server as its clients see it: through `Local`, and over real TLS.
 
 mod access;
+mod admission;
 mod clients;
 mod connect;
 mod evictions;

@@ -11,13 +11,14 @@ use rules::QosClass;
 use super::super::field::{Errors, NEGATIVE, Path, Report, entries, has, items, text};
 
 const HUGEPAGES: &str = "hugepages-";
-const STANDARD: [&str; 19] = [
+const STANDARD: [&str; 20] = [
     "cpu",
     "memory",
     "ephemeral-storage",
     "requests.cpu",
     "requests.memory",
     "requests.ephemeral-storage",
+    "requests.storage",
     "limits.cpu",
     "limits.memory",
     "limits.ephemeral-storage",
