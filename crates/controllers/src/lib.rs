@@ -13,7 +13,9 @@
 //! ```
 
 mod claim;
+mod cluster_role_aggregation;
 mod cron_job;
+mod csr_cleaner;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -36,6 +38,7 @@ mod resource_quota;
 mod root_ca;
 mod service;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 mod storage;
 mod taint_eviction;
@@ -71,7 +74,9 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 25] = [
+pub const ACCOUNTS: [&str; 28] = [
+    "certificate-controller",
+    "clusterrole-aggregation-controller",
     "cronjob-controller",
     "daemon-set-controller",
     "deployment-controller",
@@ -94,6 +99,7 @@ pub const ACCOUNTS: [&str; 25] = [
     "resourcequota-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
+    "service-cidrs-controller",
     "statefulset-controller",
     "ttl-after-finished-controller",
     "volumeattributesclass-protection-controller",
@@ -218,6 +224,9 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("job-controller", job::OrphanedPods::new(setup)),
         setup.run("cronjob-controller", cron_job::CronJobs::new(setup)),
         setup.run("resourcequota-controller", resource_quota::ResourceQuotas::new(setup)),
+        setup.run("clusterrole-aggregation-controller", cluster_role_aggregation::ClusterRoleAggregation::new(setup)),
+        setup.run("service-cidrs-controller", service_cidr::ServiceCidrs::new(setup)),
+        setup.run("certificate-controller", csr_cleaner::CsrCleaner::new(setup)),
         setup.run("ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new(setup)),
         setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
         setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),

@@ -89,7 +89,7 @@ impl ResourceQuotas {
             return Ok(Requeue::No);
         }
         // The newest there is: what the informer has may be before charges.
-        let Some(object) = self.client.find(&QUOTAS, key).await? else { return Ok(Requeue::No) };
+        let Some(object) = self.newest(key).await? else { return Ok(Requeue::No) };
         if object.is_deleting() {
             return Ok(Requeue::No);
         }
@@ -109,6 +109,13 @@ impl ResourceQuotas {
             count.expires.map(|time| Duration::try_from(time.duration_since(ctx.env().now())).unwrap_or_default());
         let again = expires.map(|left| left + GONE).into_iter().chain((!count.complete).then_some(NOT_SERVED)).min();
         Ok(again.map_or(Requeue::No, Requeue::After))
+    }
+
+    /// As the server has it; controllers may list quotas, and not get one.
+    async fn newest(&self, key: &ObjectKey) -> Result<Option<Arc<Object>>, ReconcileError> {
+        let selection = Selection::all().namespace(&*key.namespace).fields(format!("metadata.name={}", key.name));
+        let list = self.client.list(&QUOTAS, &selection, &ListOptions::default()).await?;
+        Ok(list.items.into_iter().next())
     }
 
     /// Counts what the quota limits.

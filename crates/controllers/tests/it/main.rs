@@ -1,6 +1,7 @@
 //! The controllers against a server in memory, with a kubelet that only says what a kubelet would.
 
 mod chaos;
+mod cluster;
 mod cron_job;
 mod daemon_set;
 mod deployment;

@@ -1,0 +1,84 @@
+//! Cluster roles that are put together from others have the rules of all those. Upstream: pkg/controller/clusterroleaggregation.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, ObjectKey, Selector, Value};
+use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::Setup;
+
+pub(crate) struct ClusterRoleAggregation {
+    roles: Informer,
+}
+
+impl ClusterRoleAggregation {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        ClusterRoleAggregation { roles: setup.informers.of(&resources::CLUSTER_ROLES) }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(role) = self.roles.get(key) else { return Ok(Requeue::No) };
+        let value = role.to_value();
+        let Some(rules) = self.aggregated(&role, &value)? else { return Ok(Requeue::No) };
+        if rules == value.items_at(&["rules"]) {
+            return Ok(Requeue::No);
+        }
+        let mut patch = Value::object();
+        patch.set(&["metadata", "uid"], role.uid());
+        patch.set(&["metadata", "resourceVersion"], role.revision().to_string());
+        patch.set(&["rules"], rules);
+        match ctx.client().patch(&resources::CLUSTER_ROLES, key, PatchKind::Merge, &patch).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
+    }
+
+    /// The rules of all roles that are selected, each once; `None` for a role that has rules of its own.
+    fn aggregated(&self, role: &Object, value: &Value) -> Result<Option<Vec<Value>>, ReconcileError> {
+        if value.get("aggregationRule").is_none_or(Value::is_null) {
+            return Ok(None);
+        }
+        let mut others: Vec<Arc<Object>> = self.roles.list("");
+        others.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut rules: Vec<Value> = Vec::new();
+        for selector in value.items_at(&["aggregationRule", "clusterRoleSelectors"]) {
+            let selector = Selector::from_label_selector(Some(selector))?;
+            for other in others.iter().filter(|other| other.name() != role.name() && selector.matches(other)) {
+                for rule in other.to_value().items_at(&["rules"]) {
+                    if !rules.contains(rule) {
+                        rules.push(rule.clone());
+                    }
+                }
+            }
+        }
+        Ok(Some(rules))
+    }
+}
+
+impl Controller for ClusterRoleAggregation {
+    fn name(&self) -> &'static str {
+        "clusterrole-aggregation-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let roles = self.roles.clone();
+        // A change of any role may concern each that is put together.
+        let aggregates = move |_: &Event| {
+            let all = roles.list("").into_iter();
+            let has_rule =
+                |role: &Arc<Object>| role.to_value().get("aggregationRule").is_some_and(|rule| !rule.is_null());
+            all.filter(has_rule).map(|role| role.key().clone()).collect()
+        };
+        vec![Watch::new(self.roles.clone(), aggregates)]
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}
