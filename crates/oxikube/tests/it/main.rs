@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod dns;
 mod full_disk;
+mod jobs;
 mod kubectl;
 mod life;
 mod lossless;
