@@ -219,11 +219,7 @@ impl FakeServer {
         match request.method {
             Method::GET => {
                 let object = world.find(&target)?;
-                // What has no size has no scale.
-                if target.subresource == "scale" && object.to_value().i64_at(&["spec", "replicas"]).is_none() {
-                    return Err(Status::path_not_found());
-                }
-                Ok(Body::Object(object))
+                if target.subresource == "scale" { scale(&object) } else { Ok(object) }.map(Body::Object)
             }
             Method::POST if target.name.is_empty() => world.create(&self.0.env, &target, body).map(Body::Object),
             Method::POST => world.subresource(&self.0.env, &target, body).map(Body::Status),
@@ -368,6 +364,26 @@ fn respond(result: Result<Body, Status>) -> Response {
         Err(status) => (StatusCode::from_u16(status.code).unwrap_or(StatusCode::BAD_REQUEST), Body::Status(status)),
     };
     Response { code, headers: HeaderMap::new(), body }
+}
+
+/// The scale of what has a size.
+fn scale(object: &Object) -> Result<Arc<Object>, Status> {
+    let value = object.to_value();
+    let replicas = value.i64_at(&["spec", "replicas"]).ok_or_else(Status::path_not_found)?;
+    let labels = value.at(&["spec", "selector", "matchLabels"]).and_then(Value::as_object);
+    let labels = labels.into_iter().flat_map(|labels| labels.iter());
+    let selector = Selector::from_labels(labels.filter_map(|(key, value)| Some((key, value.as_str()?))));
+    let mut scale = Value::object();
+    scale.set(&["apiVersion"], "autoscaling/v1");
+    scale.set(&["kind"], "Scale");
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        scale.set(&["metadata", field], value.str_at(&["metadata", field]).unwrap_or_default());
+    }
+    scale.set(&["spec", "replicas"], replicas);
+    scale.set(&["status", "replicas"], value.i64_at(&["status", "replicas"]).unwrap_or_default());
+    scale.set(&["status", "selector"], selector.to_string());
+    let object = Object::new(&scale, object.revision());
+    object.map(Arc::new).map_err(|error| Status::bad_request(error.to_string()))
 }
 
 /// Strategic patches are taken as merge patches: lists are replaced.

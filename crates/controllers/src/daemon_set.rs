@@ -146,11 +146,17 @@ impl Controller for DaemonSets {
     fn watches(&self) -> Vec<Watch> {
         let owners =
             |sets: Informer| move |event: &Event| owners_of(event, &sets, &resources::DAEMON_SETS, "DaemonSet");
+        // One that is new and has an owner is that owner's own work, or can wait.
+        let of_set = owners(self.sets.clone());
+        let of_revision = move |event: &Event| match event {
+            Event::Added(revision) if revision.controller().is_some() => Vec::new(),
+            event => of_set(event),
+        };
         let (sets, pods) = (self.sets.clone(), self.pods.informer.clone());
         vec![
             Watch::objects(self.sets.clone()),
             Watch::new(self.pods.informer.clone(), owners(self.sets.clone())),
-            Watch::new(self.revisions.clone(), owners(self.sets.clone())),
+            Watch::new(self.revisions.clone(), of_revision),
             Watch::new(self.nodes.clone(), move |event| concerned(event, &sets, &pods)),
         ]
     }

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::Setup;
 use crate::meta::{scaled, time};
 use crate::pod_view::Pods;
+use crate::scale::ScaleError;
 use expected::Scales;
 pub(crate) use stale::StaleTargets;
 use status::Status;
@@ -57,10 +58,8 @@ enum Failure {
     Selector(#[from] apimachinery::SelectorError),
     #[error("found no controllers for pod {0:?}")]
     NoController(String),
-    #[error("{0} does not implement the scale subresource")]
-    NoScale(String),
-    #[error("no matches for kind {kind:?} in version {version:?}")]
-    NoKind { kind: String, version: String },
+    #[error(transparent)]
+    Scale(#[from] ScaleError),
     #[error(transparent)]
     Client(#[from] client::Error),
 }

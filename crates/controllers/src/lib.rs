@@ -25,6 +25,7 @@ mod endpoints;
 mod ephemeral_volume;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod meta;
 mod namespace;
@@ -36,6 +37,7 @@ mod pod_view;
 mod replica_set;
 mod resource_quota;
 mod root_ca;
+mod scale;
 mod service;
 mod service_account;
 mod service_cidr;
@@ -74,9 +76,13 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
+<<<<<<< main
+pub const ACCOUNTS: [&str; 26] = [
+=======
 pub const ACCOUNTS: [&str; 28] = [
     "certificate-controller",
     "clusterrole-aggregation-controller",
+>>>>>>> jobs
     "cronjob-controller",
     "daemon-set-controller",
     "deployment-controller",
@@ -87,6 +93,7 @@ pub const ACCOUNTS: [&str; 28] = [
     "ephemeral-volume-controller",
     "expand-controller",
     "generic-garbage-collector",
+    "horizontal-pod-autoscaler",
     "job-controller",
     "namespace-controller",
     "node-controller",
@@ -220,6 +227,7 @@ fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
         setup.run("daemon-set-controller", daemon_set::DaemonSets::new(setup)),
         setup.run("disruption-controller", disruption::Budgets::new(setup)),
         setup.run("disruption-controller", disruption::StaleTargets::new(setup)),
+        setup.run("horizontal-pod-autoscaler", horizontal_pod_autoscaler::Autoscalers::new(setup)),
         setup.run("job-controller", job::Jobs::new(setup)),
         setup.run("job-controller", job::OrphanedPods::new(setup)),
         setup.run("cronjob-controller", cron_job::CronJobs::new(setup)),

@@ -108,15 +108,13 @@ pub(super) static KINDS: &[Kind] = &[
         .short(&["hpa"])
         .categories(&["all"])
         .with(&[status(("autoscaling", "v2", "HorizontalPodAutoscaler"))])
-        .columns(AUTOSCALER_COLUMNS)
-        .unenforced(),
+        .columns(AUTOSCALER_COLUMNS),
     row!("io.k8s.api.autoscaling.v1", "autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
         .short(&["hpa"])
         .categories(&["all"])
         .stored_as("autoscaling", "v2")
         .with(&[status(("autoscaling", "v1", "HorizontalPodAutoscaler"))])
-        .columns(AUTOSCALER_COLUMNS)
-        .unenforced(),
+        .columns(AUTOSCALER_COLUMNS),
 ];
 
 const AUTOSCALER_COLUMNS: &[Column] = &[

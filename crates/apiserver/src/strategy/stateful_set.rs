@@ -18,6 +18,9 @@ const MUTABLE: [&str; 7] = [
     "minReadySeconds",
 ];
 
+/// Belongs to a feature that upstream switches off by default (MaxUnavailableStatefulSet): kept only where it is already.
+const MAX_UNAVAILABLE: [&str; 4] = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
+
 impl Strategy for StatefulSet {
     fn resource(&self) -> (&'static str, &'static str) {
         ("apps", "statefulsets")
@@ -47,6 +50,16 @@ impl Strategy for StatefulSet {
         }
         if let Some(template) = spec.get_mut("template") {
             pod::defaults::template(template);
+        }
+    }
+
+    fn prepare_create(&self, _ctx: &Context<'_>, new: &mut Value) {
+        new.remove(&MAX_UNAVAILABLE);
+    }
+
+    fn prepare_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        if old.at(&MAX_UNAVAILABLE).is_none() {
+            new.remove(&MAX_UNAVAILABLE);
         }
     }
 

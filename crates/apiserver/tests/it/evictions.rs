@@ -28,7 +28,8 @@ async fn budget(fixture: &Fixture, name: &str, spec: Value, allowed: i64, health
 }
 
 async fn evict(fixture: &Fixture, name: &str, options: Value) -> super::fixture::Reply {
-    let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options});
+    let body =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options});
     fixture.send("POST", &format!("{PODS}/{name}/eviction"), &body.to_string()).await
 }
 

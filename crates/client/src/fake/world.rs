@@ -147,6 +147,11 @@ impl World {
                 take(&mut kept, &body, "status");
                 body = kept;
             }
+            "scale" => {
+                let replicas = body.i64_at(&["spec", "replicas"]).unwrap_or_default();
+                body = old.clone();
+                body.set(&["spec", "replicas"], replicas);
+            }
             "finalize" => {}
             _ if old.get("status").is_some() => take(&mut body, &old, "status"),
             _ => {}

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, OwnerReference};
-use client::{Client, Informer, Resource, resources};
-use serde::Deserialize;
+use client::{Client, Informer, resources};
 
 use super::Failure;
 use crate::Setup;
+use crate::scale::scale_of;
 
 /// Where sizes are looked up: known owners through informers, others through their scale subresource.
 pub(super) struct Scales {
@@ -20,20 +20,6 @@ pub(super) struct Scales {
 
 /// An owner's uid and size.
 type Scale = (String, i64);
-
-#[derive(Deserialize)]
-struct ResourceList {
-    #[serde(default)]
-    resources: Vec<ApiResource>,
-}
-
-#[derive(Deserialize)]
-struct ApiResource {
-    name: String,
-    kind: String,
-    #[serde(default)]
-    namespaced: bool,
-}
 
 impl Scales {
     pub(super) fn new(setup: &Setup<'_>) -> Scales {
@@ -104,35 +90,8 @@ fn size(informer: &Informer, owner: &OwnerReference, namespace: &str) -> Option<
 
 /// Asks the owner's scale subresource. `None`: the owner is not there.
 async fn by_subresource(client: &Client, owner: &OwnerReference, namespace: &str) -> Result<Option<Scale>, Failure> {
-    let version = &owner.api_version;
-    let path = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
-    let no_kind = || Failure::NoKind { kind: owner.kind.clone(), version: version.clone() };
-    let served: ResourceList = match client.get_json(path).await {
-        Err(error) if error.is_not_found() => return Err(no_kind()),
-        result => result?,
-    };
-    let is_kind = |resource: &&ApiResource| resource.kind == owner.kind && !resource.name.contains('/');
-    let found = served.resources.iter().find(is_kind).ok_or_else(no_kind)?;
-    let resource = Resource {
-        group: group_of(owner).to_owned().into(),
-        version: version.rsplit('/').next().unwrap_or_default().to_owned().into(),
-        plural: found.name.clone().into(),
-        namespaced: found.namespaced,
-    };
-    let scales = format!("{}/scale", found.name);
     let key = ObjectKey::new(namespace, &*owner.name);
-    match client.get_subresource(&resource, &key, "scale").await {
-        Ok(scale) if scale.uid() == owner.uid => {
-            Ok(Some((owner.uid.clone(), scale.to_value().i64_at(&["spec", "replicas"]).unwrap_or_default())))
-        }
-        Ok(_) => Ok(None),
-        Err(error) if error.is_not_found() => {
-            if served.resources.iter().any(|resource| resource.name == scales) {
-                return Ok(None);
-            }
-            let name = [&*resource.plural, &*resource.group].join(".");
-            Err(Failure::NoScale(name.trim_end_matches('.').to_owned()))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let found = scale_of(client, &owner.api_version, &owner.kind, &key).await?;
+    let found = found.filter(|(_, scale)| scale.uid() == owner.uid);
+    Ok(found.map(|(_, scale)| (owner.uid.clone(), scale.to_value().i64_at(&["spec", "replicas"]).unwrap_or_default())))
 }

@@ -1,5 +1,6 @@
 //! Making a set's pods what they should be: creations in order, deletions in reverse, then the rollout.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::meta::scaled;
 
 /// The first batch of a parallel set; each later one is twice as large, as long as all succeed.
 const FIRST_BATCH: usize = 1;
-/// No batch is larger.
+/// No batch is larger, and no more pods are made at a time.
 const MAX_BATCH: usize = 500;
 
 /// Whether an ordered set may go on with its next pod.
@@ -35,30 +36,41 @@ impl Sync<'_> {
         let established = self.establish(&replicas, &condemned).await;
         let mut status = self.status_of(replicas.iter().chain(&condemned), chosen);
         let result = match established {
-            Ok(Step::Next) => self.roll(&replicas, chosen, &mut status).await,
-            Ok(Step::Wait) => Ok(()),
+            Ok(Step::Next) if replicas.len() as i64 == self.set.replicas() => {
+                self.roll(&replicas, chosen, &mut status).await
+            }
+            Ok(_) => Ok(()),
             Err(failure) => Err(failure),
         };
         (status, result)
     }
 
-    /// The pods of the set's ordinals in order, made up where they are missing, and those beyond, last first.
+    /// The pods of the set's ordinals in order, with the next missing ones made up, and those beyond, last first.
     fn sort_out(&self, pods: Vec<Replica>, chosen: &Chosen) -> (Vec<Replica>, Vec<Replica>) {
         let set = self.set;
-        let mut places: Vec<Option<Replica>> = (0..set.replicas()).map(|_| None).collect();
-        let mut condemned = Vec::new();
+        let (mut known, mut condemned) = (BTreeMap::new(), Vec::new());
         for pod in pods {
-            if set.has_place(pod.ordinal) {
-                let place = (pod.ordinal - set.start()) as usize;
-                places[place] = Some(pod);
-            } else if pod.ordinal >= 0 {
-                condemned.push(pod);
+            if !set.has_place(pod.ordinal) {
+                condemned.extend((pod.ordinal >= 0).then_some(pod));
+            } else if pod.object().is_some_and(|object| object.name() == set.pod_name(pod.ordinal)) {
+                known.insert(pod.ordinal, pod);
+            } else {
+                known.entry(pod.ordinal).or_insert(pod); // one like `web-007`
             }
         }
         condemned.sort_by_key(|pod| std::cmp::Reverse(pod.ordinal));
-        let ordinals = set.start()..;
-        let made_up = ordinals.zip(places).map(|(ordinal, pod)| pod.unwrap_or_else(|| self.missing(ordinal, chosen)));
-        (made_up.collect(), condemned)
+        // A set may ask for more pods than anybody has memory for.
+        let mut room = if set.is_ordered() { 1 } else { MAX_BATCH };
+        let (mut replicas, mut next) = (Vec::new(), set.start());
+        let end = set.start() + set.replicas();
+        for (ordinal, pod) in known.into_iter().map(|(ordinal, pod)| (ordinal, Some(pod))).chain([(end, None)]) {
+            let missing = (next..ordinal).take(room);
+            replicas.extend(missing.map(|ordinal| self.missing(ordinal, chosen)));
+            room = room.saturating_sub((ordinal - next).try_into().unwrap_or(usize::MAX));
+            next = ordinal + 1;
+            replicas.extend(pod);
+        }
+        (replicas, condemned)
     }
 
     /// A pod that is to be made: below the partition by the current revision.
@@ -240,6 +252,7 @@ impl Sync<'_> {
             return Ok(());
         }
         let rolling = strategy.rolling_update.as_ref();
+        // Every ordinal has its pod by now.
         let partition = rolling.map_or(0, |rolling| rolling.partition.max(0)) as usize;
         let candidates = replicas.get(partition..).unwrap_or_default();
         let is_old = |pod: &Replica| pod.revision != chosen.update.name() && !pod.is_terminating();

@@ -1,5 +1,6 @@
 //! The controllers against a server in memory, with a kubelet that only says what a kubelet would.
 
+mod autoscaler;
 mod chaos;
 mod cluster;
 mod cron_job;
@@ -191,6 +192,7 @@ fn run_pod(server: &FakeServer, key: &ObjectKey, ip: &str) {
         pod.set(&["spec", "nodeName"], wanted_node(pod));
         pod.set(&["status", "phase"], "Running");
         pod.set(&["status", "podIP"], ip);
+        pod.set(&["status", "startTime"], &now);
         let condition = format!(r#"[{{"type":"Ready","status":"{ready}","lastTransitionTime":"{now}"}}]"#);
         pod.set(&["status", "conditions"], Value::parse(condition.as_bytes()).unwrap());
     });

@@ -201,6 +201,26 @@ async fn a_parallel_set_waits_for_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_pods_than_memory_are_asked_for() {
+    for (policy, made) in [("OrderedReady", 1), ("Parallel", 20)] {
+        let cluster = Cluster::start();
+        let world = cluster.server.clone();
+        cluster.server.react(move |request| {
+            let makes_pod =
+                request.method == http::Method::POST && request.target.split('?').next()?.ends_with("/pods");
+            let full = makes_pod && world.list(&resources::PODS).len() >= 30;
+            let refused =
+                || apimachinery::Status::forbidden(&resources::PODS.group_resource(), "db", "exceeded quota: q");
+            full.then(|| client::fake::Reaction::Refuse(refused()))
+        });
+        let more = format!(r#","podManagementPolicy":"{policy}""#);
+        cluster.put(&resources::STATEFUL_SETS, &stateful_set(i64::from(i32::MAX), &more, "v1"));
+        eventually("pods are made", || cluster.pods().len() >= made).await;
+        assert!(cluster.log("pods").contains(&format!("+db-{}", made - 1)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ordered_set_waits_until_its_pod_is_available() {
     let cluster = Cluster::start();
     let _kubelet = Kubelet::start(&cluster.server);

@@ -87,9 +87,7 @@ impl Request<'_> {
                 options.resource_version = Some(pod.revision().to_string());
                 match mark_and_delete(call, &options).await {
                     // The pod changed: whoever asks again is judged anew.
-                    Err(status) if status.is_conflict() && delete.resource_version.is_none() => {
-                        Err(uncounted(&budget))
-                    }
+                    Err(status) if status.is_conflict() && delete.resource_version.is_none() => Err(uncounted(&budget)),
                     result => result,
                 }
             }
@@ -101,7 +99,8 @@ impl Request<'_> {
         let mut guards = budgets.iter().filter(|budget| covers(budget, pod));
         let Some(budget) = guards.next() else { return Ok(Verdict::Allowed) };
         if guards.next().is_some() {
-            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            let why =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
             return Err(Status::new(500, apimachinery::Reason::Unknown, why));
         }
         let value = budget.to_value();
@@ -187,7 +186,8 @@ fn take_one(budget: &mut Value, pod: &str, now: &str) -> Result<(), Status> {
     if count("observedGeneration") < budget.i64_at(&["metadata", "generation"]).unwrap_or_default() {
         return Err(uncounted(&name));
     }
-    let forbidden = |why: &str| Err(Status::forbidden(&GroupResource::new("policy", "poddisruptionbudget"), &name, why));
+    let forbidden =
+        |why: &str| Err(Status::forbidden(&GroupResource::new("policy", "poddisruptionbudget"), &name, why));
     let allowed = count("disruptionsAllowed");
     if allowed < 0 {
         return forbidden("pdb disruptions allowed is negative");
@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn a_disruption_is_taken() {
-        let mut two = budget(r#"{"observedGeneration":2,"disruptionsAllowed":2,"currentHealthy":3,"desiredHealthy":1}"#);
+        let mut two =
+            budget(r#"{"observedGeneration":2,"disruptionsAllowed":2,"currentHealthy":3,"desiredHealthy":1}"#);
         take_one(&mut two, "a", NOW).unwrap();
         assert_eq!(two.i64_at(&["status", "disruptionsAllowed"]), Some(1));
         assert_eq!(two.str_at(&["status", "disruptedPods", "a"]), Some(NOW));
@@ -288,7 +289,12 @@ mod tests {
             let told = details.causes.first().map_or(refused.message, |cause| cause.message.clone());
             assert!(told.contains(why), "{told}");
         };
-        check(r#"{"observedGeneration":1,"disruptionsAllowed":1}"#, 429, 10, "The disruption budget b is still being processed");
+        check(
+            r#"{"observedGeneration":1,"disruptionsAllowed":1}"#,
+            429,
+            10,
+            "The disruption budget b is still being processed",
+        );
         check(
             r#"{"observedGeneration":2,"disruptionsAllowed":0,"currentHealthy":1,"desiredHealthy":1}"#,
             429,

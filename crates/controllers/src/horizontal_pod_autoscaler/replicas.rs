@@ -1,0 +1,299 @@
+//! How many pods a metric asks for. Upstream: podautoscaler/replica_calculator.go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::metrics::{Sample, Samples};
+use super::view::Tolerances;
+
+/// How long a pod that starts may use more than later.
+const CPU_INITIALIZATION: Duration = Duration::from_secs(5 * 60);
+/// How long a pod may take to become ready for the first time.
+const INITIAL_READINESS: Duration = Duration::from_secs(30);
+
+/// What a target is compared with.
+pub(super) enum Aim<'a> {
+    /// So much for each pod.
+    Average(i64),
+    /// So many percent of what each pod requests.
+    Utilization { percent: i64, requests: &'a BTreeMap<String, i64> },
+}
+
+/// What came of it: the size, the average use, and percent of the requests.
+#[derive(Debug, PartialEq)]
+pub(super) struct Outcome {
+    pub replicas: i64,
+    pub average: i64,
+    pub percent: Option<i64>,
+}
+
+/// Why there is no size.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoSize {
+    #[error("no pods returned by selector while calculating replica count")]
+    NoPods,
+    #[error("did not receive metrics for targeted pods (pods might be unready)")]
+    NoMetrics,
+    #[error("no metrics returned matched known pods")]
+    NoRequests,
+    #[error("missing request for {resource} in container {container} of Pod {pod}")]
+    NoRequest { resource: String, container: String, pod: String },
+    #[error("container {container} not found in Pod {pod}")]
+    NoContainer { container: String, pod: String },
+}
+
+/// Pods by what their samples are worth.
+#[derive(Default)]
+struct Groups {
+    ready: usize,
+    unready: BTreeSet<String>,
+    missing: BTreeSet<String>,
+    ignored: BTreeSet<String>,
+}
+
+/// The size for samples of each pod.
+pub(super) fn by_pods(
+    pods: &[Pod],
+    mut samples: Samples,
+    aim: &Aim<'_>,
+    current: i64,
+    tolerances: Tolerances,
+    is_cpu: bool,
+    now: Timestamp,
+) -> Result<Outcome, NoSize> {
+    if pods.is_empty() {
+        return Err(NoSize::NoPods);
+    }
+    let groups = group(pods, &samples, is_cpu, now);
+    samples.retain(|pod, _| !groups.ignored.contains(pod) && !groups.unready.contains(pod));
+    if samples.is_empty() {
+        return Err(NoSize::NoMetrics);
+    }
+    let (ratio, average, percent) = aim.ratio(&samples)?;
+    let outcome = |replicas: i64| Ok(Outcome { replicas, average, percent });
+    let counts_unready = !groups.unready.is_empty() && ratio > 1.0;
+    if !counts_unready && groups.missing.is_empty() {
+        return outcome(if tolerances.allow(ratio) { current } else { (ratio * groups.ready as f64).ceil() as i64 });
+    }
+    let nothing = Sample { value: 0, at: now, window: Duration::ZERO };
+    for pod in &groups.missing {
+        // What is not known is taken for what changes least.
+        let value = if ratio < 1.0 { aim.of(pod) } else { 0 };
+        if ratio != 1.0 {
+            samples.insert(pod.clone(), Sample { value, ..nothing });
+        }
+    }
+    if counts_unready {
+        samples.extend(groups.unready.iter().map(|pod| (pod.clone(), nothing)));
+    }
+    let (again, ..) = aim.ratio(&samples)?;
+    let turned = ratio < 1.0 && again > 1.0 || ratio > 1.0 && again < 1.0;
+    if tolerances.allow(again) || turned {
+        return outcome(current);
+    }
+    let replicas = (again * samples.len() as f64).ceil() as i64;
+    let wrong_way = again < 1.0 && replicas > current || again > 1.0 && replicas < current;
+    outcome(if wrong_way { current } else { replicas })
+}
+
+impl Aim<'_> {
+    fn ratio(&self, samples: &Samples) -> Result<(f64, i64, Option<i64>), NoSize> {
+        match self {
+            Aim::Average(target) => {
+                let total: i64 = samples.values().map(|sample| sample.value).sum();
+                let average = total / samples.len() as i64;
+                Ok((average as f64 / *target as f64, average, None))
+            }
+            Aim::Utilization { percent, requests } => {
+                let known = samples.iter().filter_map(|(pod, sample)| Some((sample.value, *requests.get(pod)?)));
+                let (mut used, mut requested, mut count) = (0, 0, 0);
+                for (value, request) in known {
+                    used += value;
+                    requested += request;
+                    count += 1;
+                }
+                if requested == 0 {
+                    return Err(NoSize::NoRequests);
+                }
+                let utilization = used * 100 / requested;
+                Ok((utilization as f64 / *percent as f64, used / count, Some(utilization)))
+            }
+        }
+    }
+
+    /// What a pod without a sample is believed to use when the rest use little.
+    fn of(&self, pod: &str) -> i64 {
+        match self {
+            Aim::Average(target) => *target,
+            Aim::Utilization { percent, requests } => {
+                requests.get(pod).copied().unwrap_or_default() * (*percent).max(100) / 100
+            }
+        }
+    }
+}
+
+fn group(pods: &[Pod], samples: &Samples, is_cpu: bool, now: Timestamp) -> Groups {
+    let mut groups = Groups::default();
+    for pod in pods {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        if pod.metadata.deletion_timestamp.is_some() || phase == "Failed" {
+            groups.ignored.insert(name);
+        } else if phase == "Pending" {
+            groups.unready.insert(name);
+        } else {
+            match samples.get(&name) {
+                None => drop(groups.missing.insert(name)),
+                Some(sample) if is_cpu && is_starting(pod, sample, now) => drop(groups.unready.insert(name)),
+                Some(_) => groups.ready += 1,
+            }
+        }
+    }
+    groups
+}
+
+/// Whether what the pod uses says little about what it will.
+fn is_starting(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    let started = status.and_then(|status| status.start_time.as_ref());
+    let (Some(ready), Some(started)) = (ready, started) else { return true };
+    let after = |time: Timestamp, pause: Duration| time.checked_add(pause).unwrap_or(Timestamp::MAX);
+    let changed = ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let is_unready = ready.status == "False";
+    if after(started.0, CPU_INITIALIZATION) > now {
+        is_unready || sample.at < after(changed, sample.window)
+    } else {
+        is_unready && after(started.0, INITIAL_READINESS) > changed
+    }
+}
+
+/// The size for one value that all pods share.
+pub(super) fn by_value(
+    pods: &[Pod],
+    value: i64,
+    target: i64,
+    current: i64,
+    tolerances: Tolerances,
+) -> Result<i64, NoSize> {
+    let ratio = value as f64 / target as f64;
+    if current == 0 {
+        return Ok(ratio.ceil() as i64);
+    }
+    if tolerances.allow(ratio) {
+        return Ok(current);
+    }
+    if pods.is_empty() {
+        return Err(NoSize::NoPods);
+    }
+    let is_running = |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+    let ready = pods.iter().filter(is_running).filter(|pod| rules::is_ready(pod)).count();
+    Ok((ratio * ready as f64).ceil().min(f64::from(i32::MAX)) as i64)
+}
+
+/// The size for a value of which each pod shall have so much, and each one's share.
+pub(super) fn by_share(value: i64, target: i64, replicas: i64, tolerances: Tolerances) -> (i64, i64) {
+    let ratio = value as f64 / (target as f64 * replicas as f64);
+    let wanted = (value as f64 / target as f64).ceil().min(f64::from(i32::MAX)) as i64;
+    let share = if replicas == 0 { value } else { (value as f64 / replicas as f64).ceil() as i64 };
+    (if tolerances.allow(ratio) { replicas } else { wanted }, share)
+}
+
+/// What each pod requests, in thousandths: one container or all that run on.
+pub(super) fn requests(pods: &[Pod], resource: &str, container: Option<&str>) -> Result<BTreeMap<String, i64>, NoSize> {
+    let mut requests = BTreeMap::new();
+    for pod in pods {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let spec = pod.spec.as_ref();
+        let sidecars =
+            spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|c| rules::is_sidecar(c));
+        let containers = spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
+        let pod_level = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get(resource));
+        if let Some(request) = pod_level.filter(|_| container.is_none()) {
+            requests.insert(name, rules::parse_quantity(request).milli_value());
+            continue;
+        }
+        let (mut total, mut found) = (0, false);
+        for one in containers.filter(|one| container.is_none_or(|name| one.name == name)) {
+            let request = one.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get(resource));
+            let request = request.ok_or_else(|| NoSize::NoRequest {
+                resource: resource.to_owned(),
+                container: one.name.clone(),
+                pod: name.clone(),
+            })?;
+            total += rules::parse_quantity(request).milli_value();
+            found = true;
+        }
+        if let Some(container) = container.filter(|_| !found) {
+            return Err(NoSize::NoContainer { container: container.to_owned(), pod: name });
+        }
+        requests.insert(name, total);
+    }
+    Ok(requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVEN: Tolerances = Tolerances { up: 0.1, down: 0.1 };
+
+    fn now() -> Timestamp {
+        "2026-01-01T12:00:00Z".parse().unwrap()
+    }
+
+    /// Pods `p0`, `p1` and so on by phase and readiness, started long ago, requesting one core each.
+    fn pods(states: &[(&str, bool)]) -> Vec<Pod> {
+        let pod = |(n, (phase, ready)): (usize, &(&str, bool))| {
+            let ready = if *ready { "True" } else { "False" };
+            let json = format!(
+                r#"{{"metadata":{{"name":"p{n}"}},"spec":{{"containers":[{{"name":"c","resources":{{"requests":{{"cpu":"1"}}}}}}]}},
+                    "status":{{"phase":"{phase}","startTime":"2026-01-01T00:00:00Z","conditions":
+                    [{{"type":"Ready","status":"{ready}","lastTransitionTime":"2026-01-01T00:00:10Z"}}]}}}}"#
+            );
+            serde_json::from_str(&json).unwrap()
+        };
+        states.iter().enumerate().map(pod).collect()
+    }
+
+    fn samples(values: &[i64]) -> Samples {
+        let sample = |value: i64| Sample { value, at: now(), window: Duration::from_secs(30) };
+        values.iter().enumerate().map(|(n, value)| (format!("p{n}"), sample(*value))).collect()
+    }
+
+    #[test]
+    fn sizes_follow_utilization() {
+        let check = |states: &[(&str, bool)], values: &[i64], percent: i64, expect: (i64, i64)| {
+            let pods = pods(states);
+            let requests = requests(&pods, "cpu", None).unwrap();
+            let aim = Aim::Utilization { percent, requests: &requests };
+            let outcome = by_pods(&pods, samples(values), &aim, states.len() as i64, EVEN, true, now()).unwrap();
+            assert_eq!((outcome.replicas, outcome.percent.unwrap()), expect, "{states:?} {values:?}");
+        };
+        const UP: (&str, bool) = ("Running", true);
+        check(&[UP, UP, UP], &[300, 500, 700], 30, (5, 50));
+        check(&[UP, UP, UP], &[510, 500, 520], 50, (3, 51));
+        check(&[UP, UP, UP, UP], &[100, 100, 100, 100], 50, (1, 10));
+        // One that never was ready is taken for idle when the size grows.
+        check(&[UP, UP, ("Running", false)], &[900, 900, 900], 50, (4, 90));
+        // One without a sample: idle when growing, busy when shrinking.
+        check(&[UP, UP, UP], &[900, 900], 50, (4, 90));
+        check(&[UP, UP, UP], &[100, 100], 50, (3, 10));
+        check(&[UP, UP, ("Failed", false)], &[900, 900, 900], 50, (4, 90));
+    }
+
+    #[test]
+    fn sizes_follow_values() {
+        let two = pods(&[("Running", true), ("Running", true)]);
+        assert_eq!(by_value(&two, 30_000, 10_000, 2, EVEN).unwrap(), 6);
+        assert_eq!(by_value(&two, 10_500, 10_000, 2, EVEN).unwrap(), 2);
+        assert_eq!(by_value(&[], 25_000, 10_000, 0, EVEN).unwrap(), 3);
+        assert_eq!(by_share(35_000, 10_000, 2, EVEN), (4, 17_500));
+        assert_eq!(by_share(20_500, 10_000, 2, EVEN), (2, 10_250));
+        assert!(by_pods(&two, Samples::new(), &Aim::Average(1), 2, EVEN, false, now()).is_err());
+    }
+}
