@@ -10,6 +10,7 @@ mod parity;
 mod peers;
 mod powercut;
 mod prerequisites;
+mod scheduler;
 mod schema;
 mod tidy;
 mod vm;
@@ -50,6 +51,7 @@ fn run() -> Result<()> {
         ["tidy"] => tidy::run(&root()),
         ["parity", args @ ..] => parity::run(&root(), args),
         ["clients"] => clients::run(&root()),
+        ["scheduler-diff", args @ ..] => scheduler::run(&root(), args),
         ["peers", names @ ..] => peers::run(&root(), names),
         ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
         ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),
@@ -57,7 +59,7 @@ fn run() -> Result<()> {
         ["powercut", args @ ..] => powercut::run(args),
         ["guest", args @ ..] => guest::run(args),
         _ => {
-            eprint!("{USAGE}{}{}{}", conformance::USAGE, vm::USAGE, powercut::USAGE);
+            eprint!("{USAGE}{}{}{}{}", scheduler::USAGE, conformance::USAGE, vm::USAGE, powercut::USAGE);
             std::process::exit(2);
         }
     }

@@ -3,7 +3,7 @@
 //! The requests are `conformance/parity/*.http`, the differences that are meant are in `kept.txt` beside them. With `--record`
 //! upstream's answers are kept in `golden/`, which the tests of `apiserver` compare with.
 
-mod servers;
+pub(crate) mod servers;
 
 use std::fs;
 use std::path::{Path, PathBuf};

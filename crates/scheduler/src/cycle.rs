@@ -84,8 +84,7 @@ async fn attempt(
                 nominator: &shared.nominator,
                 random: &random,
             };
-            let plugins = profile.at(Point::PostFilter).iter();
-            let after = plugins.filter_map(|enabled| enabled.plugin.post_filter(&failed)).next().unwrap_or_default();
+            let after = profile.post_filter(&failed);
             diagnosis.post_filter.clone_from(&after.message);
             Err(unschedulable(*diagnosis, after))
         }

@@ -132,6 +132,8 @@ pub struct PostFiltered {
     pub message: String,
     /// Work to do meanwhile.
     pub work: Option<Preemption>,
+    /// Nobody else is to be asked.
+    pub last: bool,
 }
 
 /// Pods to remove from a node to make room.

@@ -132,7 +132,7 @@ pub const ALL: &[Known] = &[
     Known {
         name: "DynamicResources",
         weight: 2,
-        points: &[Point::PreFilter, Point::Filter, Point::Reserve, Point::PreBind],
+        points: &[Point::PreFilter, Point::Filter, Point::PostFilter, Point::Reserve, Point::PreBind],
         make: |_, parts| Ok(Arc::new(dynamic_resources::DynamicResources::new(parts.io.clone()))),
     },
     Known {

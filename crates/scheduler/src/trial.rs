@@ -21,7 +21,7 @@ use crate::cluster::{Budget, Cluster, Kept, LabelMap, Store, set_selector};
 use crate::config::Configuration;
 use crate::cycle::Problem;
 use crate::cycle::{Evaluated, Search, evaluate};
-use crate::framework::{Cycle, Failed, Point, Profile};
+use crate::framework::{Cycle, Failed, Profile};
 use crate::nominator::Nominator;
 use crate::plugins::Parts;
 use crate::pod::PodInfo;
@@ -143,9 +143,7 @@ impl Trial {
                     nominator: &self.nominator,
                     random: &first,
                 };
-                let plugins = self.profile.at(Point::PostFilter).iter();
-                let after = plugins.filter_map(|enabled| enabled.plugin.post_filter(&failed)).next();
-                let after = after.unwrap_or_default();
+                let after = self.profile.post_filter(&failed);
                 diagnosis.post_filter = after.message;
                 let named = |work: crate::framework::Preemption| {
                     let mut victims: Vec<String> = work.victims.iter().map(|pod| pod.key.to_string()).collect();

@@ -8,6 +8,7 @@ pub mod image;
 pub mod machine;
 pub mod parity;
 pub mod peers;
+pub mod placements;
 pub mod registry;
 pub mod terminal;
 pub mod traffic;

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Two addresses, so that both servers can have the same port, which shows in some answers.
 const OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
-const UPSTREAM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+pub(crate) const UPSTREAM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// Both servers, ready; dropping them stops them and removes all they wrote but their logs.
 pub struct Servers {
@@ -31,7 +31,7 @@ pub struct Servers {
 }
 
 /// A process that ends with its handle.
-struct Running {
+pub(crate) struct Running {
     name: &'static str,
     child: Child,
 }
@@ -124,7 +124,7 @@ impl Servers {
 }
 
 /// Starts a program that dies with this one, its output in a log.
-fn spawn(name: &'static str, command: Command, logs: &Path) -> Result<Running> {
+pub(crate) fn spawn(name: &'static str, command: Command, logs: &Path) -> Result<Running> {
     let mut wrapped = Command::new("setpriv");
     wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
     let file = File::create(log(logs, name)).with_context(|| format!("creating the log of {name}"))?;
@@ -138,7 +138,7 @@ fn log(logs: &Path, name: &str) -> PathBuf {
     logs.join(format!("{name}.log"))
 }
 
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut held = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
@@ -160,7 +160,7 @@ fn example() -> PathBuf {
     target.join("debug/examples/serve")
 }
 
-fn etcd_command(folder: &Path, clients: &str, peer_port: u16) -> Command {
+pub(crate) fn etcd_command(folder: &Path, clients: &str, peer_port: u16) -> Command {
     let peers = format!("http://{UPSTREAM}:{peer_port}");
     let mut command = Command::new(testkit::peers::path("etcd"));
     command.arg("--data-dir").arg(folder.join("etcd")).arg("--unsafe-no-fsync");
@@ -171,7 +171,7 @@ fn etcd_command(folder: &Path, clients: &str, peer_port: u16) -> Command {
 }
 
 /// Upstream's server as a usual installation starts it, with our keys and our defaults.
-fn upstream_command(folder: &Path, pki: &ClusterPki, etcd: &str, port: u16) -> Result<Command> {
+pub(crate) fn upstream_command(folder: &Path, pki: &ClusterPki, etcd: &str, port: u16) -> Result<Command> {
     let serving = CertificateSpec::server("kube-apiserver", &["localhost"], &[UPSTREAM]);
     let leaves = [
         ("serving", serving),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::framework::{Cycle, Finality, NodeFilter, Plugin, Prepared, Rejection, Scorer};
+use crate::framework::{Cycle, Failed, Finality, NodeFilter, Plugin, PostFiltered, Prepared, Rejection, Scorer};
 use crate::node::NodeInfo;
 use crate::nominator::Nominator;
 use crate::pod::PodInfo;
@@ -65,7 +65,7 @@ pub struct Profile {
 impl Profile {
     pub fn new(name: String, points: [Vec<Enabled>; 12], percentage: Option<u32>) -> Profile {
         let mut filtering: Vec<Arc<dyn Plugin>> = Vec::new();
-        for enabled in points[Point::PreFilter as usize].iter().chain(&points[Point::Filter as usize]) {
+        for enabled in points[Point::Filter as usize].iter().chain(&points[Point::PreFilter as usize]) {
             if !filtering.iter().any(|known| known.name() == enabled.plugin.name()) {
                 filtering.push(enabled.plugin.clone());
             }
@@ -145,6 +145,21 @@ impl Profile {
                 Err((rejection, plugins))
             }
         }
+    }
+
+    /// Asks who may help a pod that no node suits, until one does; what the others said is told together.
+    pub fn post_filter(&self, failed: &Failed<'_, '_>) -> PostFiltered {
+        let mut together = PostFiltered::default();
+        let mut messages = Vec::new();
+        for plugin in self.plugins(Point::PostFilter) {
+            let Some(answer) = plugin.post_filter(failed) else { continue };
+            if answer.work.is_some() || answer.last {
+                return answer;
+            }
+            together.nominated = answer.nominated.or(together.nominated);
+            messages.extend((!answer.message.is_empty()).then_some(answer.message));
+        }
+        PostFiltered { message: messages.join(", "), ..together }
     }
 
     /// The scorers for these nodes, each with its weight.

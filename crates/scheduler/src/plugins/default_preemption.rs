@@ -91,10 +91,11 @@ impl DefaultPreemption {
                 nominated: Some(candidate.node.clone()),
                 message: String::new(),
                 work: Some(Preemption { node: candidate.node, victims: candidate.victims }),
+                last: true,
             },
             None => {
                 unhelpful.absent = Some(Rejection::unresolvable("Preemption is not helpful for scheduling"));
-                PostFiltered { nominated: Some(String::new()), message: unhelpful.message(), work: None }
+                PostFiltered { nominated: Some(String::new()), message: unhelpful.message(), ..PostFiltered::default() }
             }
         }
     }

@@ -11,7 +11,9 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::cluster::{Cluster, RESOURCE_CLAIMS};
-use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection, Reservation};
+use crate::framework::{
+    ClusterEvent, Cycle, Failed, NodeFilter, Plugin, PostFiltered, Prepared, Rejection, Reservation,
+};
 use crate::node::NodeInfo;
 use crate::plugins::volume_binding::{Io, not_found};
 use crate::pod::PodInfo;
@@ -25,6 +27,9 @@ impl DynamicResources {
         DynamicResources { io }
     }
 }
+
+/// The plugins that are asked before this one and may reject a pod for good.
+const BEFORE: [&str; 4] = ["NodeAffinity", "VolumeRestrictions", "VolumeBinding", "VolumeZone"];
 
 /// How many pods may use one claim.
 const MAX_USERS: usize = 256;
@@ -56,6 +61,15 @@ impl Plugin for DynamicResources {
             claims.push(claim);
         }
         Ok(Prepared::Filter(Box::new(Filter { plugin: self, pod, cluster: cycle.cluster, claims })))
+    }
+
+    fn post_filter(&self, failed: &Failed<'_, '_>) -> Option<PostFiltered> {
+        let mut answer = PostFiltered { message: "no new claims to deallocate".into(), ..PostFiltered::default() };
+        if failed.filters.is_none() && failed.diagnosis.plugins.iter().any(|plugin| BEFORE.contains(plugin)) {
+            // Upstream's fails when it wasn't asked before, and nobody else is asked then.
+            answer = PostFiltered { message: "not found".into(), last: true, ..PostFiltered::default() };
+        }
+        Some(answer)
     }
 
     fn helps(&self, pod: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {

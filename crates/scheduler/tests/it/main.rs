@@ -1,5 +1,9 @@
 //! The scheduler against a fake API server.
 
+mod placements;
+mod preemption;
+mod volumes;
+
 use std::time::Duration;
 
 use apimachinery::ObjectKey;
@@ -43,6 +47,14 @@ impl World {
     fn node_of(&self, pod: &str) -> Option<String> {
         let pod = self.server.get(&resources::PODS, &ObjectKey::new("ns", pod))?;
         pod.to_value().str_at(&["spec", "nodeName"]).map(str::to_owned)
+    }
+
+    /// What the pod's `PodScheduled` condition says.
+    fn message_of(&self, pod: &str) -> Option<String> {
+        let pod = self.server.get(&resources::PODS, &ObjectKey::new("ns", pod))?.to_value();
+        let conditions = pod.items_at(&["status", "conditions"]);
+        let scheduled = conditions.iter().find(|condition| condition.str_at(&["type"]) == Some("PodScheduled"));
+        scheduled?.str_at(&["message"]).map(str::to_owned)
     }
 
     async fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
@@ -93,7 +105,7 @@ async fn a_pod_that_fits_nowhere_says_why_and_waits_for_help() {
     assert_eq!(
         condition().as_deref(),
         Some(
-            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
         )
     );
     world.server.put(&resources::NODES, &node("large", "4"));

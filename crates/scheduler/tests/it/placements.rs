@@ -1,0 +1,88 @@
+//! What upstream's scheduler decided about generated clusters and pods (`cargo xtask scheduler-diff --record`), decided again.
+
+use std::collections::BTreeMap;
+
+use scheduler::Configuration;
+use scheduler::trial::{Decision, Trial};
+use serde_json::{Value, json};
+use testkit::placements::{Scenario, scenario};
+
+const GOLDEN: &str = include_str!("placements.jsonl");
+
+#[tokio::test]
+async fn placements_are_upstreams() {
+    let recorded = match std::env::var_os("OXIKUBE_PLACEMENTS") {
+        Some(path) => std::fs::read_to_string(path).unwrap(),
+        None => GOLDEN.to_owned(),
+    };
+    let mut differences = Vec::new();
+    let mut compared = 0;
+    for line in recorded.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let seed = line["seed"].as_u64().unwrap();
+        let decisions = line["decisions"].as_array().unwrap();
+        compared += decisions.len();
+        differences.extend(replay(&scenario(seed), decisions).await.iter().map(|text| format!("seed {seed}: {text}")));
+    }
+    assert!(differences.is_empty(), "{} of {compared} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+/// The first decision that differs; those after it have other premises.
+async fn replay(scenario: &Scenario, expected: &[Value]) -> Option<String> {
+    let mut trial = Trial::new(&Configuration::default());
+    scenario.objects.iter().for_each(|object| trial.put(&with_uid(object)));
+    for (pod, expect) in scenario.pods.iter().zip(expected) {
+        let mut pod = with_uid(pod);
+        let decision = trial.decide(&pod).await;
+        if let Some(difference) = difference(&decision, expect) {
+            return Some(format!("{}: {difference}", pod["metadata"]["name"]));
+        }
+        for victim in expect["victims"].as_array().into_iter().flatten() {
+            trial.remove_pod(victim.as_str().unwrap());
+        }
+        if let Some(node) = expect["node"].as_str() {
+            pod["spec"]["nodeName"] = json!(node);
+            trial.put(&pod);
+        }
+    }
+    None
+}
+
+fn with_uid(object: &Value) -> Value {
+    let mut object = object.clone();
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+    object["metadata"]["uid"] = json!(format!("{}/{}", text("namespace"), text("name")));
+    object
+}
+
+fn difference(ours: &Decision, theirs: &Value) -> Option<String> {
+    if let Some(message) = theirs["message"].as_str() {
+        return (ours.message != message).then(|| format!("\n  theirs: {message}\n  ours:   {:?}", ours));
+    }
+    let node = theirs["node"].as_str().unwrap();
+    if let Some(victims) = theirs["victims"].as_array() {
+        let victims: Vec<String> = victims.iter().map(|victim| victim.as_str().unwrap().to_owned()).collect();
+        let expect = Some((node.to_owned(), victims));
+        return (ours.preemption != expect).then(|| format!("\n  theirs: {expect:?}\n  ours:   {ours:?}"));
+    }
+    let totals: BTreeMap<String, i64> = serde_json::from_value(theirs["totals"].clone()).unwrap();
+    if totals.is_empty() {
+        // The only one that suits is not compared.
+        let alone = ours.feasible.len() == 1 && ours.feasible.contains_key(node);
+        return (!alone).then(|| format!("only {node} suits, ours: {ours:?}"));
+    }
+    if ours.feasible != totals {
+        let theirs: BTreeMap<String, BTreeMap<String, i64>> = serde_json::from_value(theirs["scores"].clone()).unwrap();
+        let differing: Vec<String> = theirs
+            .iter()
+            .filter(|(plugin, scores)| {
+                let ours = ours.scores.get(*plugin);
+                scores.iter().any(|(node, score)| ours.and_then(|o| o.get(node)).copied().unwrap_or_default() != *score)
+            })
+            .map(|(plugin, scores)| format!("{plugin}: theirs {scores:?}, ours {:?}", ours.scores.get(plugin)))
+            .collect();
+        return Some(format!("\n  theirs: {totals:?}\n  ours:   {:?}\n  {}", ours.feasible, differing.join("\n  ")));
+    }
+    let best = totals.values().max().unwrap();
+    (totals.get(node) != Some(best)).then(|| format!("they chose {node}, which isn't best: {totals:?}"))
+}
