@@ -76,13 +76,9 @@ pub struct Config {
 }
 
 /// The service accounts, in `kube-system`, that controllers act as.
-<<<<<<< main
-pub const ACCOUNTS: [&str; 26] = [
-=======
-pub const ACCOUNTS: [&str; 28] = [
+pub const ACCOUNTS: [&str; 29] = [
     "certificate-controller",
     "clusterrole-aggregation-controller",
->>>>>>> jobs
     "cronjob-controller",
     "daemon-set-controller",
     "deployment-controller",
