@@ -47,6 +47,7 @@ fn run() -> Result<()> {
         ["ci"] => ci::run(),
         ["images", args @ ..] => images::command(&root(), args),
         ["schema"] => schema::run(&root()),
+        ["bench", "scheduler", args @ ..] => scheduler::bench::run(&root(), args),
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
         ["parity", args @ ..] => parity::run(&root(), args),
@@ -59,7 +60,14 @@ fn run() -> Result<()> {
         ["powercut", args @ ..] => powercut::run(args),
         ["guest", args @ ..] => guest::run(args),
         _ => {
-            eprint!("{USAGE}{}{}{}{}", scheduler::USAGE, conformance::USAGE, vm::USAGE, powercut::USAGE);
+            eprint!(
+                "{USAGE}{}{}{}{}{}",
+                scheduler::USAGE,
+                scheduler::bench::USAGE,
+                conformance::USAGE,
+                vm::USAGE,
+                powercut::USAGE
+            );
             std::process::exit(2);
         }
     }

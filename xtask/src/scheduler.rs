@@ -3,7 +3,9 @@
 //! Upstream's API server, with nothing behind it, holds each scenario of `testkit::placements`; upstream's scheduler places its pods one after the
 //! other and tells every score in its log. What it decided is recorded, and `cargo test -p scheduler` decides the same again without it.
 
+pub mod bench;
 mod log;
+mod shapes;
 mod world;
 
 use std::fmt::Write as _;
@@ -24,7 +26,7 @@ pub const USAGE: &str =
 const GOLDEN: &str = "crates/scheduler/tests/it/placements.jsonl";
 
 pub fn run(root: &Path, args: &[&str]) -> Result<()> {
-    let (mut from, mut to, mut record) = (0, 180, false);
+    let (mut from, mut to, mut record) = (0, 216, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match *arg {

@@ -115,11 +115,8 @@ impl NodeInfo {
         let pod = self.pods.remove(at);
         self.requested.subtract(&pod.requests);
         self.scored_requests.subtract(&pod.scored_requests);
-        for port in &pod.ports {
-            if let Some(at) = self.ports.iter().position(|used| used == port) {
-                self.ports.swap_remove(at);
-            }
-        }
+        // As upstream's: of two that were put on one port past the scheduler, the first that leaves frees it.
+        self.ports.retain(|used| !pod.ports.contains(used));
         Some(pod)
     }
 

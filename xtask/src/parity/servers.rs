@@ -33,7 +33,7 @@ pub struct Servers {
 /// A process that ends with its handle.
 pub(crate) struct Running {
     name: &'static str,
-    child: Child,
+    pub(crate) child: Child,
 }
 
 impl Drop for Running {

@@ -1,0 +1,200 @@
+//! `cargo xtask bench scheduler`: upstream's scheduler and ours, one after the other, against our API server with nothing behind it.
+//!
+//! All pods are there when a scheduler starts; what is measured lasts from the first binding to the last.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use apimachinery::Value as Any;
+use client::{Client, Informers, Kubeconfig, Resource, Tls, resources};
+use env::Env;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+
+use super::shapes::{self, SHAPES};
+use crate::call;
+use crate::parity::servers::{self, Running};
+
+/// What `cargo xtask` says of it.
+pub const USAGE: &str = "  bench scheduler   upstream's scheduler and ours in the shapes of scheduler_perf
+    --shapes A,B  --nodes N,M  --pods N  what (default: all shapes, 100, 1000 and 5000 nodes, 1000 pods)
+    --dev                                development builds: to try it, not to measure
+";
+
+/// Writers that fill the API server.
+const WRITERS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(600);
+
+struct Options {
+    shapes: Vec<String>,
+    nodes: Vec<usize>,
+    pods: usize,
+    dev: bool,
+}
+
+pub fn run(root: &Path, args: &[&str]) -> Result<()> {
+    let options = options(args)?;
+    let mut build = vec!["build", "-p", "apiserver", "-p", "scheduler", "--example", "serve", "--example", "run"];
+    if !options.dev {
+        build.extend(["--release", "--locked"]);
+    }
+    call("cargo", &build)?;
+    crate::peers::build(root, &["kube-scheduler"])?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(16 << 20).enable_all().build()?;
+    let mut results = Vec::new();
+    for shape in &options.shapes {
+        for nodes in &options.nodes {
+            for who in ["ours", "upstream"] {
+                let result = runtime.block_on(measure(root, &options, shape, *nodes, who));
+                let result = result.with_context(|| format!("{who}, {shape}, {nodes} nodes"))?;
+                eprintln!("{result}");
+                results.push(result);
+            }
+        }
+    }
+    println!("{}", serde_json::to_string_pretty(&json!({"benchmark": "scheduler", "result": results}))?);
+    Ok(())
+}
+
+fn options(args: &[&str]) -> Result<Options> {
+    let mut options =
+        Options { shapes: SHAPES.map(str::to_owned).to_vec(), nodes: vec![100, 1000, 5000], pods: 1000, dev: false };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().copied().with_context(|| format!("{arg} takes a value"));
+        match *arg {
+            "--dev" => options.dev = true,
+            "--shapes" => options.shapes = value()?.split(',').map(str::to_owned).collect(),
+            "--nodes" => options.nodes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--pods" => options.pods = value()?.parse()?,
+            other => bail!("unknown option {other}"),
+        }
+    }
+    if let Some(unknown) = options.shapes.iter().find(|shape| !SHAPES.contains(&shape.as_str())) {
+        bail!("no shape {unknown:?}: {}", SHAPES.join(", "));
+    }
+    Ok(options)
+}
+
+async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who: &str) -> Result<Value> {
+    let logs = root.join("target/scheduler-bench");
+    fs::create_dir_all(&logs)?;
+    let folder = tempfile::tempdir()?;
+    let env = Env::system();
+    let examples = examples(root, options.dev);
+    let [port, own_port] = servers::free_ports()?;
+    let mut serve = Command::new(examples.join("serve"));
+    serve.arg(folder.path()).arg(format!("127.0.0.1:{port}"));
+    let mut server = servers::spawn("ours", serve, &logs)?;
+    server.ready()?;
+    let kubeconfig = folder.path().join("kubeconfig");
+    let access = Kubeconfig::load(&[kubeconfig.clone()])?.access(None)?;
+    let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "bench");
+    let objects = (0..nodes).map(shapes::node).collect();
+    create(&client, objects).await?;
+    create(&client, shapes::beginning(shape, nodes, options.pods)).await?;
+    create(&client, (0..options.pods).map(|i| shapes::measured(shape, i)).collect()).await?;
+    let mut scheduler = match who {
+        "ours" => {
+            let mut command = Command::new(examples.join("run"));
+            command.arg(&kubeconfig);
+            command
+        }
+        _ => {
+            let mut command = Command::new(testkit::peers::path("kube-scheduler"));
+            command.arg("--kubeconfig").arg(&kubeconfig);
+            command.args(["--leader-elect=false", "--kube-api-qps=10000", "--kube-api-burst=10000"]);
+            command.args(["--bind-address=127.0.0.1".to_owned(), format!("--secure-port={own_port}")]);
+            command.arg("--authentication-skip-lookup=true");
+            command
+        }
+    };
+    scheduler.env("RUST_LOG", "warn");
+    let running = servers::spawn("scheduler", scheduler, &logs)?;
+    let informers = Informers::new(client);
+    let pods = informers.of(&resources::PODS);
+    let wanted = shapes::fitting(shape, options.pods);
+    let mut times = Vec::new();
+    let done = pods.until(|pods| {
+        let bound = |i: &usize| {
+            let key = apimachinery::ObjectKey::new("default", format!("pod-{i}"));
+            pods.get(&key).and_then(|pod| pod.field("spec.nodeName").map(|node| !node.is_empty())).unwrap_or_default()
+        };
+        let count = (0..options.pods).filter(bound).count();
+        if count > times.last().map_or(0, |(_, count)| *count) {
+            times.push((env.monotonic(), count));
+        }
+        count >= wanted
+    });
+    env.timeout(PATIENCE, done).await.context("not all pods got a node in time")?;
+    let (Some((first, before)), Some((last, after))) = (times.first(), times.last()) else {
+        bail!("nothing was bound")
+    };
+    let seconds = last.duration_since(*first).as_secs_f64();
+    let (cpu, memory) = usage(running.id())?;
+    Ok(json!({"shape": shape, "nodes": nodes, "pods": options.pods, "who": who, "seconds": round(seconds),
+        "pods_per_second": round((after - before) as f64 / seconds.max(0.001)), "cpu_seconds": round(cpu), "rss_mib": memory >> 20}))
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn examples(root: &Path, dev: bool) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join(if dev { "debug/examples" } else { "release/examples" })
+}
+
+async fn create(client: &Client, objects: Vec<Value>) -> Result<()> {
+    let one = |object: Value| async move {
+        let resource = resource(object["kind"].as_str().unwrap_or_default())?;
+        let made = client.create(&resource, &Any::from_serialize(&object)?).await;
+        match made {
+            Err(error) if !error.is_already_exists() => bail!("creating {object}: {error}"),
+            _ => anyhow::Ok(()),
+        }
+    };
+    stream::iter(objects.into_iter().map(one)).buffer_unordered(WRITERS).try_collect::<()>().await
+}
+
+fn resource(kind: &str) -> Result<Resource> {
+    Ok(match kind {
+        "Node" => resources::NODES,
+        "Pod" => resources::PODS,
+        "ServiceAccount" => resources::SERVICE_ACCOUNTS,
+        "PriorityClass" => resources::PRIORITY_CLASSES,
+        "PersistentVolume" => resources::PERSISTENT_VOLUMES,
+        "PersistentVolumeClaim" => resources::PERSISTENT_VOLUME_CLAIMS,
+        "StorageClass" => Resource::cluster("storage.k8s.io", "v1", "storageclasses"),
+        other => bail!("no {other} is made here"),
+    })
+}
+
+/// CPU seconds and resident bytes of a process.
+fn usage(id: u32) -> Result<(f64, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("a process's name")?.1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    let pages: u64 = fields[21].parse()?;
+    Ok((ticks / 100.0, pages * 4096))
+}
+
+impl Running {
+    /// Waits for the line that our server prints when it is ready.
+    fn ready(&mut self) -> Result<()> {
+        let mut line = String::new();
+        if let Some(output) = self.child.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        if line.is_empty() { bail!("the server did not become ready") } else { Ok(()) }
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
