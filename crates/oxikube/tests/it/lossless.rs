@@ -5,7 +5,7 @@ mod load;
 use testkit::machine::Machine;
 
 use self::load::{Load, Lost};
-use crate::support::{SOON, jsonpath, kill_daemon, load_images, started};
+use crate::support::{SOON, Step, jsonpath, kill_daemon, load_images, started};
 
 /// Each connection to 9000 is served by a shell of its own, request after request; 8080 closes after each. `preStop` leaves everybody
 /// the time to hear that the pod goes.
@@ -87,7 +87,7 @@ fn no_request_is_lost() {
         Load::kept(&machine, &format!("{node}:{kept}")),
     ];
     let asked_in_pod = || machine.kubectl("exec asks -- cat /asked").ok().lines().count();
-    let steps: [(&str, fn(&Machine)); 6] = [
+    let steps: [Step; 6] = [
         ("rollout restart", restart),
         ("up", |machine| scale(machine, 6)),
         ("down", |machine| scale(machine, 2)),
