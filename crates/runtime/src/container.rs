@@ -428,7 +428,9 @@ pub(crate) async fn update(
         let (id, wanted) = (container.id.clone(), resources.clone());
         let apply = move || match load_start(&on_thread, &id) {
             // It keeps limits in its own state, and may have put the processes where this daemon can't reach.
-            Ok(Start { program: Some(program), .. }) => update::by_program(&program, &on_thread.state_root(), &id, &wanted),
+            Ok(Start { program: Some(program), .. }) => {
+                update::by_program(&program, &on_thread.state_root(), &id, &wanted)
+            }
             _ => on_thread.group(&path)?.apply(&limits).context(|| "failed to update resources".to_owned()),
         };
         blocking(apply).await?;

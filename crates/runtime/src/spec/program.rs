@@ -71,7 +71,7 @@ fn allowed_oom_score(wanted: i32) -> i32 {
 }
 
 /// OCI's `linux.resources`, with what [`super::limits`] sets.
-fn limits(resources: &LinuxContainerResources) -> Value {
+pub(crate) fn limits(resources: &LinuxContainerResources) -> Value {
     let limits = super::limits(resources);
     let mut oci = json!({});
     for (group, name, value) in [
