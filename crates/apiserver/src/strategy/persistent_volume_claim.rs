@@ -211,7 +211,8 @@ fn update(new: &Value, old: &Value, errors: &mut Errors) {
     if may_choose && (old_legacy.is_none() || moved) {
         keep(&mut munged, &before, &["storageClassName"]);
     }
-    if !(moved && (legacy.is_none() || legacy == old_legacy)) && legacy != old_legacy {
+    let left = moved && legacy.is_none();
+    if legacy != old_legacy && !left {
         let path = Path::new("metadata.annotations");
         errors.invalid(&path.child(LEGACY_CLASS), legacy.unwrap_or_default(), "field is immutable");
     }
