@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use client::{EventType, ObjectReference};
-use cri::v1::{ContainerState, CreateContainerRequest, Image, PodSandboxConfig, RemoveContainerRequest, StartContainerRequest};
+use cri::v1::{
+    ContainerState, CreateContainerRequest, Image, PodSandboxConfig, RemoveContainerRequest, StartContainerRequest,
+};
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::time::Instant;
 
