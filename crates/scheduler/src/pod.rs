@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use apimachinery::{ObjectKey, Selector};
+use apimachinery::{ObjectKey, Operator, Requirement, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     NodeAffinity, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint, Volume,
@@ -113,14 +113,14 @@ impl Hash for Term {
 }
 
 impl Term {
-    /// A term of a pod in `namespace`.
-    pub fn new(term: &PodAffinityTerm, namespace: &str) -> Term {
+    /// A term of a pod in `namespace` with these labels.
+    pub fn new(term: &PodAffinityTerm, namespace: &str, labels: &BTreeMap<String, String>) -> Term {
         let mut namespaces: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.insert(namespace.to_owned());
         }
         let namespace_selector = rules::label_selector(term.namespace_selector.as_ref());
-        let selector = rules::label_selector(term.label_selector.as_ref());
+        let selector = like_the_pod(rules::label_selector(term.label_selector.as_ref()), term, labels);
         let topology_key = term.topology_key.clone();
         let identity = format!("{namespaces:?} {namespace_selector:?} {selector:?} {topology_key}");
         Term { namespaces, namespace_selector, selector, topology_key, identity }
@@ -131,6 +131,24 @@ impl Term {
         (self.namespaces.contains(&pod.key.namespace) || rules::selects(&self.namespace_selector, namespace_labels))
             && rules::selects(&self.selector, &pod.labels)
     }
+}
+
+/// The selector, and that pods have the same values of some labels as the term's own pod, and others of others. Upstream's API server writes these
+/// into the selector, which does no harm here.
+fn like_the_pod(selector: Selector, term: &PodAffinityTerm, labels: &BTreeMap<String, String>) -> Selector {
+    if term.label_selector.is_none() {
+        return selector;
+    }
+    let keys = |keys: &Option<Vec<String>>, operator| {
+        let known = keys.iter().flatten().filter_map(|key| Some((key.clone(), labels.get(key)?.clone())));
+        known.map(|(key, value)| Requirement { key, operator, values: vec![value] }).collect::<Vec<_>>()
+    };
+    let same = keys(&term.match_label_keys, Operator::In);
+    let other = keys(&term.mismatch_label_keys, Operator::NotIn);
+    if same.is_empty() && other.is_empty() {
+        return selector;
+    }
+    Selector::new(selector.requirements().iter().cloned().chain(same).chain(other).collect())
 }
 
 impl PodInfo {
@@ -162,7 +180,7 @@ impl PodInfo {
             ports: rules::host_ports(spec),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             node_affinity: affinity.and_then(|affinity| affinity.node_affinity.clone()).map(Arc::new),
-            affinity: affinities(spec, &namespace),
+            affinity: affinities(spec, &namespace, meta.labels.as_ref().unwrap_or(&BTreeMap::new())),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
             volumes: spec.volumes.iter().flatten().filter_map(|volume| pod_volume(&name, volume)).collect(),
@@ -219,9 +237,9 @@ impl PodInfo {
     }
 }
 
-fn affinities(spec: &PodSpec, namespace: &str) -> PodAffinities {
+fn affinities(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) -> PodAffinities {
     let Some(affinity) = &spec.affinity else { return PodAffinities::default() };
-    let term = |term: &PodAffinityTerm| Arc::new(Term::new(term, namespace));
+    let term = |term: &PodAffinityTerm| Arc::new(Term::new(term, namespace, labels));
     let mut parsed = PodAffinities::default();
     if let Some(pods) = &affinity.pod_affinity {
         let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
@@ -297,11 +315,27 @@ mod tests {
     }
 
     #[test]
+    fn terms_are_about_pods_like_their_own() {
+        let labels = |track: &str| BTreeMap::from([("track".to_owned(), track.to_owned())]);
+        let check = |keys: &str, track: &str, expect: bool| {
+            let term = json!({"topologyKey": "zone", "labelSelector": {}, keys: ["track", "absent"]});
+            let term = Term::new(&serde_json::from_value(term).unwrap(), "ns", &labels("stable"));
+            let pod = PodInfo { key: ObjectKey::new("ns", "p"), labels: labels(track), ..PodInfo::default() };
+            assert_eq!(term.matches(&pod, &BTreeMap::new()), expect, "{keys} {track}");
+        };
+        check("matchLabelKeys", "stable", true);
+        check("matchLabelKeys", "canary", false);
+        check("mismatchLabelKeys", "stable", false);
+        check("mismatchLabelKeys", "canary", true);
+    }
+
+    #[test]
     fn terms_are_about_namespaces() {
         let term = |mut term: serde_json::Value| {
             term["topologyKey"] = json!("zone");
             term["labelSelector"] = json!({});
-            Term::new(&serde_json::from_value(term).unwrap(), "mine")
+            let labels = BTreeMap::from([("track".to_owned(), "stable".to_owned())]);
+            Term::new(&serde_json::from_value(term).unwrap(), "mine", &labels)
         };
         let check = |spec: serde_json::Value, namespace: &str, expect: bool| {
             let pod = PodInfo { key: ObjectKey::new(namespace, "p"), ..PodInfo::default() };
