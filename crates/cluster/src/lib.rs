@@ -11,6 +11,7 @@
 //! ```
 
 pub mod control;
+pub mod process;
 pub mod progress;
 pub mod settings;
 

@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -12,15 +11,12 @@ use crate::args::{Start, node_name};
 use crate::check::{self, Outcome};
 use crate::control::{Answer, Ask, ask_soon};
 use crate::progress::{Display, Progress};
-use crate::settings::{NodeAddress, port_is_free};
+use crate::settings::NodeAddress;
 use crate::turn::Turn;
-use crate::{Args, Hooks, Settings, kubeconfig, stop};
+use crate::{Args, Hooks, Settings, kubeconfig, process, stop};
 
 /// The address of a node on a machine without any other: the daemon puts it on a dummy link of its own.
 pub const LONELY_NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 1);
-
-/// The kernel takes so long, at the most, to end what a killed process had.
-const LINGERING: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hooks) -> Result<ExitCode> {
     if let Outcome::Missing(why) = check::root().outcome {
@@ -46,9 +42,7 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         None => new_settings(args, start, env).await?,
     };
     kubeconfig::check(&settings)?;
-    if !first {
-        lingering_ports(&settings, env).await;
-    }
+    process::gone(&settings, env).await?;
     check::must_meet(&settings, hooks)?;
 
     let turn = match turn.take() {
@@ -79,15 +73,6 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         kubeconfig::context(&settings)
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// A daemon that was killed a moment ago may still hold its ports. No event tells when they are free.
-async fn lingering_ports(settings: &Settings, env: &env::Env) {
-    let deadline = env.monotonic() + LINGERING;
-    let free = || [settings.api_port, settings.kubelet_port].into_iter().all(port_is_free);
-    while !free() && env.monotonic() < deadline {
-        env.sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Settings for a cluster that isn't there yet.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::control::{Ask, Connection, ask};
 use crate::turn::Turn;
-use crate::{Args, Hooks, Settings};
+use crate::{Args, Hooks, Settings, process};
 
 /// Containers get 10 s in total; what is left over is for removing mounts, links and rules.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +37,9 @@ pub(crate) async fn stop(settings: &Settings, env: &env::Env, hooks: &Hooks) -> 
 /// is there for the cleanup.
 pub(crate) async fn end_daemon(settings: &Settings, env: &env::Env) -> Result<()> {
     let socket = settings.control_socket();
-    let Some(Connection { pid, .. }) = Connection::open(&socket).await? else { return Ok(()) };
+    let Some(Connection { pid, .. }) = Connection::open(&socket).await? else {
+        return process::gone(settings, env).await;
+    };
     // Opened before it is told to stop, so that it can't become somebody else's; nor is it already, as the daemon listens still.
     let process = linux_process(pid)?;
     let Some(hello) = Connection::open(&socket).await?.filter(|hello| hello.pid == pid) else { return Ok(()) };

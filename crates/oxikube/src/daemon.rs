@@ -81,6 +81,7 @@ async fn run(settings: Settings, env: Env, runtimes: &Runtimes) -> Result<()> {
     let steps = Steps::new(&env);
     let (stop_tx, mut stop_rx) = mpsc::channel(1);
     let scope = settings.scope();
+    cluster::process::note(&settings)?;
     join_cgroup(&settings)?;
     env.crashpoint("daemon.begun");
     lonely::add(&env, &settings).await.context("giving the node an address of its own")?;

@@ -45,7 +45,7 @@ fn dying_at_some_steps_loses_nothing() {
     let seed: u64 = given.unwrap_or_else(|| env.random_below(1 << 32));
     println!("OXIKUBE_TEST_SEED={seed}");
     let env = env::Env::seeded(seed, env.now());
-    let (mut deaths, expected) = deaths(&env);
+    let (mut deaths, expected) = deaths("lives", &env);
     let mut sample = Vec::new();
     while sample.len() < SAMPLE && !deaths.is_empty() {
         sample.push(deaths.swap_remove(env.random_below(deaths.len() as u64) as usize));
@@ -56,7 +56,7 @@ fn dying_at_some_steps_loses_nothing() {
 #[test]
 #[ignore = "takes a quarter of an hour; run every night"]
 fn dying_at_every_step_loses_nothing() {
-    let (deaths, expected) = deaths(&env::Env::system());
+    let (deaths, expected) = deaths("lives-all", &env::Env::system());
     println!("{} deaths", deaths.len());
     die(deaths, &expected);
 }
@@ -64,7 +64,7 @@ fn dying_at_every_step_loses_nothing() {
 /// Every failpoint is one that the life passes, so that it is died at, or is named above.
 #[test]
 fn every_failpoint_is_died_at() {
-    let (deaths, _) = deaths(&env::Env::system());
+    let (deaths, _) = deaths("passes", &env::Env::system());
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut missing = named_in(crates);
     missing.retain(|name| !ELSEWHERE.contains(&name.as_str()) && deaths.iter().all(|death| death.failpoint != *name));
@@ -72,8 +72,8 @@ fn every_failpoint_is_died_at() {
 }
 
 /// One life that dies nowhere: all the deaths there can be, at the first pass of a failpoint and at a later one; and what is normal.
-fn deaths(env: &env::Env) -> (Vec<Death>, Expected) {
-    let (mut life, passed) = Life::traced();
+fn deaths(name: &str, env: &env::Env) -> (Vec<Death>, Expected) {
+    let (mut life, passed) = Life::traced(name);
     let expected = life.live(None);
     let mut deaths = Vec::new();
     for (half, passed) in passed {

@@ -66,8 +66,8 @@ impl Life {
     }
 
     /// One that dies nowhere, and the files in its machine's folder with the failpoints that each half passes.
-    pub fn traced() -> (Life, [(Half, PathBuf); 2]) {
-        let mut life = Life::new("lives", Half::First, "");
+    pub fn traced(name: &str) -> (Life, [(Half, PathBuf); 2]) {
+        let mut life = Life::new(name, Half::First, "");
         let files = [Half::First, Half::Second].map(|half| (half, life.machine.folder().join(format!("{half:?}.tar"))));
         life.armed = files.iter().map(|(half, file)| (*half, format!("trace={}", file.display()))).collect();
         (life, files)
