@@ -13,5 +13,6 @@ mod lossless;
 mod path;
 mod pods;
 mod renewal;
+mod sets;
 mod streams;
 mod support;
