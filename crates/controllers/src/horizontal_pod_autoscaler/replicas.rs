@@ -34,15 +34,15 @@ pub(super) struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoSize {
     #[error("no pods returned by selector while calculating replica count")]
-    NoPods,
+    Pods,
     #[error("did not receive metrics for targeted pods (pods might be unready)")]
-    NoMetrics,
+    Metrics,
     #[error("no metrics returned matched known pods")]
-    NoRequests,
+    Requests,
     #[error("missing request for {resource} in container {container} of Pod {pod}")]
-    NoRequest { resource: String, container: String, pod: String },
+    Request { resource: String, container: String, pod: String },
     #[error("container {container} not found in Pod {pod}")]
-    NoContainer { container: String, pod: String },
+    Container { container: String, pod: String },
 }
 
 /// Pods by what their samples are worth.
@@ -65,12 +65,12 @@ pub(super) fn by_pods(
     now: Timestamp,
 ) -> Result<Outcome, NoSize> {
     if pods.is_empty() {
-        return Err(NoSize::NoPods);
+        return Err(NoSize::Pods);
     }
     let groups = group(pods, &samples, is_cpu, now);
     samples.retain(|pod, _| !groups.ignored.contains(pod) && !groups.unready.contains(pod));
     if samples.is_empty() {
-        return Err(NoSize::NoMetrics);
+        return Err(NoSize::Metrics);
     }
     let (ratio, average, percent) = aim.ratio(&samples)?;
     let outcome = |replicas: i64| Ok(Outcome { replicas, average, percent });
@@ -116,7 +116,7 @@ impl Aim<'_> {
                     count += 1;
                 }
                 if requested == 0 {
-                    return Err(NoSize::NoRequests);
+                    return Err(NoSize::Requests);
                 }
                 let utilization = used * 100 / requested;
                 Ok((utilization as f64 / *percent as f64, used / count, Some(utilization)))
@@ -188,7 +188,7 @@ pub(super) fn by_value(
         return Ok(current);
     }
     if pods.is_empty() {
-        return Err(NoSize::NoPods);
+        return Err(NoSize::Pods);
     }
     let is_running = |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
     let ready = pods.iter().filter(is_running).filter(|pod| rules::is_ready(pod)).count();
@@ -220,7 +220,7 @@ pub(super) fn requests(pods: &[Pod], resource: &str, container: Option<&str>) ->
         let (mut total, mut found) = (0, false);
         for one in containers.filter(|one| container.is_none_or(|name| one.name == name)) {
             let request = one.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get(resource));
-            let request = request.ok_or_else(|| NoSize::NoRequest {
+            let request = request.ok_or_else(|| NoSize::Request {
                 resource: resource.to_owned(),
                 container: one.name.clone(),
                 pod: name.clone(),
@@ -229,7 +229,7 @@ pub(super) fn requests(pods: &[Pod], resource: &str, container: Option<&str>) ->
             found = true;
         }
         if let Some(container) = container.filter(|_| !found) {
-            return Err(NoSize::NoContainer { container: container.to_owned(), pod: name });
+            return Err(NoSize::Container { container: container.to_owned(), pod: name });
         }
         requests.insert(name, total);
     }

@@ -196,10 +196,8 @@ fn watch(server: &FakeServer, ordered: bool, daemons_per_node: usize) -> Arc<Mut
                     found.extend(late.map(|below| format!("db-{ordinal} made while db-{below} was not well")));
                 }
             }
-            http::Method::DELETE if path.contains("/pods/db-") => {
-                if Value::parse(&request.body).is_ok_and(|body| body.i64_at(&["gracePeriodSeconds"]) == Some(0)) {
-                    found.push(format!("{path} was not given time"));
-                }
+            http::Method::DELETE if path.contains("/pods/db-") && is_at_once(&request.body) => {
+                found.push(format!("{path} was not given time"));
             }
             http::Method::DELETE if path.contains("/persistentvolumeclaims/") => {
                 found.push(format!("{path} was deleted"))
@@ -225,6 +223,10 @@ fn is_well(pod: &Object) -> bool {
 
 fn has_ended(pod: &Object) -> bool {
     says(pod, r#""phase":"Failed""#)
+}
+
+fn is_at_once(options: &[u8]) -> bool {
+    Value::parse(options).is_ok_and(|options| options.i64_at(&["gracePeriodSeconds"]) == Some(0))
 }
 
 fn was_well(well: &Well, ordinal: i64, now: Timestamp) -> bool {
