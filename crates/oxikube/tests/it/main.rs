@@ -1,5 +1,6 @@
 //! Whole clusters, driven by the commands and the real kubectl as a person drives them.
 
+mod apply;
 mod claims;
 mod clients;
 mod commands;
