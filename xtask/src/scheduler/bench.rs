@@ -2,6 +2,7 @@
 //!
 //! All pods are there when a scheduler starts; what is measured lasts from the first binding to the last.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use apimachinery::Value as Any;
 use client::{Client, Informers, Kubeconfig, Resource, Tls, resources};
 use env::Env;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::shapes::{self, SHAPES};
@@ -119,19 +121,23 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     let informers = Informers::new(client);
     let pods = informers.of(&resources::PODS);
     let wanted = shapes::fitting(shape, options.pods);
-    let mut times = Vec::new();
-    let done = pods.until(|pods| {
-        let bound = |i: &usize| {
-            let key = apimachinery::ObjectKey::new("default", format!("pod-{i}"));
-            pods.get(&key).and_then(|pod| pod.field("spec.nodeName").map(|node| !node.is_empty())).unwrap_or_default()
-        };
-        let count = (0..options.pods).filter(bound).count();
-        if count > times.last().map_or(0, |(_, count)| *count) {
-            times.push((env.monotonic(), count));
+    let seen: Arc<Mutex<(BTreeSet<String>, Vec<_>)>> = Arc::default();
+    let (bound, clock) = (seen.clone(), env.clone());
+    let _subscription = pods.on_event(move |event| {
+        let pod = event.object();
+        let mut seen = bound.lock();
+        if pod.name().starts_with("pod-") && !seen.0.contains(pod.name()) {
+            let node = pod.to_value().str_at(&["spec", "nodeName"]).is_some_and(|node| !node.is_empty());
+            if node {
+                seen.0.insert(pod.name().to_owned());
+                let count = seen.0.len();
+                seen.1.push((clock.monotonic(), count));
+            }
         }
-        count >= wanted
     });
+    let done = pods.until(|_| seen.lock().0.len() >= wanted);
     env.timeout(PATIENCE, done).await.context("not all pods got a node in time")?;
+    let times = seen.lock().1.clone();
     let (Some((first, before)), Some((last, after))) = (times.first(), times.last()) else {
         bail!("nothing was bound")
     };
