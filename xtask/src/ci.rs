@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{call, clients, conformance, peers, prerequisites, root, tidy};
+use crate::{call, clients, conformance, peers, powercut, prerequisites, root, tidy};
 
 pub fn run() -> Result<()> {
     prerequisites::install()?;
@@ -13,5 +13,6 @@ pub fn run() -> Result<()> {
     clients::build(&root())?;
     call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
     call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
+    powercut::run(&["--only", "store", "--cuts", "3"])?;
     conformance::run(&root(), "Conformance", &["--sample"])
 }

@@ -95,7 +95,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     let mut server = servers::spawn("ours", serve, &logs)?;
     server.ready()?;
     let kubeconfig = folder.path().join("kubeconfig");
-    let access = Kubeconfig::load(&[kubeconfig.clone()])?.access(None)?;
+    let access = Kubeconfig::load(std::slice::from_ref(&kubeconfig))?.access(None)?;
     let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "bench");
     let objects = (0..nodes).map(shapes::node).collect();
     create(&client, objects).await?;

@@ -81,7 +81,7 @@ pub fn measured(shape: &str, i: usize) -> Value {
             spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": format!("c{i}")}}])
         }
         // One in ten fits nowhere, and stays in everybody's way.
-        "churn" if i % 10 == 0 => spec["containers"][0]["resources"]["requests"]["cpu"] = json!("9"),
+        "churn" if i.is_multiple_of(10) => spec["containers"][0]["resources"]["requests"]["cpu"] = json!("9"),
         "churn" if i % 10 < 4 => {
             spec["topologySpreadConstraints"] = json!([{"maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": selector}]);

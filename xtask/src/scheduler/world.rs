@@ -61,7 +61,7 @@ impl World {
         api.arg("--disable-admission-plugins=ServiceAccount,Priority,TaintNodesByCondition,DefaultTolerationSeconds,StorageObjectInUseProtection,DefaultStorageClass,LimitRanger,ResourceQuota,PodSecurity,RuntimeClass");
         running.push(servers::spawn("kube-apiserver", api, logs)?);
         let kubeconfig = kubeconfig(folder.path(), &pki, port)?;
-        let config = Kubeconfig::load(&[kubeconfig.clone()])?.access(None)?;
+        let config = Kubeconfig::load(std::slice::from_ref(&kubeconfig))?.access(None)?;
         let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &config)?), "scheduler-diff");
         let deadline = env.monotonic() + PATIENCE;
         while client.get(&resources::NAMESPACES, &ObjectKey::cluster("default")).await.is_err() {

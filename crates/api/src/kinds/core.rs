@@ -135,10 +135,12 @@ pub(super) static KINDS: &[Kind] = &[
             text("Images", Cell::ContainerImages(&["spec", "template", "spec"])).wide(),
             text("Selector", Cell::Labels(&["spec", "selector"])).wide(),
         ]),
-    core!("ResourceQuota", "resourcequotas")
-        .short(&["quota"])
-        .with(&[status(("", "v1", "ResourceQuota"))])
-        .columns(&[NAME, computed("Request"), computed("Limit"), AGE]),
+    core!("ResourceQuota", "resourcequotas").short(&["quota"]).with(&[status(("", "v1", "ResourceQuota"))]).columns(&[
+        NAME,
+        computed("Request"),
+        computed("Limit"),
+        AGE,
+    ]),
     core!("Secret", "secrets").fields(&[field("type", &["type"])]).columns(&[
         NAME,
         at("Type", &["type"]),

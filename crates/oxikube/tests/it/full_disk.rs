@@ -153,6 +153,7 @@ fn fill(path: &Path) {
 /// The number in the talker's last whole line.
 fn last_line(machine: &Machine) -> u64 {
     let said = machine.kubectl("logs talker --tail=20").ok();
-    let numbers = said.lines().filter_map(|line| line.strip_prefix("line ")?.strip_suffix(" of many")?.parse().ok());
-    numbers.last().unwrap_or(0)
+    let mut numbers =
+        said.lines().filter_map(|line| line.strip_prefix("line ")?.strip_suffix(" of many")?.parse().ok());
+    numbers.next_back().unwrap_or(0)
 }
