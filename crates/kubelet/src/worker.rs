@@ -37,6 +37,18 @@ pub(crate) struct Update {
     pub(crate) removed: bool,
 }
 
+/// How long it isn't told that a container ended which the pass ended to start another: upstream looks at the runtime once a
+/// second, and sees the successor only, so a ready pod without a readiness probe stays ready.
+const HELD: Duration = Duration::from_secs(1);
+
+/// Waits until `at`, or for ever.
+async fn due(shared: &Shared, at: Option<Instant>) {
+    match at {
+        Some(at) => shared.ctx.env.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A pod's task.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
@@ -142,6 +154,8 @@ impl Worker {
         let shared = self.shared.clone();
         let mut pass = pass;
         let mut poked = false;
+        // When an end that this pass brought about itself is told even if nothing has followed it yet.
+        let mut held: Option<Instant> = None;
         let result = loop {
             tokio::select! {
                 result = &mut pass => break Some(result),
@@ -154,12 +168,20 @@ impl Worker {
                 }
                 () = shared.poke.notified() => {
                     poked = true;
-                    if let Ok(state) = shared.ctx.runtime.pod(&shared.uid).await {
-                        shared.report(pod, &state, false).await;
+                    if shared.replaces() {
+                        held.get_or_insert_with(|| shared.ctx.env.monotonic() + HELD);
+                    } else {
+                        shared.report_now(pod).await;
                     }
+                }
+                () = due(&shared, held) => {
+                    held = None;
+                    shared.replaced();
+                    shared.report_now(pod).await;
                 }
             }
         };
+        shared.replaced();
         if poked {
             // What came meanwhile may need another pass.
             shared.poke.notify_one();
@@ -170,12 +192,7 @@ impl Worker {
     /// Waits for a change, or for `next`.
     async fn wait(&mut self, next: Option<Instant>) {
         let shared = self.shared.clone();
-        let due = async {
-            match next {
-                Some(at) => shared.ctx.env.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let due = due(&shared, next);
         tokio::pin!(due);
         loop {
             tokio::select! {

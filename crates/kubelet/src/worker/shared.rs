@@ -59,6 +59,8 @@ pub(super) struct Memory {
     pub(super) volumes: Option<MadeVolumes>,
     /// Whether it was decided that the pod may run here.
     pub(super) admitted: bool,
+    /// Whether the pass ends containers to start others in their places.
+    pub(super) replaces: bool,
     /// Why the pod was failed: reason and message.
     pub(super) failure: Option<(&'static str, String)>,
 }
@@ -91,6 +93,7 @@ impl Shared {
             claimed: None,
             volumes: None,
             admitted: false,
+            replaces: false,
             failure: None,
         };
         Arc::new(Shared {
@@ -198,6 +201,23 @@ impl Shared {
         writer.tell(generated.status);
         self.settle();
         ends
+    }
+
+    /// Tells what the runtime says of the pod.
+    pub(super) async fn report_now(&self, pod: &Pod) {
+        if let Ok(state) = self.ctx.runtime.pod(&self.uid).await {
+            self.report(pod, &state, false).await;
+        }
+    }
+
+    /// Whether a pass ends containers to start others in their places.
+    pub(super) fn replaces(&self) -> bool {
+        self.memory.lock().replaces
+    }
+
+    /// It doesn't, or no longer.
+    pub(super) fn replaced(&self) {
+        self.memory.lock().replaces = false;
     }
 
     /// Fails a pod that has not been started, or ran for too long.

@@ -211,6 +211,7 @@ impl Shared {
                 return Ok(None);
             }
         } else {
+            self.memory.lock().replaces = !wanted.containers.is_empty();
             for kill in &wanted.kill {
                 let Some(instance) = state.containers.iter().find(|c| c.id() == kill.id) else { continue };
                 let grace = self.grace_after(pod, &kill.name, kill.probe);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cri::v1::image_service_server::{ImageService, ImageServiceServer};
 use cri::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
@@ -34,6 +35,8 @@ struct State {
     containers: BTreeMap<String, One>,
     images: BTreeSet<String>,
     pullable: BTreeSet<String>,
+    /// How long a pull takes.
+    pull_time: Duration,
     /// Containers of this name end at once with this code.
     ends: BTreeMap<String, i32>,
     /// What commands of probes and hooks exit with, by their first word.
@@ -86,6 +89,11 @@ impl FakeCri {
 
     pub fn can_pull(&self, image: &str) {
         self.0.state.lock().pullable.insert(image.to_owned());
+    }
+
+    /// From now on a pull takes this long.
+    pub fn pulls_take(&self, time: Duration) {
+        self.0.state.lock().pull_time = time;
     }
 
     /// Containers called `name` end as soon as they are started.
@@ -369,7 +377,7 @@ impl RuntimeService for FakeCri {
             state.stubborn.contains(&name)
         };
         if stubborn {
-            self.0.env.sleep(std::time::Duration::from_secs(request.timeout as u64)).await;
+            self.0.env.sleep(Duration::from_secs(request.timeout as u64)).await;
         }
         self.exit(&request.container_id, if stubborn { 137 } else { 0 });
         answer(StopContainerResponse {})
@@ -466,6 +474,8 @@ impl ImageService for FakeCri {
         let request = request.into_inner();
         let name = request.image.unwrap().image;
         let user = request.auth.map(|auth| auth.username).unwrap_or_default();
+        let time = self.0.state.lock().pull_time;
+        self.0.env.sleep(time).await;
         let mut state = self.0.state.lock();
         state.log.push(format!("pull {name} {user}").trim_end().to_owned());
         if !state.pullable.contains(&name) {

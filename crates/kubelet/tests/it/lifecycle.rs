@@ -241,7 +241,10 @@ async fn a_changed_image_restarts_the_container() {
     let world = World::new().await;
     world.create(json!({"restartPolicy": "Never", "containers": [{"name": "web"}]}));
     world.until_phase("Running").await;
+    world.until("it is ready", || world.condition("Ready").0 == "True").await;
     world.cri.can_pull("app:2");
+    world.cri.pulls_take(std::time::Duration::from_millis(300));
+    world.server.forget_requests();
     world.server.edit(&resources::PODS, &World::key(), |pod| {
         let mut containers = pod.items_at(&["spec", "containers"]).to_vec();
         containers[0].set(&["image"], "app:2");
@@ -249,6 +252,18 @@ async fn a_changed_image_restarts_the_container() {
     });
     world.until("it is restarted", || world.status("web").unwrap().restart_count == 1).await;
     world.until("it is told", || world.has_event("Killing: Container web definition changed, will be restarted")).await;
+    let told = world.server.requests();
+    let told: Vec<serde_json::Value> = told
+        .iter()
+        .filter(|seen| seen.target.contains("/pods/p/status"))
+        .map(|seen| serde_json::from_slice(&seen.body).unwrap())
+        .collect();
+    assert!(!told.is_empty());
+    for status in told {
+        let conditions = status["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let unready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "False");
+        assert!(!unready, "the successor is there before the end is told: {status}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,10 +68,14 @@ impl Place {
         found
     }
 
-    /// Waits until downloads that were given up have taken away their files.
+    /// Collects garbage until downloads that were given up, or had just ended, have left nothing.
     async fn becomes_empty(&self, what: &str) {
         let deadline = self.env.monotonic() + Duration::from_secs(10);
-        while !self.content().is_empty() && self.env.monotonic() < deadline {
+        loop {
+            self.store().collect_garbage().await.unwrap();
+            if self.content().is_empty() || self.env.monotonic() >= deadline {
+                break;
+            }
             self.env.sleep(Duration::from_millis(5)).await;
         }
         self.assert_empty(what);
