@@ -86,7 +86,8 @@ fn ours() -> Selection {
     Selection::all().namespace("default").labels("written=yes")
 }
 
-/// A client that had seen `revision` goes on from there, and misses nothing.
+/// A client that had seen `revision` goes on from there, and misses nothing, or is sent back to the list, as upstream's server does
+/// if it began after that revision.
 async fn watch_continues(client: &Client, revision: u64) -> Result<()> {
     let now = client.list(&resources::CONFIG_MAPS, &ours(), &ListOptions::default()).await?;
     let mut missing: BTreeSet<u64> = now.items.iter().map(|o| o.revision()).filter(|r| *r > revision).collect();
@@ -95,6 +96,8 @@ async fn watch_continues(client: &Client, revision: u64) -> Result<()> {
     while !missing.is_empty() {
         match tokio::time::timeout(POD, events.next()).await.context("the watch tells nothing")? {
             Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => drop(missing.remove(&object.revision())),
+            // The list, which was read just now, tells what this watch can't.
+            Some(WatchEvent::Error(status)) if status.code == 410 => return Ok(()),
             Some(WatchEvent::Error(status)) => bail!("the watch from {revision} fails: {status:?}"),
             Some(_) => {}
             None => bail!("the watch from {revision} ends"),
