@@ -54,7 +54,7 @@ fn dying_at_some_steps_loses_nothing() {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour; run every night"]
+#[ignore = "takes about 20 minutes; run every night"]
 fn dying_at_every_step_loses_nothing() {
     let (deaths, expected) = deaths("lives-all", &env::Env::system());
     println!("{} deaths", deaths.len());
