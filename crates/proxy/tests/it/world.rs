@@ -21,6 +21,9 @@ pub const NODE6: &str = "fd00:50::11";
 pub const OUTSIDER6: &str = "fd00:50::2";
 /// Longer than anything takes here that is answered at all.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one connection may take. The kernel sends a flow's later packets where it sent the first, even if that was
+/// before there were rules: whoever waits for rules has to connect again.
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long to listen for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -225,7 +228,7 @@ pub async fn serve(env: &Env, ns: &NetNs, name: String, port: u16) {
 
 /// What a new TCP connection from `ns` is answered.
 pub async fn get(ns: &NetNs, address: &str, port: u16) -> String {
-    get_many(ns, address, port, 1).await.into_keys().next().unwrap()
+    connect_many(ns, address, port, 1, CONNECT).await.into_keys().next().unwrap()
 }
 
 /// Whether nothing at all answers a TCP connection from `ns`.
@@ -237,9 +240,19 @@ pub async fn is_silent(ns: &NetNs, address: &str, port: u16) -> bool {
 
 /// What so many TCP connections, one after the other, are answered, and how often.
 pub async fn get_many(ns: &NetNs, address: &str, port: u16, count: usize) -> BTreeMap<String, usize> {
+    connect_many(ns, address, port, count, PATIENCE).await
+}
+
+async fn connect_many(
+    ns: &NetNs,
+    address: &str,
+    port: u16,
+    count: usize,
+    connect: Duration,
+) -> BTreeMap<String, usize> {
     let to = SocketAddr::new(ip(address), port);
     let one = move || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&to, connect)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
