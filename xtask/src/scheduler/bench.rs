@@ -26,6 +26,8 @@ use crate::parity::servers::{self, Running};
 pub const USAGE: &str = "  bench scheduler   upstream's scheduler and ours in the shapes of scheduler_perf
     --shapes A,B  --nodes N,M  --pods N  what (default: all shapes, 100, 1000 and 5000 nodes, 1000 pods)
     --dev                                development builds: to try it, not to measure
+    --programs FOLDER                    builds nothing: `serve` and `run` are there
+    --who ours|upstream                  one of the two
 ";
 
 /// Writers that fill the API server.
@@ -37,6 +39,8 @@ struct Options {
     nodes: Vec<usize>,
     pods: usize,
     dev: bool,
+    programs: Option<PathBuf>,
+    who: Vec<&'static str>,
 }
 
 pub fn run(root: &Path, args: &[&str]) -> Result<()> {
@@ -45,13 +49,15 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
     if !options.dev {
         build.extend(["--release", "--locked"]);
     }
-    call("cargo", &build)?;
+    if options.programs.is_none() {
+        call("cargo", &build)?;
+    }
     crate::peers::build(root, &["kube-scheduler"])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(16 << 20).enable_all().build()?;
     let mut results = Vec::new();
     for shape in &options.shapes {
         for nodes in &options.nodes {
-            for who in ["ours", "upstream"] {
+            for who in options.who.iter().copied() {
                 let result = runtime.block_on(measure(root, &options, shape, *nodes, who));
                 let result = result.with_context(|| format!("{who}, {shape}, {nodes} nodes"))?;
                 eprintln!("{result}");
@@ -64,8 +70,14 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
 }
 
 fn options(args: &[&str]) -> Result<Options> {
-    let mut options =
-        Options { shapes: SHAPES.map(str::to_owned).to_vec(), nodes: vec![100, 1000, 5000], pods: 1000, dev: false };
+    let mut options = Options {
+        shapes: SHAPES.map(str::to_owned).to_vec(),
+        nodes: vec![100, 1000, 5000],
+        pods: 1000,
+        dev: false,
+        programs: None,
+        who: vec!["ours", "upstream"],
+    };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().copied().with_context(|| format!("{arg} takes a value"));
@@ -74,6 +86,11 @@ fn options(args: &[&str]) -> Result<Options> {
             "--shapes" => options.shapes = value()?.split(',').map(str::to_owned).collect(),
             "--nodes" => options.nodes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--pods" => options.pods = value()?.parse()?,
+            "--programs" => options.programs = Some(value()?.into()),
+            "--who" => {
+                let one = value()?;
+                options.who.retain(|who| *who == one);
+            }
             other => bail!("unknown option {other}"),
         }
     }
@@ -88,7 +105,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     fs::create_dir_all(&logs)?;
     let folder = tempfile::tempdir()?;
     let env = Env::system();
-    let examples = examples(root, options.dev);
+    let examples = options.programs.clone().unwrap_or_else(|| examples(root, options.dev));
     let [port, own_port] = servers::free_ports()?;
     let mut serve = Command::new(examples.join("serve"));
     serve.arg(folder.path()).arg(format!("127.0.0.1:{port}"));
