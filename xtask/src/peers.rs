@@ -1,7 +1,8 @@
-//! `cargo xtask peers [NAME...]`: upstream's own programs, built from their Go modules as `conformance/go.mod` pins them.
+//! `cargo xtask peers [NAME...]`: upstream's own programs, built from their Go modules as `conformance/go.mod` (and `conformance/helm/go.mod`) pins them.
 
 mod go;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ const KUBERNETES: &str = "v1.35.4";
 pub struct Peer {
     /// The name of its file.
     name: &'static str,
+    /// The folder of the module that pins it, below `conformance`.
+    module: &'static str,
     /// The Go package it is built from; one of ours begins with `./`.
     package: &'static str,
     /// Whether it is the package's test instead of its program.
@@ -22,7 +25,7 @@ pub struct Peer {
 }
 
 const fn program(name: &'static str, package: &'static str) -> Peer {
-    Peer { name, package, test: false }
+    Peer { name, module: "", package, test: false }
 }
 
 /// What tests of every change need comes first.
@@ -32,7 +35,7 @@ const PEERS: &[Peer] = &[
     program("client-go", "./client-go"),
     program("etcd", "./etcd"),
     program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    Peer { name: "e2e.test", package: "k8s.io/kubernetes/test/e2e", test: true },
+    Peer { name: "e2e.test", module: "", package: "k8s.io/kubernetes/test/e2e", test: true },
     program("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
     program("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
     program("nonewprivs", "k8s.io/kubernetes/test/images/nonewprivs"),
@@ -44,10 +47,12 @@ const PEERS: &[Peer] = &[
     program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
     program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    // Has other wishes for the modules that it shares with upstream.
+    Peer { name: "helm", module: "helm", package: "helm.sh/helm/v3/cmd/helm", test: false },
 ];
 
 /// What the project's own tests drive.
-pub const OF_TESTS: &[&str] = &["kubectl", "types"];
+pub const OF_TESTS: &[&str] = &["kubectl", "types", "helm"];
 /// What `cargo xtask conformance` drives.
 pub const OF_THE_SUITE: &[&str] = &["e2e.test", "ginkgo", "kubectl"];
 /// What goes into the images of upstream's suite.
@@ -77,12 +82,15 @@ pub fn build(root: &Path, names: &[&str]) -> Result<()> {
         return Ok(());
     }
     let go = go::Go::find(&folder)?;
-    go.fetch(&module)?;
+    let modules: BTreeSet<&str> = missing.iter().map(|(peer, _)| peer.module).collect();
+    for of in modules {
+        go.fetch(&module.join(of))?;
+    }
     for (peer, stamp) in missing {
         let path = folder.join(peer.name);
         // Whoever runs the old one meanwhile keeps it, and a build that is cut short leaves nothing that looks whole.
         let temporary = folder.join(format!("{}.new", peer.name));
-        go.build(&module, peer.package, peer.test, &ldflags(), &temporary)?;
+        go.build(&module.join(peer.module), peer.package, peer.test, &ldflags(), &temporary)?;
         fs::rename(&temporary, &path)
             .and_then(|()| fs::write(stamp_path(&folder, peer), &stamp))
             .with_context(|| format!("putting {} in place", path.display()))?;
@@ -141,7 +149,8 @@ fn stamp_path(folder: &Path, peer: &Peer) -> PathBuf {
 }
 
 /// What a peer is made of: the module's pins, its own sources where they are ours, and the flags.
-fn stamp(module: &Path, peer: &Peer) -> Result<String> {
+fn stamp(modules: &Path, peer: &Peer) -> Result<String> {
+    let module = modules.join(peer.module);
     let mut files = vec![module.join("go.mod"), module.join("go.sum")];
     if let Some(own) = peer.package.strip_prefix("./") {
         let listed = fs::read_dir(module.join(own)).with_context(|| format!("listing {own}"))?;
@@ -172,9 +181,11 @@ mod tests {
 
     #[test]
     fn every_peer_of_another_module_is_pinned() {
-        let module = fs::read_to_string(crate::root().join("conformance/go.mod")).unwrap();
         for peer in PEERS.iter().filter(|peer| !peer.package.starts_with("./") && !peer.test) {
-            assert!(module.lines().any(|line| line.trim() == peer.package), "{} is no tool of go.mod", peer.package);
+            let module = crate::root().join("conformance").join(peer.module).join("go.mod");
+            let module = fs::read_to_string(module).unwrap();
+            let mut words = module.lines().map(|line| line.trim().trim_start_matches("tool "));
+            assert!(words.any(|line| line == peer.package), "{} is no tool of go.mod", peer.package);
         }
     }
 
