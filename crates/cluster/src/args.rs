@@ -75,6 +75,11 @@ pub struct Start {
     /// installed.
     #[arg(long = "runtime-handler", value_name = "HANDLER=PROGRAM", value_parser = runtime_handler)]
     pub runtime_handlers: Vec<(String, PathBuf)>,
+
+    /// Which controllers run, as kube-controller-manager's flag: * for all that are on by default, NAME for this one, -NAME for all but
+    /// this one [default: * at first, then what was said last].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -45,6 +45,8 @@ pub struct Hooks {
     pub cleanup: fn(Settings) -> BoxFuture<'static, Result<()>>,
     /// Requirements of components on this machine, beside this crate's own.
     pub requirements: fn(&Settings) -> Vec<Requirement>,
+    /// Whether all these, as `--controllers` names them, are known.
+    pub controllers: fn(&[String]) -> Result<()>,
 }
 
 /// Runs one command and returns how the process ends. Errors are for the caller to print, whole chain in one line.

@@ -46,6 +46,9 @@ pub struct Settings {
     /// RuntimeClass handlers and the OCI runtimes' programs they mean, if the command named any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub runtime_handlers: BTreeMap<String, PathBuf>,
+    /// Which controllers run, if the command said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controllers: Vec<String>,
 }
 
 impl Settings {
@@ -138,6 +141,7 @@ impl Settings {
             kubeconfig,
             certificate_lifetime: start.certificate_lifetime,
             runtime_handlers: start.runtime_handlers.iter().cloned().collect(),
+            controllers: start.controllers.clone(),
         })
     }
 

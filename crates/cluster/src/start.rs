@@ -22,6 +22,7 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
     if let Outcome::Missing(why) = check::root().outcome {
         bail!("root: {why}");
     }
+    (hooks.controllers)(&start.controllers)?;
     let mut turn = match Settings::find(args)? {
         Some(settings) => Some(Turn::take(&settings, env).await?),
         None => None,
@@ -104,6 +105,9 @@ async fn resume(mut settings: Settings, args: &Args, start: &Start, env: &env::E
     }
     if !start.runtime_handlers.is_empty() {
         settings.runtime_handlers = start.runtime_handlers.iter().cloned().collect();
+    }
+    if !start.controllers.is_empty() {
+        settings.controllers = start.controllers.clone();
     }
     if args.kubeconfig.is_some() {
         settings.kubeconfig = kubeconfig::paths(args)?;

@@ -27,6 +27,7 @@ mod garbage_collector;
 mod history;
 mod horizontal_pod_autoscaler;
 mod job;
+mod list;
 mod meta;
 mod namespace;
 mod node_ipam;
@@ -56,6 +57,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 
+pub use list::{UnknownControllers, accounts, check_names};
 use pod_view::Pods;
 
 /// What the controllers need to know.
@@ -73,42 +75,14 @@ pub struct Config {
     pub node_prefixes: (u8, u8),
     /// `None`: this is the only process that runs controllers.
     pub leader_election: Option<LeaderElection>,
+    /// Which controllers run, as upstream's `--controllers`: `*` stands for all that are on by default, `name` for this one, `-name` for
+    /// all but this one; what comes first counts.
+    pub controllers: Vec<String>,
+    /// Keys of the authority that signs certificates, and of service accounts; without, neither is done here.
+    pub pki: Option<Arc<pki::ClusterPki>>,
 }
 
-/// The service accounts, in `kube-system`, that controllers act as.
-pub const ACCOUNTS: [&str; 29] = [
-    "certificate-controller",
-    "clusterrole-aggregation-controller",
-    "cronjob-controller",
-    "daemon-set-controller",
-    "deployment-controller",
-    "disruption-controller",
-    "endpoint-controller",
-    "endpointslice-controller",
-    "endpointslicemirroring-controller",
-    "ephemeral-volume-controller",
-    "expand-controller",
-    "generic-garbage-collector",
-    "horizontal-pod-autoscaler",
-    "job-controller",
-    "namespace-controller",
-    "node-controller",
-    "persistent-volume-binder",
-    "pod-garbage-collector",
-    "pv-protection-controller",
-    "pvc-protection-controller",
-    "replicaset-controller",
-    "replication-controller",
-    "resourcequota-controller",
-    "root-ca-cert-publisher",
-    "service-account-controller",
-    "service-cidrs-controller",
-    "statefulset-controller",
-    "ttl-after-finished-controller",
-    "volumeattributesclass-protection-controller",
-];
-
-/// From a service account's name, one of [`ACCOUNTS`], to its client.
+/// From a service account's name, one of [`accounts`], to its client.
 pub type Accounts = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
 impl Config {
@@ -121,6 +95,8 @@ impl Config {
             cluster_cidrs: Vec::new(),
             node_prefixes: (24, 64),
             leader_election: None,
+            controllers: vec!["*".to_owned()],
+            pki: None,
         }
     }
 }
@@ -134,6 +110,8 @@ pub enum BuildError {
     NodePrefix { range: IpNet, prefix: u8 },
     #[error("there are two cluster ranges of the same address family: {0} and {1}")]
     SameFamily(IpNet, IpNet),
+    #[error(transparent)]
+    Controllers(#[from] UnknownControllers),
 }
 
 /// The controllers, ready to run.
@@ -146,6 +124,7 @@ pub struct Controllers {
 pub fn build(config: Config) -> Result<Controllers, BuildError> {
     let root_ca = String::from_utf8(config.root_ca.clone())?.into();
     node_ipam::check(&config.cluster_cidrs, config.node_prefixes)?;
+    check_names(&config.controllers)?;
     Ok(Controllers { config, root_ca })
 }
 
@@ -179,10 +158,12 @@ impl Controllers {
             root_ca: self.root_ca.clone(),
         };
         let mut tasks: Vec<TaskGuard> =
-            all(&setup).into_iter().map(|run| TaskGuard::new(setup.client.env().spawn(run))).collect();
+            list::enabled(&setup).into_iter().map(|run| TaskGuard::new(setup.client.env().spawn(run))).collect();
         for task in &mut tasks {
             task.ended().await;
         }
+        // They end only by being dropped; with none of them asked for, there is nothing to do either.
+        std::future::pending().await
     }
 }
 
@@ -197,7 +178,8 @@ struct Setup<'a> {
 
 impl Setup<'_> {
     fn account(&self, name: &str) -> Client {
-        self.config.accounts.as_ref().map_or_else(|| self.client.clone(), |accounts| accounts(name))
+        let accounts = self.config.accounts.as_ref().filter(|_| !name.is_empty());
+        accounts.map_or_else(|| self.client.clone(), |accounts| accounts(name))
     }
 
     /// Events are told in the name of `component`, by the service account `account`.
@@ -208,43 +190,4 @@ impl Setup<'_> {
     fn run(&self, account: &str, controller: impl Controller) -> BoxFuture<'static, ()> {
         client::run(self.account(account), Arc::new(controller)).boxed()
     }
-}
-
-/// Every controller, with the service account that it acts as.
-fn all(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
-    vec![
-        setup.run("namespace-controller", namespace::Namespaces::new(setup)),
-        setup.run("service-account-controller", service_account::ServiceAccounts::new(setup)),
-        setup.run("root-ca-cert-publisher", root_ca::RootCa::new(setup)),
-        setup.run("deployment-controller", deployment::Deployments::new(setup)),
-        setup.run("replicaset-controller", replica_set::ReplicaSets::new(setup)),
-        setup.run("replication-controller", replica_set::ReplicaSets::replication_controllers(setup)),
-        setup.run("statefulset-controller", stateful_set::StatefulSets::new(setup)),
-        setup.run("daemon-set-controller", daemon_set::DaemonSets::new(setup)),
-        setup.run("disruption-controller", disruption::Budgets::new(setup)),
-        setup.run("disruption-controller", disruption::StaleTargets::new(setup)),
-        setup.run("horizontal-pod-autoscaler", horizontal_pod_autoscaler::Autoscalers::new(setup)),
-        setup.run("job-controller", job::Jobs::new(setup)),
-        setup.run("job-controller", job::OrphanedPods::new(setup)),
-        setup.run("cronjob-controller", cron_job::CronJobs::new(setup)),
-        setup.run("resourcequota-controller", resource_quota::ResourceQuotas::new(setup)),
-        setup.run("clusterrole-aggregation-controller", cluster_role_aggregation::ClusterRoleAggregation::new(setup)),
-        setup.run("service-cidrs-controller", service_cidr::ServiceCidrs::new(setup)),
-        setup.run("certificate-controller", csr_cleaner::CsrCleaner::new(setup)),
-        setup.run("ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new(setup)),
-        setup.run("endpointslice-controller", endpoint_slice::EndpointSlices::new(setup)),
-        setup.run("endpointslicemirroring-controller", endpoint_slice_mirroring::EndpointSliceMirroring::new(setup)),
-        setup.run("endpoint-controller", endpoints::Endpoints::new(setup)),
-        setup.run("node-controller", node_lifecycle::NodeLifecycle::new(setup)),
-        setup.run("node-controller", taint_eviction::TaintEviction::new(setup)),
-        setup.run("pod-garbage-collector", pod_garbage::PodGarbage::new(setup)),
-        setup.run("node-controller", node_ipam::NodeIpam::new(setup)),
-        setup.run("persistent-volume-binder", persistent_volume::Binder::new(setup)),
-        setup.run("pvc-protection-controller", volume_protection::ClaimProtection::new(setup)),
-        setup.run("pv-protection-controller", volume_protection::VolumeProtection::new(setup)),
-        setup.run("volumeattributesclass-protection-controller", volume_protection::AttributesProtection::new(setup)),
-        setup.run("expand-controller", volume_expand::VolumeExpand::new(setup)),
-        setup.run("ephemeral-volume-controller", ephemeral_volume::EphemeralVolumes::new(setup)),
-        garbage_collector::run(setup).boxed(),
-    ]
 }

@@ -222,12 +222,12 @@ impl Clients {
             admin: client("system:oxikube", &masters, "oxikube"),
             controllers: client("system:kube-controller-manager", &[], "kube-controller-manager"),
             accounts: {
-                let accounts = controllers::ACCOUNTS.map(|account| {
+                let accounts = controllers::accounts().into_iter().map(|account| {
                     let user = format!("system:serviceaccount:kube-system:{account}");
                     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
                     (account, client(&user, &groups, "kube-controller-manager"))
                 });
-                let accounts: BTreeMap<_, _> = accounts.into_iter().collect();
+                let accounts: BTreeMap<_, _> = accounts.collect();
                 Arc::new(move |account| accounts[account].clone())
             },
             scheduler: client("system:kube-scheduler", &[], "kube-scheduler"),
@@ -289,7 +289,7 @@ async fn start_api_server(
 fn start_control_plane(
     env: &Env,
     settings: &Settings,
-    pki: &ClusterPki,
+    pki: &Arc<ClusterPki>,
     clients: &Clients,
     tasks: &mut Vec<TaskGuard>,
 ) -> Result<()> {
@@ -297,6 +297,10 @@ fn start_control_plane(
         controllers::Config::new(clients.controllers.clone(), pki.ca().certificate_pem().as_bytes().to_vec());
     config.accounts = Some(clients.accounts.clone());
     config.cluster_cidrs = vec![range(&settings.pod_cidr)?];
+    config.pki = Some(pki.clone());
+    if !settings.controllers.is_empty() {
+        config.controllers = settings.controllers.clone();
+    }
     let built = controllers::build(config)?;
     tasks.push(guard(env, built.run(std::future::pending())));
     let built = scheduler::build(scheduler::Config {

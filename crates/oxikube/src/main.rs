@@ -29,7 +29,11 @@ fn main() -> ExitCode {
 
 fn command() -> ExitCode {
     let args = cluster::Args::parse();
-    let hooks = cluster::Hooks { cleanup: cleanup::cleanup, requirements: requirements::requirements };
+    let hooks = cluster::Hooks {
+        cleanup: cleanup::cleanup,
+        requirements: requirements::requirements,
+        controllers: |names| Ok(controllers::check_names(names)?),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the command's runtime")),
