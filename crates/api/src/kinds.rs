@@ -1,8 +1,10 @@
 //! The table of built-in kinds, and how one is found in it.
 
+mod aggregation;
 mod apps;
 mod cluster;
 mod core;
+mod extension;
 mod policy;
 mod resource;
 mod reviews;
@@ -55,6 +57,7 @@ macro_rules! groups {
 /// By upstream's priority.
 static GROUPS: &[Group] = groups! {
     "": "v1" "io.k8s.api.core.v1";
+    "apiregistration.k8s.io": "v1" "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1";
     "apps": "v1" "io.k8s.api.apps.v1";
     "events.k8s.io": "v1" "io.k8s.api.events.v1";
     "authentication.k8s.io": "v1" "io.k8s.api.authentication.v1";
@@ -67,12 +70,14 @@ static GROUPS: &[Group] = groups! {
     "rbac.authorization.k8s.io": "v1" "io.k8s.api.rbac.v1";
     "storage.k8s.io": "v1" "io.k8s.api.storage.v1";
     "admissionregistration.k8s.io": "v1" "io.k8s.api.admissionregistration.v1";
+    "apiextensions.k8s.io": "v1" "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
     "scheduling.k8s.io": "v1" "io.k8s.api.scheduling.v1";
     "coordination.k8s.io": "v1" "io.k8s.api.coordination.v1";
     "node.k8s.io": "v1" "io.k8s.api.node.v1";
     "discovery.k8s.io": "v1" "io.k8s.api.discovery.v1";
     "resource.k8s.io": "v1" "io.k8s.api.resource.v1";
     "flowcontrol.apiserver.k8s.io": "v1" "io.k8s.api.flowcontrol.v1";
+    "metrics.k8s.io": "v1beta1" "io.k8s.metrics.pkg.apis.metrics.v1beta1";
 };
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -98,8 +103,17 @@ const META_KINDS: &[&str] = &[
 ];
 
 static KINDS: LazyLock<Vec<&'static Kind>> = LazyLock::new(|| {
-    let tables =
-        [core::KINDS, apps::KINDS, cluster::KINDS, policy::KINDS, storage::KINDS, resource::KINDS, reviews::KINDS];
+    let tables = [
+        core::KINDS,
+        extension::KINDS,
+        aggregation::KINDS,
+        apps::KINDS,
+        cluster::KINDS,
+        policy::KINDS,
+        storage::KINDS,
+        resource::KINDS,
+        reviews::KINDS,
+    ];
     let mut kinds: Vec<&Kind> = tables.into_iter().flatten().collect();
     kinds.sort_by_key(|kind| {
         let group = GROUPS.iter().position(|group| group.name == kind.group);
