@@ -102,6 +102,20 @@ impl Authority {
         &self.certificate_pem
     }
 
+    /// When its certificate ends.
+    pub(crate) fn not_after(&self) -> Timestamp {
+        leaf::Facts::read(&self.certificate_pem).map_or(Timestamp::UNIX_EPOCH, |facts| facts.not_after)
+    }
+
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
+    /// A certificate's beginning: it has a serial number.
+    pub(crate) fn blank(&self) -> Result<CertificateParams, PkiError> {
+        params("", None, DAY, &self.env)
+    }
+
     /// A new key and a certificate for it.
     pub fn issue(&self, spec: &CertificateSpec) -> Result<Leaf, PkiError> {
         let key = KeyPair::generate()?;
@@ -157,6 +171,6 @@ fn params(
     Ok(params)
 }
 
-fn date(at: Timestamp) -> Result<time::OffsetDateTime, PkiError> {
+pub(crate) fn date(at: Timestamp) -> Result<time::OffsetDateTime, PkiError> {
     time::OffsetDateTime::from_unix_timestamp(at.as_second()).map_err(|_| PkiError::Invalid("time"))
 }

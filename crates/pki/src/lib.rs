@@ -35,8 +35,10 @@ pub use cluster::ClusterPki;
 pub use files::write_private;
 pub use leaf::Leaf;
 pub use renewal::keep_fresh;
-pub use request::request_organizations;
-pub use token::{BoundObject, Claims, KubernetesClaims, TokenError, TokenKey, discovery_document};
+pub use request::{CertificateRequest, request_organizations};
+pub use token::{
+    BoundObject, Claims, KubernetesClaims, LegacyClaims, TokenError, TokenKey, discovery_document, sign_detached,
+};
 pub use verify::{ClientVerifier, Identity};
 
 /// Why a key or certificate could not be had.

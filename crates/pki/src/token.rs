@@ -66,6 +66,47 @@ pub struct BoundObject {
     pub uid: String,
 }
 
+/// What a token says that is kept in a Secret. It never ends, but with its Secret or account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegacyClaims {
+    iss: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub uid: String,
+    /// `system:serviceaccount:<namespace>:<name>`
+    pub sub: String,
+}
+
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+impl LegacyClaims {
+    /// Of the account `namespace`/`account` with this uid, kept in `secret`.
+    pub fn new(namespace: &str, account: &str, uid: &str, secret: &str) -> LegacyClaims {
+        LegacyClaims {
+            iss: LEGACY_ISSUER.to_owned(),
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            account: account.to_owned(),
+            uid: uid.to_owned(),
+            sub: format!("system:serviceaccount:{namespace}:{account}"),
+        }
+    }
+}
+
+/// A JSON web signature of `content` by a shared secret (HS256), without the content between its dots.
+pub fn sign_detached(content: &str, id: &str, secret: &str) -> String {
+    let header = serde_json::json!({ "alg": "HS256", "kid": id }).to_string();
+    let header = URL_SAFE_NO_PAD.encode(header);
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
+    format!("{header}..{}", URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, signed.as_bytes())))
+}
+
 /// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -107,6 +148,15 @@ impl TokenKey {
 
     /// The token that says `claims`.
     pub fn sign(&self, claims: &Claims) -> Result<String, PkiError> {
+        self.sign_any(claims)
+    }
+
+    /// A token that never ends, kept in a Secret.
+    pub fn sign_legacy(&self, claims: &LegacyClaims) -> Result<String, PkiError> {
+        self.sign_any(claims)
+    }
+
+    fn sign_any(&self, claims: &impl Serialize) -> Result<String, PkiError> {
         let header = Header { alg: "ES256".into(), kid: self.id.clone() };
         let part = |json: serde_json::Result<Vec<u8>>| {
             json.map(|json| URL_SAFE_NO_PAD.encode(json)).map_err(|_| PkiError::Invalid("claims"))
@@ -127,17 +177,7 @@ impl TokenKey {
         audiences: &[String],
         now: Timestamp,
     ) -> Result<(Claims, Vec<String>), TokenError> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
-        if header.alg != "ES256" || header.kid != self.id {
-            return Err(TokenError::UnknownKey);
-        }
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public)
-            .verify(signed.as_bytes(), &decode(signature)?)
-            .map_err(|_| TokenError::Signature)?;
-        let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
+        let claims: Claims = self.claims(token)?;
         let now = now.as_second();
         if claims.iss != issuer {
             return Err(TokenError::Issuer);
@@ -153,6 +193,25 @@ impl TokenKey {
             return Err(TokenError::Audience);
         }
         Ok((claims, matching))
+    }
+
+    /// What a token out of a Secret says; `None`: it is none of those.
+    pub fn verify_legacy(&self, token: &str) -> Option<LegacyClaims> {
+        self.claims(token).ok().filter(|claims: &LegacyClaims| claims.iss == LEGACY_ISSUER)
+    }
+
+    fn claims<T: serde::de::DeserializeOwned>(&self, token: &str) -> Result<T, TokenError> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
+        if header.alg != "ES256" || header.kid != self.id {
+            return Err(TokenError::UnknownKey);
+        }
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public)
+            .verify(signed.as_bytes(), &decode(signature)?)
+            .map_err(|_| TokenError::Signature)?;
+        serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)
     }
 
     /// The key set at `/openid/v1/jwks`.
@@ -241,6 +300,27 @@ mod tests {
         assert_eq!(check(&parts.join("."), ISSUER, &audiences, 2000), Err(TokenError::UnknownKey));
         let other = super::tests::key().sign(&claims()).unwrap();
         assert_eq!(check(&other, ISSUER, &audiences, 2000), Err(TokenError::UnknownKey));
+    }
+
+    #[test]
+    fn tokens_of_secrets_are_told_from_others() {
+        let key = key();
+        let legacy = LegacyClaims::new("n", "a", "uid", "s");
+        let token = key.sign_legacy(&legacy).unwrap();
+        assert_eq!(key.verify_legacy(&token), Some(legacy));
+        assert_eq!(key.verify_legacy(&key.sign(&claims()).unwrap()), None);
+        assert_eq!(super::tests::key().verify_legacy(&token), None);
+    }
+
+    #[test]
+    fn contents_are_signed_as_kubeadm_checks_them() {
+        // From the specification of JSON web signatures: header and signature only.
+        let signed = sign_detached("content", "abcdef", "secret");
+        let (header, signature) = signed.split_once("..").unwrap();
+        assert_eq!(URL_SAFE_NO_PAD.decode(header).unwrap(), br#"{"alg":"HS256","kid":"abcdef"}"#);
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"secret");
+        let all = format!("{header}.{}", URL_SAFE_NO_PAD.encode("content"));
+        ring::hmac::verify(&key, all.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
     }
 
     #[test]
