@@ -25,6 +25,27 @@ pub struct Message {
     pub value: Value,
 }
 
+/// What stands for a schema where something shorter may stand too. Upstream: apiextensions JSONSchemaPropsOr*.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Union {
+    Array,
+    Bool,
+    Strings,
+}
+
+impl Union {
+    const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+    fn of(ty: Type<'_>) -> Option<Union> {
+        match ty.name().strip_prefix(Union::SCHEMA)? {
+            "OrArray" => Some(Union::Array),
+            "OrBool" => Some(Union::Bool),
+            "OrStringArray" => Some(Union::Strings),
+            _ => None,
+        }
+    }
+}
+
 /// Why bytes are no message of a type, or a value can't be made one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {

@@ -5,7 +5,7 @@ use apimachinery::{Key, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Envelope, MAGIC, ProtobufError, wire};
+use super::{Envelope, MAGIC, ProtobufError, Union, wire};
 use crate::tables::{self, INLINE};
 
 const MAX_DEPTH: usize = 100;
@@ -164,7 +164,10 @@ impl Decoder {
             (Shape::IntOrString, wire::Value::Bytes(bytes)) => int_or_string(bytes)?,
             (Shape::Time, wire::Value::Bytes(bytes)) => time(bytes, false)?,
             (Shape::MicroTime, wire::Value::Bytes(bytes)) => time(bytes, true)?,
-            (Shape::Raw, wire::Value::Bytes(bytes)) => self.raw(bytes)?,
+            (Shape::Raw, wire::Value::Bytes(bytes)) => match Union::of(ty) {
+                Some(union) => self.union(union, bytes)?,
+                None => self.raw(bytes)?,
+            },
             _ => return Ok(None),
         }))
     }
@@ -180,6 +183,30 @@ impl Decoder {
             }
         }
         Ok(Value::Array(items))
+    }
+
+    /// A schema, or something shorter that stands for one.
+    fn union(&mut self, union: Union, mut bytes: &[u8]) -> Result<Value, ProtobufError> {
+        let schema = tables::type_named(Union::SCHEMA).ok_or(ProtobufError::Depth)?;
+        let (mut allows, mut whole, mut items) = (false, None, Vec::new());
+        while let Some((tag, found)) = wire::next(&mut bytes)? {
+            match (union, tag, found) {
+                (Union::Bool, 1, wire::Value::Varint(flag)) => allows = flag != 0,
+                (Union::Bool, 2, wire::Value::Bytes(found)) => whole = Some(self.object(schema, found)?),
+                (Union::Array | Union::Strings, 1, wire::Value::Bytes(found)) => {
+                    whole = Some(self.object(schema, found)?);
+                }
+                (Union::Array, 2, wire::Value::Bytes(found)) => items.push(self.object(schema, found)?),
+                (Union::Strings, 2, wire::Value::Bytes(found)) => items.push(Value::from(wire::text(found)?)),
+                _ => {}
+            }
+        }
+        Ok(match (union, whole) {
+            (Union::Bool, None) => Value::Bool(allows),
+            (Union::Bool, Some(whole)) => whole,
+            (_, Some(whole)) if items.is_empty() => whole,
+            _ => Value::Array(items),
+        })
     }
 
     /// JSON, or an enveloped object, within an object.

@@ -5,7 +5,7 @@ use apimachinery::schema::{Shape, Type};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{ProtobufError, wire};
+use super::{ProtobufError, Union, wire};
 use crate::tables::{self, INLINE};
 
 /// Appends the message of an object.
@@ -83,6 +83,25 @@ fn put_value(ty: Type<'static>, name: &str, tag: u16, value: &Value, out: &mut V
         }
         Shape::IntOrString => put_int_or_string(name, tag, value, out)?,
         Shape::Time | Shape::MicroTime => put_time(name, tag, value, matches!(ty.shape(), Shape::MicroTime), out)?,
+        Shape::Raw if Union::of(ty).is_some() => {
+            let schema = tables::type_named(Union::SCHEMA).ok_or_else(|| expected("schema", name))?;
+            let strings = Union::of(ty) == Some(Union::Strings);
+            let tag_of_schema = if Union::of(ty) == Some(Union::Bool) { 2 } else { 1 };
+            wire::put_message(out, tag, |out| match value {
+                Value::Bool(flag) => {
+                    wire::put_number(out, 1, u64::from(*flag));
+                    Ok(())
+                }
+                Value::Array(items) if strings => {
+                    items.iter().filter_map(Value::as_str).for_each(|text| wire::put_bytes(out, 2, text.as_bytes()));
+                    Ok(())
+                }
+                Value::Array(items) => {
+                    items.iter().try_for_each(|item| wire::put_message(out, 2, |out| message(schema, item, out)))
+                }
+                whole => wire::put_message(out, tag_of_schema, |out| message(schema, whole, out)),
+            })?;
+        }
         Shape::Raw => wire::put_message(out, tag, |out| {
             wire::put_bytes(out, 1, &value.to_json());
             Ok(())

@@ -89,6 +89,9 @@ impl Populate {
             Shape::Quantity => Value::from(format!("{}Mi", 2 * n + 1)),
             Shape::Time => Value::from(format!("2024-05-01T10:00:{:02}Z", n % 60)),
             Shape::MicroTime => Value::from(format!("2024-05-01T10:00:{:02}.123456Z", n % 60)),
+            // A schema within a schema.
+            Shape::Raw if ty.name().ends_with("OrBool") => Value::from(true),
+            Shape::Raw if ty.name().contains("JSONSchemaPropsOr") => Value::Array(vec![]),
             Shape::Raw => Value::parse(format!(r#"{{"raw":[{n},"x"]}}"#).as_bytes()).unwrap(),
         }
     }
