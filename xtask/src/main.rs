@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod clients;
 mod conformance;
+mod controllers;
 mod guest;
 mod images;
 mod parity;
@@ -53,6 +54,7 @@ fn run() -> Result<()> {
         ["parity", args @ ..] => parity::run(&root(), args),
         ["clients"] => clients::run(&root()),
         ["scheduler-diff", args @ ..] => scheduler::run(&root(), args),
+        ["controllers-diff", args @ ..] => controllers::run(&root(), args),
         ["peers", names @ ..] => peers::run(&root(), names),
         ["conformance", args @ ..] => conformance::run(&root(), "Conformance", args),
         ["node-conformance", args @ ..] => conformance::run(&root(), "NodeConformance", args),
@@ -61,7 +63,8 @@ fn run() -> Result<()> {
         ["guest", args @ ..] => guest::run(args),
         _ => {
             eprint!(
-                "{USAGE}{}{}{}{}{}",
+                "{USAGE}{}{}{}{}{}{}",
+                controllers::USAGE,
                 scheduler::USAGE,
                 scheduler::bench::USAGE,
                 conformance::USAGE,

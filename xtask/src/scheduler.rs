@@ -13,7 +13,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use testkit::placements::scenario;
+use testkit::placements::{SEEDS, scenario};
 
 use world::World;
 
@@ -26,7 +26,7 @@ pub const USAGE: &str =
 const GOLDEN: &str = "crates/scheduler/tests/it/placements.jsonl";
 
 pub fn run(root: &Path, args: &[&str]) -> Result<()> {
-    let (mut from, mut to, mut record) = (0, 216, false);
+    let (mut from, mut to, mut record) = (0, SEEDS, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match *arg {

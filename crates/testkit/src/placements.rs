@@ -2,9 +2,18 @@
 //!
 //! Objects are complete, so that a server's defaulting changes nothing that matters for placement, and what two objects could tie in differs.
 
+mod profiles;
+
 use env::Env;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+pub use profiles::{PROFILES, configuration};
+
+/// The seeds before this one are about the default profile alone, the others about everything else that there is.
+pub const WIDE: u64 = 216;
+/// So many seeds are compared.
+pub const SEEDS: u64 = 312;
 
 /// A cluster, and pods that come to it one after the other.
 #[derive(Clone, Debug)]
@@ -44,24 +53,36 @@ impl Maker {
         all[self.below(all.len() as u64) as usize]
     }
 
+    /// Whether rare features are in.
+    fn wide(&self) -> bool {
+        self.seed >= WIDE
+    }
+
     fn make(&mut self) -> Scenario {
         let mut objects: Vec<Value> = NAMESPACES
             .iter()
             .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"colour": name}}}))
             .collect();
-        let nodes = 2 + self.below(9);
+        let theme = self.seed % 6;
+        let nodes = match self.wide() && theme == 5 && self.seed % 4 == 1 {
+            // So many that only a part of them is looked at.
+            true => 130,
+            false => 2 + self.below(9),
+        };
         objects.extend((0..nodes).map(|i| self.node(i)));
         // Each seed is about something, so that rare features meet.
-        let theme = self.seed % 6;
         if theme == 1 {
             objects.extend(self.storage(nodes));
+            if self.wide() {
+                objects.extend(self.attachable(nodes));
+            }
         }
         if self.one_in(2) {
             objects
                 .push(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "blue"},
                 "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]}}));
         }
-        let crowd = if theme == 2 { nodes * 4 } else { self.below(nodes * 3) };
+        let crowd = if theme == 2 { nodes * 4 } else { self.below(nodes.min(20) * 3) };
         for _ in 0..crowd {
             let node = format!("n{}", self.below(nodes));
             objects.push(self.placed_pod(theme, &node));
@@ -145,6 +166,10 @@ impl Maker {
             2 => term["namespaceSelector"] = json!({"matchLabels": {"colour": self.pick(&NAMESPACES)}}),
             _ => {}
         }
+        if self.wide() && self.one_in(2) {
+            let keys = self.pick(&["matchLabelKeys", "mismatchLabelKeys"]);
+            term[keys] = json!(["track"]);
+        }
         term
     }
 
@@ -201,6 +226,15 @@ impl Maker {
         // No two start together, so that the age of victims decides between them.
         let started = Timestamp::from_second(1_700_000_000 + number as i64 * 60).expect("a time of this century");
         pod["status"] = json!({"phase": "Running", "startTime": started.to_string()});
+        if self.wide() && theme == 2 {
+            // It takes its time to go.
+            pod["spec"]["terminationGracePeriodSeconds"] = json!(3600);
+        }
+        if self.wide() && theme == 1 && self.one_in(2) {
+            let claim = self.pick(&["csi-0", "csi-1", "csi-2"]);
+            pod["metadata"]["namespace"] = json!("blue");
+            pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
+        }
         pod
     }
 
@@ -266,9 +300,15 @@ impl Maker {
             }
             pod["spec"]["topologySpreadConstraints"] = json!(constraints);
         }
+        if self.wide() {
+            pod["spec"]["schedulerName"] = json!(self.profile(theme));
+        }
         match theme {
             1 => {
-                let claim = self.pick(&["bound", "waits", "made", "now", "big", "missing", "once"]);
+                let claim = match self.wide() {
+                    true => self.pick(&["csi-0", "csi-1", "csi-2", "csi-3", "csi-4", "zoned"]),
+                    false => self.pick(&["bound", "waits", "made", "now", "big", "missing", "once"]),
+                };
                 pod["metadata"]["namespace"] = json!("blue");
                 pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
             }
@@ -281,6 +321,42 @@ impl Maker {
             _ => {}
         }
         pod
+    }
+
+    /// Claims of a driver that attaches only so many volumes to a node, and a volume that is in a zone.
+    fn attachable(&mut self, nodes: u64) -> Vec<Value> {
+        let mut all = Vec::new();
+        for i in 0..nodes {
+            if !self.one_in(5) {
+                let count = 1 + self.below(3);
+                all.push(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": format!("n{i}")},
+                    "spec": {"drivers": [{"name": "disk.example.com", "nodeID": format!("n{i}"), "topologyKeys": [],
+                        "allocatable": {"count": count}}]}}));
+            }
+        }
+        for i in 0..6 {
+            let (claim, volume) = match i {
+                5 => ("zoned".to_owned(), "in-a-zone".to_owned()),
+                i => (format!("csi-{i}"), format!("disk-{i}")),
+            };
+            let mut made = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
+                "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "volumeMode": "Filesystem",
+                    "storageClassName": "manual", "persistentVolumeReclaimPolicy": "Retain",
+                    "csi": {"driver": "disk.example.com", "volumeHandle": volume},
+                    "claimRef": {"kind": "PersistentVolumeClaim", "namespace": "blue", "name": claim}},
+                "status": {"phase": "Bound"}});
+            if i == 5 {
+                let zones = self.pick(&["z0", "z1", "z1__z2"]);
+                made["metadata"]["labels"] = json!({ZONE: zones});
+            }
+            all.push(made);
+            all.push(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": claim, "namespace": "blue", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+                "spec": {"accessModes": ["ReadWriteMany"], "volumeMode": "Filesystem", "storageClassName": "manual",
+                    "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}},
+                "status": {"phase": "Bound"}}));
+        }
+        all
     }
 
     /// Classes, volumes and claims of the namespace `blue`.
@@ -349,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_seed_makes_the_same_scenario_always() {
-        for seed in 0..20 {
+        for seed in (0..20).chain(WIDE..WIDE + 20) {
             let (a, b) = (scenario(seed), scenario(seed));
             assert_eq!((a.objects, a.pods), (b.objects, b.pods));
         }

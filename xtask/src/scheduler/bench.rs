@@ -102,6 +102,7 @@ fn options(args: &[&str]) -> Result<Options> {
 
 async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who: &str) -> Result<Value> {
     let logs = root.join("target/scheduler-bench");
+    let count = shapes::count(shape, nodes, options.pods);
     fs::create_dir_all(&logs)?;
     let folder = tempfile::tempdir()?;
     let env = Env::system();
@@ -116,8 +117,8 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "bench");
     let objects = (0..nodes).map(shapes::node).collect();
     create(&client, objects).await?;
-    create(&client, shapes::beginning(shape, nodes, options.pods)).await?;
-    create(&client, (0..options.pods).map(|i| shapes::measured(shape, i)).collect()).await?;
+    create(&client, shapes::beginning(shape, nodes, count)).await?;
+    create(&client, (0..count).map(|i| shapes::measured(shape, i)).collect()).await?;
     let mut scheduler = match who {
         "ours" => {
             let mut command = Command::new(examples.join("run"));
@@ -137,7 +138,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     let running = servers::spawn("scheduler", scheduler, &logs)?;
     let informers = Informers::new(client);
     let pods = informers.of(&resources::PODS);
-    let wanted = shapes::fitting(shape, options.pods);
+    let wanted = shapes::fitting(shape, count);
     let seen: Arc<Mutex<(BTreeSet<String>, Vec<_>)>> = Arc::default();
     let (bound, clock) = (seen.clone(), env.clone());
     let _subscription = pods.on_event(move |event| {
@@ -160,11 +161,11 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     };
     let seconds = last.duration_since(*first).as_secs_f64();
     let (cpu, memory) = usage(running.id())?;
-    Ok(json!({"shape": shape, "nodes": nodes, "pods": options.pods, "who": who, "seconds": round(seconds),
+    Ok(json!({"shape": shape, "nodes": nodes, "pods": count, "who": who, "seconds": round(seconds),
         "pods_per_second": round((after - before) as f64 / seconds.max(0.001)), "cpu_seconds": round(cpu), "rss_mib": memory >> 20}))
 }
 
-fn round(value: f64) -> f64 {
+pub(crate) fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
@@ -199,7 +200,7 @@ fn resource(kind: &str) -> Result<Resource> {
 }
 
 /// CPU seconds and resident bytes of a process.
-fn usage(id: u32) -> Result<(f64, u64)> {
+pub(crate) fn usage(id: u32) -> Result<(f64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let fields: Vec<&str> = stat.rsplit_once(')').context("a process's name")?.1.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
@@ -209,7 +210,7 @@ fn usage(id: u32) -> Result<(f64, u64)> {
 
 impl Running {
     /// Waits for the line that our server prints when it is ready.
-    fn ready(&mut self) -> Result<()> {
+    pub(crate) fn ready(&mut self) -> Result<()> {
         let mut line = String::new();
         if let Some(output) = self.child.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
@@ -217,7 +218,7 @@ impl Running {
         if line.is_empty() { bail!("the server did not become ready") } else { Ok(()) }
     }
 
-    fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 }

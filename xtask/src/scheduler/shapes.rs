@@ -91,6 +91,11 @@ pub fn measured(shape: &str, i: usize) -> Value {
     pod
 }
 
+/// How many pods to measure, of so many that are asked for: no more than there is room for.
+pub fn count(shape: &str, nodes: usize, pods: usize) -> usize {
+    if shape == "preemption" { pods.min(nodes * 2) } else { pods }
+}
+
 /// How many of so many pods get a node.
 pub fn fitting(shape: &str, pods: usize) -> usize {
     if shape == "churn" { pods - pods.div_ceil(10) } else { pods }

@@ -22,16 +22,18 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long the scheduler gets to see what was made: its watches have no common clock.
 const SETTLE: Duration = Duration::from_millis(250);
 
+const CSI_NODES: Resource = Resource::cluster("storage.k8s.io", "v1", "csinodes");
 const STORAGE_CLASSES: Resource = Resource::cluster("storage.k8s.io", "v1", "storageclasses");
 
 /// The kinds of scenarios, in the order in which they are removed.
-static KINDS: [(&str, Resource); 8] = [
+static KINDS: [(&str, Resource); 9] = [
     ("Pod", resources::PODS),
     ("PodDisruptionBudget", resources::POD_DISRUPTION_BUDGETS),
     ("Service", resources::SERVICES),
     ("PersistentVolumeClaim", resources::PERSISTENT_VOLUME_CLAIMS),
     ("PersistentVolume", resources::PERSISTENT_VOLUMES),
     ("StorageClass", STORAGE_CLASSES),
+    ("CSINode", CSI_NODES),
     ("Node", resources::NODES),
     ("Namespace", resources::NAMESPACES),
 ];
@@ -70,9 +72,13 @@ impl World {
             }
             env.sleep(PAUSE * 10).await;
         }
+        let mut configuration = testkit::placements::configuration();
+        configuration["clientConnection"] =
+            json!({"kubeconfig": kubeconfig.display().to_string(), "qps": 1000, "burst": 1000});
+        let configured = folder.path().join("scheduler.json");
+        fs::write(&configured, configuration.to_string())?;
         let mut scheduler = Command::new(testkit::peers::path("kube-scheduler"));
-        scheduler.arg("--kubeconfig").arg(&kubeconfig);
-        scheduler.args(["--leader-elect=false", "-v=10", "--kube-api-qps=1000", "--kube-api-burst=1000"]);
+        scheduler.arg("--config").arg(&configured).arg("-v=10");
         scheduler.args([format!("--bind-address={UPSTREAM}"), format!("--secure-port={own_port}")]);
         scheduler.arg("--authentication-skip-lookup=true");
         running.push(servers::spawn("kube-scheduler", scheduler, logs)?);
@@ -115,7 +121,7 @@ impl World {
 
     /// Creates a pod and says what the scheduler does with it; true: what it does isn't over, so no other pod may follow.
     pub async fn place(&mut self, pod: &Value) -> Result<(Value, bool)> {
-        let before = self.pods().await?;
+        let (before, ending) = self.pods().await?;
         self.create(pod).await?;
         let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
         let key = ObjectKey::new(text("namespace"), text("name"));
@@ -130,7 +136,7 @@ impl World {
             let message = message.filter(|c| c.str_at(&["status"]) == Some("False"));
             let message = message.and_then(|c| c.str_at(&["message"])).unwrap_or_default().to_owned();
             if !node.is_empty() {
-                let after = self.pods().await?;
+                let (after, _) = self.pods().await?;
                 let gone: Vec<&String> = before.iter().filter(|pod| !after.contains(pod)).collect();
                 if !gone.is_empty() {
                     return Ok((json!({"node": node, "victims": gone}), false));
@@ -148,6 +154,13 @@ impl World {
             if !message.is_empty() && nominated.is_empty() {
                 return Ok((json!({"message": message}), false));
             }
+            // Pods that take their time to go make room for it.
+            if !nominated.is_empty() && !message.is_empty() && self.pods().await?.1 != ending {
+                self.env.sleep(SETTLE).await;
+                let (_, victims) = self.pods().await?;
+                let victims: Vec<&String> = victims.iter().filter(|pod| !ending.contains(pod)).collect();
+                return Ok((json!({"nominated": nominated, "victims": victims}), false));
+            }
             if self.env.monotonic() > deadline {
                 bail!("upstream's scheduler leaves {key} alone; its log is {}", self.log.display());
             }
@@ -164,9 +177,11 @@ impl World {
         Ok(json!({"node": node, "totals": scores.totals, "scores": scores.to_value()}))
     }
 
-    async fn pods(&self) -> Result<Vec<String>> {
+    /// All pods, and those of them that are ending.
+    async fn pods(&self) -> Result<(Vec<String>, Vec<String>)> {
         let list = self.client.list(&resources::PODS, &Selection::all(), &Default::default()).await?;
-        Ok(list.items.iter().map(|pod| pod.key().to_string()).collect())
+        let ending = list.items.iter().filter(|pod| pod.is_deleting()).map(|pod| pod.key().to_string()).collect();
+        Ok((list.items.iter().map(|pod| pod.key().to_string()).collect(), ending))
     }
 
     /// Removes everything.

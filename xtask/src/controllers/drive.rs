@@ -1,0 +1,332 @@
+//! Plays scenarios in one stack.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use apimachinery::{Object, ObjectKey, Value as Any};
+use client::{Client, DeleteOptions, Informer, PatchKind, Selection, Subscription, resources};
+use env::Env;
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::mask::{self, Mask};
+use super::scenario::{self, KINDS, Scenario, Step};
+use super::stack::{Manager, Stack};
+use super::{PAUSE, text};
+
+/// How many scenarios are played at a time.
+const PLAYERS: usize = 8;
+/// How long a condition may take to come true, and silence.
+const LONG: Duration = Duration::from_secs(100);
+/// The nodes that pods of scenarios are on.
+const NODES: [(&str, &str); 6] = [("n1", "a"), ("n2", "a"), ("n3", "b"), ("n4", "b"), ("n5", "c"), ("n6", "c")];
+
+/// What was seen of a scenario, by look.
+pub type Looks = BTreeMap<String, Value>;
+
+pub struct World {
+    stack: Stack,
+    informers: Vec<(&'static str, Informer)>,
+    notes: Arc<Mutex<Notes>>,
+    quiet: Duration,
+    _subscriptions: Vec<Subscription>,
+}
+
+#[derive(Default)]
+struct Notes {
+    /// When something last changed, by namespace.
+    changed: BTreeMap<String, Instant>,
+    hashes: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl World {
+    pub async fn start(examples: &Path, logs: &Path, manager: Manager, quiet: Duration) -> Result<World> {
+        let stack = Stack::start(examples, logs, manager).await?;
+        for (name, zone) in NODES {
+            stack.nodes.add(name, &labels(&[("topology.kubernetes.io/zone", zone)]), &Value::Null).await?;
+        }
+        let notes: Arc<Mutex<Notes>> = Arc::default();
+        let (mut informers, mut subscriptions) = (Vec::new(), Vec::new());
+        for (kind, _, resource) in &KINDS {
+            let informer = Informer::start(&stack.client, resource.clone(), Selection::all());
+            let (notes, env) = (notes.clone(), stack.env.clone());
+            subscriptions.push(informer.on_event(move |event| note(&notes, &env, event.object())));
+            informers.push((*kind, informer));
+        }
+        for (_, informer) in &informers {
+            informer.synced().await;
+        }
+        Ok(World { stack, informers, notes, quiet, _subscriptions: subscriptions })
+    }
+
+    /// Looks by the scenario's name.
+    pub async fn play_all(&self, scenarios: &[Scenario]) -> Result<BTreeMap<String, Looks>> {
+        let play = async |one: &Scenario| {
+            let begun = self.stack.env.monotonic();
+            let looks = self.play(one).await;
+            eprintln!("{} played in {:.0} s", one.name, (self.stack.env.monotonic() - begun).as_secs_f64());
+            (one.name.clone(), looks)
+        };
+        let (alone, together): (Vec<_>, Vec<_>) = scenarios.iter().partition(|one| one.alone);
+        let mut all: BTreeMap<_, _> =
+            stream::iter(together.into_iter().map(&play)).buffer_unordered(PLAYERS).collect().await;
+        for one in alone {
+            let (name, looks) = play(one).await;
+            all.insert(name, looks);
+        }
+        Ok(all)
+    }
+
+    /// A step that fails is told in the last look: the other side may fail alike.
+    async fn play(&self, scenario: &Scenario) -> Looks {
+        let mut looks = Looks::new();
+        let mut player = Player { world: self, ns: &scenario.name, places: scenario.places, missed: Vec::new(), nodes: Vec::new() };
+        if let Err(error) = player.play(scenario, &mut looks).await {
+            player.missed.push(format!("{error:#}"));
+        }
+        let last = player.look().await;
+        looks.insert("end".to_owned(), last);
+        player.clear().await;
+        looks
+    }
+
+    fn client(&self) -> &Client {
+        &self.stack.client
+    }
+
+    fn informer(&self, kind: &str) -> Result<&Informer> {
+        let found = self.informers.iter().find(|(name, _)| *name == kind);
+        found.map(|(_, informer)| informer).with_context(|| format!("scenarios know no kind {kind:?}"))
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn note(notes: &Mutex<Notes>, env: &Env, object: &Object) {
+    let value: Value = object.to_value().view().unwrap_or_default();
+    let ns = namespace(object, &value);
+    let mut notes = notes.lock();
+    notes.changed.insert(ns.clone(), env.monotonic());
+    if ["ReplicaSet", "ControllerRevision"].contains(&text(&value, &["kind"])) {
+        mask::note_hash(notes.hashes.entry(ns).or_default(), &value);
+    }
+}
+
+/// The scenario's namespace: what is in none says by a label whose it is.
+fn namespace(object: &Object, value: &Value) -> String {
+    match object.namespace() {
+        "" if value["kind"] == "Namespace" => object.name().to_owned(),
+        "" => text(value, &["metadata", "labels", "scenario"]).to_owned(),
+        ns => ns.to_owned(),
+    }
+}
+
+struct Player<'a> {
+    world: &'a World,
+    ns: &'a str,
+    places: bool,
+    /// Conditions that did not come true.
+    missed: Vec<String>,
+    nodes: Vec<String>,
+}
+
+impl Player<'_> {
+    async fn play(&mut self, scenario: &Scenario, looks: &mut Looks) -> Result<()> {
+        let ns = body(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.ns}}));
+        self.world.client().create(&resources::NAMESPACES, &ns).await?;
+        let account = ObjectKey::new(self.ns, "default");
+        self.wait_for(|| Ok(self.world.informer("ServiceAccount")?.get(&account).is_some())).await?;
+        for step in &scenario.steps {
+            if step.key == "look" {
+                let name = step.value.as_str().context("a look has a name")?.to_owned();
+                looks.insert(name, self.look().await);
+                continue;
+            }
+            self.step(step).await.with_context(|| format!("{}: {}", step.key, step.value))?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<()> {
+        let words: Vec<&str> = step.key.split_whitespace().collect();
+        let (client, nodes) = (self.world.client(), &self.world.stack.nodes);
+        match *words {
+            ["wait"] => {
+                let seconds = step.value.as_f64().context("seconds")?;
+                self.world.stack.env.sleep(Duration::from_secs_f64(seconds)).await;
+            }
+            ["until", kind, name] => self.until(kind, name, step.value.as_str().unwrap_or_default()).await?,
+            ["count", kind] => {
+                let wanted = step.value.to_string();
+                let wanted = wanted.trim_matches('"');
+                let (conditions, number) = wanted.rsplit_once(' ').unwrap_or(("", wanted));
+                let number: usize = number.parse().context("how many")?;
+                let informer = self.world.informer(kind)?;
+                let conditions = conditions.trim();
+                let met = || {
+                    let objects = informer.list(self.ns);
+                    let found = objects.iter().filter(|object| {
+                        let value = object.to_value().view().unwrap_or_default();
+                        conditions.is_empty() || all_hold(conditions, &value)
+                    });
+                    Ok(found.count() == number)
+                };
+                if !self.wait_for(met).await? {
+                    self.missed.push(format!("{}: {}", step.key, step.value));
+                }
+            }
+            ["change", kind, name] => {
+                let (resource, key) = self.key(kind, name)?;
+                client.patch(&resource, &key, PatchKind::Strategic, &body(&step.value)).await?;
+            }
+            ["status", kind, name] => {
+                let (resource, key) = self.key(kind, name)?;
+                let patch = body(&json!({"status": step.value}));
+                client.patch_status(&resource, &key, PatchKind::Merge, &patch).await?;
+            }
+            ["image", kind, name] => {
+                let (resource, key) = self.key(kind, name)?;
+                let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": step.value}]}}}});
+                client.patch(&resource, &key, PatchKind::Strategic, &body(&patch)).await?;
+            }
+            ["delete", kind, name] => {
+                let (resource, key) = self.key(kind, name)?;
+                let target = resource.path(&key.namespace, &key.name, "");
+                let options = if step.value.is_null() { String::from("{}") } else { step.value.to_string() };
+                client.raw(http::Method::DELETE, target, None, options.into()).await?;
+            }
+            ["evict", "Pod", name] => {
+                let key = ObjectKey::new(self.ns, name);
+                if let Err(error) = client.evict(&key, &DeleteOptions::default()).await {
+                    self.missed.push(format!("{}: {error}", step.key));
+                }
+            }
+            ["node", name] => {
+                let mut labels = labels(&[("scenario", self.ns)]);
+                let more = step.value["labels"].as_object().into_iter().flatten();
+                labels.extend(more.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())));
+                let mut rest = step.value.clone();
+                rest.as_object_mut().into_iter().for_each(|rest| drop(rest.remove("labels")));
+                nodes.add(name, &labels, &rest).await?;
+                self.nodes.push(name.to_owned());
+            }
+            ["stop", name] => nodes.stop(name),
+            ["resume", name] => nodes.resume(name).await?,
+            ["drop", name] => nodes.remove(name).await?,
+            [kind, name] => {
+                let (_, _, resource) = scenario::kind(kind)?;
+                let object = scenario::object(kind, name, self.ns, &step.value)?;
+                client.create(resource, &body(&object)).await?;
+            }
+            _ => bail!("no such step"),
+        }
+        Ok(())
+    }
+
+    fn key(&self, kind: &str, name: &str) -> Result<(client::Resource, ObjectKey)> {
+        let (_, _, resource) = scenario::kind(kind)?;
+        let key = if resource.namespaced { ObjectKey::new(self.ns, name) } else { ObjectKey::cluster(name) };
+        Ok((resource.clone(), key))
+    }
+
+    async fn until(&mut self, kind: &str, name: &str, conditions: &str) -> Result<()> {
+        let (informer, (_, key)) = (self.world.informer(kind)?, self.key(kind, name)?);
+        let met = || {
+            let value = informer.get(&key).map(|object| object.to_value().view().unwrap_or_default());
+            Ok(match (conditions, value) {
+                ("gone", value) => value.is_none(),
+                ("there", value) => value.is_some(),
+                (_, None) => false,
+                (conditions, Some(value)) => all_hold(conditions, &value),
+            })
+        };
+        if !self.wait_for(met).await? {
+            self.missed.push(format!("until {kind} {name}: {conditions}"));
+        }
+        Ok(())
+    }
+
+    async fn wait_for(&self, mut met: impl FnMut() -> Result<bool>) -> Result<bool> {
+        let env = &self.world.stack.env;
+        let deadline = env.monotonic() + LONG;
+        while !met()? {
+            if env.monotonic() > deadline {
+                return Ok(false);
+            }
+            env.sleep(PAUSE).await;
+        }
+        Ok(true)
+    }
+
+    /// All there is once nothing changes any more.
+    async fn look(&self) -> Value {
+        let env = &self.world.stack.env;
+        let deadline = env.monotonic() + LONG;
+        let asked = env.monotonic();
+        loop {
+            let changed = self.world.notes.lock().changed.get(self.ns).copied().unwrap_or(asked).max(asked);
+            let since = env.monotonic() - changed;
+            if since >= self.world.quiet || env.monotonic() > deadline {
+                break;
+            }
+            env.sleep(self.world.quiet - since).await;
+        }
+        let mut objects = Vec::new();
+        for (kind, informer) in &self.world.informers {
+            for object in informer.list("") {
+                let value: Value = object.to_value().view().unwrap_or_default();
+                if namespace(&object, &value) == self.ns {
+                    objects.push((*kind, value));
+                }
+            }
+        }
+        let hashes = self.world.notes.lock().hashes.get(self.ns).cloned().unwrap_or_default();
+        let mut look = Mask { hashes: &hashes, places: self.places }.look(&objects);
+        if !self.missed.is_empty() {
+            look["missed"] = self.missed.clone().into();
+        }
+        look
+    }
+
+    /// Removes what the scenario made, so that others have the machine for themselves.
+    async fn clear(&self) {
+        for node in &self.nodes {
+            let _ = self.world.stack.nodes.remove(node).await;
+        }
+        let key = ObjectKey::cluster(self.ns);
+        let _ = self.world.client().delete(&resources::NAMESPACES, &key, &DeleteOptions::default()).await;
+    }
+}
+
+fn body(value: &Value) -> Any {
+    Any::from_serialize(value).unwrap_or_default()
+}
+
+/// Whether each of `path=value, ...` holds.
+fn all_hold(conditions: &str, object: &Value) -> bool {
+    conditions.split(',').map(str::trim).all(|condition| {
+        let (path, wanted) = condition.split_once('=').unwrap_or((condition, ""));
+        let found = match path.split('.').collect::<Vec<_>>()[..] {
+            ["condition", kind] => condition_of(object, kind)["status"].clone(),
+            ["condition", kind, member] => condition_of(object, kind)[member].clone(),
+            ref path => path.iter().fold(object, |value, key| &value[*key]).clone(),
+        };
+        match found {
+            Value::String(text) => text == wanted,
+            Value::Null => wanted.is_empty() || wanted == "0",
+            other => other.to_string() == wanted,
+        }
+    })
+}
+
+fn condition_of<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|one| one["type"] == kind).unwrap_or(&Value::Null)
+}

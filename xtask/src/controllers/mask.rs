@@ -1,0 +1,202 @@
+//! What two runs cannot agree on, replaced: times, uids, addresses, random names, hashes.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::text;
+
+/// The letters of random names and of hashes.
+const LETTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
+
+pub struct Mask<'a> {
+    /// What hashes of the namespace are called.
+    pub hashes: &'a BTreeMap<String, String>,
+    /// Which node a pod is on matters.
+    pub places: bool,
+}
+
+impl Mask<'_> {
+    /// All objects by kind and name, and events by what they tell.
+    pub fn look(&self, objects: &[(&str, Value)]) -> Value {
+        let mut seen: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        let mut events: BTreeMap<String, Value> = BTreeMap::new();
+        for (kind, object) in objects {
+            if *kind == "Event" {
+                self.event(object, &mut events);
+                continue;
+            }
+            let masked = self.object(kind, object.clone());
+            seen.entry(format!("{kind}/{}", text(&masked, &["metadata", "name"]))).or_default().push(masked);
+        }
+        let mut all = Map::new();
+        for (name, mut objects) in seen {
+            objects.sort_by_cached_key(Value::to_string);
+            let several = objects.len() > 1;
+            for (index, object) in objects.into_iter().enumerate() {
+                all.insert(if several { format!("{name}#{index}") } else { name.clone() }, object);
+            }
+        }
+        all.extend(events);
+        all.into()
+    }
+
+    fn event(&self, event: &Value, events: &mut BTreeMap<String, Value>) {
+        let component = text(event, &["source", "component"]);
+        if component == "default-scheduler" {
+            return;
+        }
+        let about = &event["involvedObject"];
+        let message = self.text(text(event, &["message"]));
+        let name = self.text(text(about, &["name"]));
+        let key = format!("Event {}/{name} {}: {message}", text(about, &["kind"]), text(event, &["reason"]));
+        let count = event["series"]["count"].as_i64().or(event["count"].as_i64()).unwrap_or(1);
+        let entry = events.entry(key).or_insert_with(|| {
+            json!({"type": event["type"], "component": component, "fieldPath": about["fieldPath"],
+                "apiVersion": about["apiVersion"], "reporting": event["reportingComponent"], "count": 0})
+        });
+        // Beyond a few, how often something was tried is chance.
+        entry["count"] = match &entry["count"] {
+            Value::Number(so_far) if so_far.as_i64().unwrap_or(0) + count < 10 => {
+                (so_far.as_i64().unwrap_or(0) + count).into()
+            }
+            _ => "many".into(),
+        };
+    }
+
+    fn object(&self, kind: &str, mut object: Value) -> Value {
+        if let Some(meta) = object["metadata"].as_object_mut() {
+            for gone in ["uid", "resourceVersion", "managedFields", "selfLink"] {
+                meta.remove(gone);
+            }
+        }
+        if kind == "Pod" && !self.places {
+            for path in ["/spec/nodeName", "/status/hostIP", "/status/hostIPs"] {
+                object.pointer_mut(path).into_iter().for_each(|value| *value = "<node>".into());
+            }
+        }
+        if kind == "ConfigMap" && text(&object, &["metadata", "name"]) == "kube-root-ca.crt" {
+            object["data"] = Value::Null;
+        }
+        self.value("", object)
+    }
+
+    fn value(&self, key: &str, value: Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                let kept = members.into_iter().filter(|(key, _)| self.places || !matches!(key.as_str(), "nodeName" | "zone" | "forNodes"));
+                kept.map(|(key, value)| (self.text(&key), self.value(&key, value))).collect::<BTreeMap<_, _>>().into_iter().collect::<Map<_, _>>().into()
+            }
+            Value::Array(items) => {
+                let mut items: Vec<Value> = items.into_iter().map(|item| self.value(key, item)).collect();
+                if matches!(key, "conditions" | "ownerReferences" | "finalizers" | "endpoints" | "addresses" | "notReadyAddresses" | "taints" | "ports" | "active") {
+                    items.sort_by_cached_key(Value::to_string);
+                }
+                Value::Array(items)
+            }
+            Value::String(text) => match key {
+                "uid" | "resourceVersion" | "containerID" => "<uid>".into(),
+                _ => self.text(&text).into(),
+            },
+            other => other,
+        }
+    }
+
+    fn text(&self, text: &str) -> String {
+        let mut out = String::new();
+        // Words hang together by dashes; hashes and random ends are parts of them.
+        let mut rest = text;
+        while !rest.is_empty() {
+            let word = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            out.push_str(&self.word(&rest[..word]));
+            rest = &rest[word..];
+            let other = rest.find(is_word).unwrap_or(rest.len());
+            out.push_str(&rest[..other]);
+            rest = &rest[other..];
+        }
+        out
+    }
+
+    /// A word with dashes, colons and dots in it.
+    fn word(&self, word: &str) -> String {
+        let trimmed = word.trim_end_matches(['.', ':', '-']);
+        let end = &word[trimmed.len()..];
+        if is_time(trimmed) {
+            return format!("<time>{end}");
+        }
+        if is_uuid(trimmed) {
+            return format!("<uid>{end}");
+        }
+        if is_address(trimmed) {
+            return format!("<ip>{end}");
+        }
+        let parts: Vec<String> = trimmed.split('-').enumerate().map(|(n, part)| self.part(part, n)).collect();
+        format!("{}{end}", parts.join("-"))
+    }
+
+    fn part(&self, part: &str, n: usize) -> String {
+        let (bare, dots) = part.split_once('.').map_or((part, ""), |_| part.split_at(part.find('.').unwrap_or(part.len())));
+        if let Some(name) = self.hashes.get(bare) {
+            return format!("{name}{dots}");
+        }
+        let random = |text: &str| text.chars().all(|c| LETTERS.contains(c));
+        // Minutes since 1970, which CronJobs name their jobs after.
+        if n > 0 && bare.len() == 8 && bare.bytes().all(|b| b.is_ascii_digit()) {
+            return format!("<minute>{dots}");
+        }
+        if n > 0 && (5..=10).contains(&bare.len()) && bare.is_ascii() && random(bare) {
+            return format!("*{dots}");
+        }
+        part.to_owned()
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':')
+}
+
+fn is_time(word: &str) -> bool {
+    let bytes = word.as_bytes();
+    bytes.len() >= 20 && bytes.ends_with(b"Z") && bytes[4] == b'-' && bytes[10] == b'T' && bytes[13] == b':'
+}
+
+fn is_uuid(word: &str) -> bool {
+    let parts: Vec<&str> = word.split('-').collect();
+    parts.len() == 5 && word.len() == 36 && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn is_address(word: &str) -> bool {
+    word.parse::<std::net::Ipv4Addr>().is_ok_and(|address| matches!(address.octets()[0], 10 | 192))
+}
+
+/// Adds what the object's hash is called, in order of appearance.
+pub fn note_hash(hashes: &mut BTreeMap<String, String>, object: &Value) {
+    for label in ["pod-template-hash", "controller-revision-hash", "controller.kubernetes.io/hash"] {
+        let value = text(object, &["metadata", "labels", label]);
+        // Pods of a StatefulSet carry the revision's whole name.
+        let Some(hash) = value.rsplit('-').next().filter(|hash| !hash.is_empty()) else { continue };
+        if !hashes.contains_key(hash) {
+            let name = format!("<hash{}>", hashes.len() + 1);
+            hashes.insert(hash.to_owned(), name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_random_is_masked() {
+        let hashes = BTreeMap::from([("6c9f7b5d4".to_owned(), "<hash1>".to_owned())]);
+        let mask = Mask { hashes: &hashes, places: false };
+        let check = |given: &str, expect: &str| assert_eq!(mask.text(given), expect, "{given}");
+        check("Created pod: web-6c9f7b5d4-x2vbq", "Created pod: web-<hash1>-*");
+        check("Scaled up replica set web-6c9f7b5d4 from 0 to 3", "Scaled up replica set web-<hash1> from 0 to 3");
+        check("2026-01-01T00:00:00Z", "<time>");
+        check("at 10.128.0.7: x", "at <ip>: x");
+        check("min-ready pods", "min-ready pods");
+        check("nightly-29384756", "nightly-<minute>");
+        check("0f3b2a5c-1111-4222-8333-944455556666", "<uid>");
+    }
+}

@@ -1,0 +1,201 @@
+//! Scenarios: documents of `conformance/controllers/*.yaml`.
+//!
+//! A step is a mapping with one member. Its key is `KIND NAME`, which creates an object, or one of these:
+//!
+//! | step | what it does |
+//! |---|---|
+//! | `until KIND NAME: CONDITION, ...` | waits for `path=value`, `condition.TYPE=STATUS`, `condition.TYPE.reason=REASON`, `there` or `gone` |
+//! | `count KIND: CONDITION, ... N` | waits for N objects that meet the conditions |
+//! | `change KIND NAME: PATCH`, `status KIND NAME: PATCH` | a strategic merge patch of the object, a merge patch of its status |
+//! | `image KIND NAME: IMAGE` | changes the image of the template's container |
+//! | `delete KIND NAME: OPTIONS`, `evict Pod NAME:` | as the API has them |
+//! | `node NAME: MEMBERS`, `stop NAME:`, `resume NAME:`, `drop NAME:` | a fake node comes, falls silent, comes back, is gone |
+//! | `wait: SECONDS` | lets time pass |
+//! | `look: NAME` | when nothing changes any more, keeps all there is for comparison |
+//!
+//! An object's value is its whole body, or else its spec, in which `pod` adds to the pod's spec, `marks` to its annotations and
+//! `meta` to the object's metadata; selector and template are made up. `$ns` stands for the scenario's namespace.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use client::Resource;
+use client::resources as r;
+use serde_json::{Map, Value, json};
+
+/// Kinds of scenarios, with their version.
+pub static KINDS: [(&str, &str, Resource); 29] = [
+    ("Pod", "v1", r::PODS),
+    ("ReplicationController", "v1", r::REPLICATION_CONTROLLERS),
+    ("Service", "v1", r::SERVICES),
+    ("Endpoints", "v1", r::ENDPOINTS),
+    ("ConfigMap", "v1", r::CONFIG_MAPS),
+    ("Secret", "v1", r::SECRETS),
+    ("ServiceAccount", "v1", r::SERVICE_ACCOUNTS),
+    ("PersistentVolumeClaim", "v1", r::PERSISTENT_VOLUME_CLAIMS),
+    ("PersistentVolume", "v1", r::PERSISTENT_VOLUMES),
+    ("Node", "v1", r::NODES),
+    ("Namespace", "v1", r::NAMESPACES),
+    ("Event", "v1", r::EVENTS),
+    ("ResourceQuota", "v1", Resource::namespaced("", "v1", "resourcequotas")),
+    ("LimitRange", "v1", Resource::namespaced("", "v1", "limitranges")),
+    ("ReplicaSet", "apps/v1", r::REPLICA_SETS),
+    ("Deployment", "apps/v1", r::DEPLOYMENTS),
+    ("StatefulSet", "apps/v1", r::STATEFUL_SETS),
+    ("DaemonSet", "apps/v1", r::DAEMON_SETS),
+    ("ControllerRevision", "apps/v1", r::CONTROLLER_REVISIONS),
+    ("Job", "batch/v1", Resource::namespaced("batch", "v1", "jobs")),
+    ("CronJob", "batch/v1", Resource::namespaced("batch", "v1", "cronjobs")),
+    ("EndpointSlice", "discovery.k8s.io/v1", r::ENDPOINT_SLICES),
+    ("PodDisruptionBudget", "policy/v1", r::POD_DISRUPTION_BUDGETS),
+    (
+        "HorizontalPodAutoscaler",
+        "autoscaling/v2",
+        Resource::namespaced("autoscaling", "v2", "horizontalpodautoscalers"),
+    ),
+    ("StorageClass", "storage.k8s.io/v1", Resource::cluster("storage.k8s.io", "v1", "storageclasses")),
+    ("VolumeAttachment", "storage.k8s.io/v1", Resource::cluster("storage.k8s.io", "v1", "volumeattachments")),
+    ("ClusterRole", "rbac.authorization.k8s.io/v1", r::CLUSTER_ROLES),
+    ("PriorityClass", "scheduling.k8s.io/v1", r::PRIORITY_CLASSES),
+    ("ResourceClaim", "resource.k8s.io/v1", Resource::namespaced("resource.k8s.io", "v1", "resourceclaims")),
+];
+
+/// The row of `kind`.
+pub fn kind(kind: &str) -> Result<&'static (&'static str, &'static str, Resource)> {
+    KINDS.iter().find(|(name, ..)| *name == kind).with_context(|| format!("scenarios know no kind {kind:?}"))
+}
+
+pub struct Scenario {
+    /// Also its namespace.
+    pub name: String,
+    /// It is played when no other is.
+    pub alone: bool,
+    /// Which node a pod is on matters.
+    pub places: bool,
+    pub steps: Vec<Step>,
+}
+
+pub struct Step {
+    pub key: String,
+    pub value: Value,
+}
+
+/// Every scenario of the folder's files, each named after its file and itself.
+pub fn all(folder: &Path) -> Result<Vec<Scenario>> {
+    let mut found = Vec::new();
+    let entries: Vec<_> = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?.collect();
+    let mut paths = entries.into_iter().map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    for path in paths {
+        let text = fs::read_to_string(&path)?;
+        let group = path.file_stem().unwrap_or_default().to_string_lossy();
+        for document in serde_yaml_ng::Deserializer::from_str(&text) {
+            let value: Value =
+                serde::Deserialize::deserialize(document).with_context(|| format!("reading {}", path.display()))?;
+            found.push(scenario(&group, &value).with_context(|| format!("in {}: {value}", path.display()))?);
+        }
+    }
+    Ok(found)
+}
+
+fn scenario(group: &str, value: &Value) -> Result<Scenario> {
+    let name = format!("{group}-{}", value["scenario"].as_str().context("no name: `scenario`")?);
+    let steps = value["steps"].as_array().context("no `steps`")?;
+    let steps = steps.iter().map(|step| match step.as_object().map(|step| step.iter().collect::<Vec<_>>()) {
+        Some(members) if members.len() == 1 => {
+            let (key, value) = members[0];
+            Ok(Step { key: key.replace("$ns", &name), value: named(value, &name) })
+        }
+        _ => bail!("a step has one member: {step}"),
+    });
+    let steps = steps.collect::<Result<_>>()?;
+    let says = |what: &str| value[what] == true;
+    Ok(Scenario { alone: says("alone"), places: says("places"), steps, name })
+}
+
+/// Puts the namespace's name where `$ns` is.
+fn named(value: &Value, ns: &str) -> Value {
+    match value {
+        Value::String(text) => text.replace("$ns", ns).into(),
+        Value::Array(items) => items.iter().map(|item| named(item, ns)).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| (key.replace("$ns", ns), named(value, ns))).collect::<Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
+
+/// The whole body of an object.
+pub fn object(of: &str, name: &str, ns: &str, value: &Value) -> Result<Value> {
+    let (_, version, resource) = kind(of)?;
+    let whole = ["spec", "metadata", "data", "subsets", "rules", "endpoints", "provisioner", "aggregationRule"];
+    let mut body = match value {
+        Value::Object(members) if whole.iter().any(|key| members.contains_key(*key)) => value.clone(),
+        Value::Object(members) => spec(of, name, members),
+        Value::Null => spec(of, name, &Map::new()),
+        other => bail!("{of} {name} is {other}"),
+    };
+    body["apiVersion"] = (*version).into();
+    body["kind"] = of.into();
+    body["metadata"]["name"] = name.into();
+    if resource.namespaced {
+        body["metadata"]["namespace"] = ns.into();
+    } else {
+        body["metadata"]["labels"]["scenario"] = ns.into();
+    }
+    Ok(body)
+}
+
+fn spec(of: &str, name: &str, members: &Map<String, Value>) -> Value {
+    let mut members = members.clone();
+    let mut take = |key: &str| members.remove(key).unwrap_or(json!({}));
+    let (pod, marks, meta) = (take("pod"), take("marks"), take("meta"));
+    let container = json!({"name": "c", "image": "pause"});
+    let mut template = json!({"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}});
+    extend(&mut template["spec"], &pod);
+    if marks != json!({}) {
+        template["metadata"]["annotations"] = marks;
+    }
+    let mut body = json!({"metadata": meta});
+    match of {
+        "Pod" => {
+            extend(&mut template["spec"], &members.into());
+            extend(&mut template["metadata"], &body["metadata"]);
+            body = template;
+        }
+        "Job" => {
+            template["spec"]["restartPolicy"].as_str().is_none().then(|| template["spec"]["restartPolicy"] = "Never".into());
+            members.entry("template").or_insert(template);
+            body["spec"] = members.into();
+        }
+        "CronJob" => {
+            let job = members.remove("job").unwrap_or(json!({}));
+            members.insert("jobTemplate".to_owned(), spec("Job", name, job.as_object().unwrap_or(&Map::new())));
+            body["spec"] = members.into();
+        }
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" => {
+            let labels = json!({"app": name});
+            let selector = if of == "ReplicationController" { labels } else { json!({"matchLabels": labels}) };
+            members.entry("selector").or_insert(selector);
+            members.entry("template").or_insert(template);
+            if of == "StatefulSet" {
+                members.entry("serviceName").or_insert(name.into());
+            }
+            body["spec"] = members.into();
+        }
+        _ => body["spec"] = members.into(),
+    }
+    body
+}
+
+/// Merges, object by object.
+fn extend(value: &mut Value, more: &Value) {
+    match (value, more) {
+        (Value::Object(value), Value::Object(more)) => {
+            more.iter().for_each(|(key, more)| extend(value.entry(key.clone()).or_insert(Value::Null), more));
+        }
+        (value, more) => *value = more.clone(),
+    }
+}

@@ -1,0 +1,148 @@
+//! Our API server, fake nodes, our scheduler, and one controller manager: upstream's or ours.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use apimachinery::ObjectKey;
+use client::{Client, Kubeconfig, Tls, resources};
+use env::Env;
+use pki::{CertificateSpec, ClusterPki};
+use serde_json::json;
+use testkit::nodes::FakeNodes;
+
+use crate::parity::servers::{self, Running};
+
+/// Who runs the controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    Ours,
+    /// Upstream's, with its own limits of requests or with limits it does not reach.
+    Upstream {
+        limited: bool,
+    },
+}
+
+impl Manager {
+    pub fn name(self) -> &'static str {
+        match self {
+            Manager::Ours => "ours",
+            Manager::Upstream { limited: false } => "upstream",
+            Manager::Upstream { limited: true } => "upstream, its default request limits",
+        }
+    }
+}
+
+/// All of it, ready; dropping it ends it.
+pub struct Stack {
+    pub env: Env,
+    pub client: Client,
+    pub nodes: FakeNodes,
+    pub manager: Running,
+    pub server: Running,
+    _scheduler: Running,
+    _folder: tempfile::TempDir,
+}
+
+impl Stack {
+    pub async fn start(examples: &Path, logs: &Path, manager: Manager) -> Result<Stack> {
+        fs::create_dir_all(logs).with_context(|| format!("creating {}", logs.display()))?;
+        let (folder, env) = (tempfile::tempdir()?, Env::system());
+        let [port, own_port] = servers::free_ports()?;
+        let mut serve = Command::new(examples.join("serve"));
+        serve.arg(folder.path()).arg(format!("127.0.0.1:{port}"));
+        let mut server = servers::spawn("ours", serve, logs)?;
+        server.ready()?;
+        let pki = ClusterPki::load_or_create(folder.path(), &env)?;
+        let admin = folder.path().join("kubeconfig");
+        let access = Kubeconfig::load(std::slice::from_ref(&admin))?.access(None)?;
+        let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "scenario");
+        let command = match manager {
+            Manager::Ours => {
+                let mut command = Command::new(example(examples, "controllers"));
+                command.arg(&admin).arg(folder.path());
+                command
+            }
+            Manager::Upstream { limited } => upstream(folder.path(), &pki, port, own_port, limited)?,
+        };
+        let manager = servers::spawn("controllers", command, logs)?;
+        let mut scheduler = Command::new(example(examples, "scheduler"));
+        scheduler.arg(&admin);
+        let scheduler = servers::spawn("scheduler", scheduler, logs)?;
+        // Whoever runs the controllers is there when pods may be made.
+        let account = ObjectKey::new("default", "default");
+        let deadline = env.monotonic() + super::PATIENCE;
+        while client.get(&resources::SERVICE_ACCOUNTS, &account).await.is_err() {
+            anyhow::ensure!(env.monotonic() < deadline, "nothing manages; the logs are in {}", logs.display());
+            env.sleep(super::PAUSE).await;
+        }
+        let nodes = FakeNodes::start(&client);
+        Ok(Stack { env, client, nodes, manager, server, _scheduler: scheduler, _folder: folder })
+    }
+}
+
+/// Examples of several crates are called `run`: each is looked for by a copy under its crate's name.
+fn example(examples: &Path, name: &str) -> PathBuf {
+    examples.join(format!("run-{name}"))
+}
+
+/// Where the programs of ours are.
+pub fn examples(root: &Path, dev: bool) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join(if dev { "debug/examples" } else { "release/examples" })
+}
+
+/// Builds the programs of ours.
+pub fn build(root: &Path, dev: bool) -> Result<PathBuf> {
+    let examples = examples(root, dev);
+    let build = |package: &str, example: &str| {
+        let mut args = vec!["build", "-p", package, "--example", example];
+        if !dev {
+            args.extend(["--release", "--locked"]);
+        }
+        crate::call("cargo", &args)
+    };
+    build("apiserver", "serve")?;
+    for package in ["scheduler", "controllers"] {
+        build(package, "run")?;
+        let copy = example(&examples, package);
+        drop(fs::remove_file(&copy));
+        fs::copy(examples.join("run"), &copy).with_context(|| format!("copying {}", copy.display()))?;
+    }
+    crate::peers::build(root, &["kube-controller-manager"])?;
+    Ok(examples)
+}
+
+/// Upstream's controller manager as kubeadm starts it.
+fn upstream(folder: &Path, pki: &ClusterPki, port: u16, own_port: u16, limited: bool) -> Result<Command> {
+    let leaf = pki.ca().issue(&CertificateSpec::client("system:kube-controller-manager", ""))?;
+    let file = |name: &str| folder.join(name).display().to_string();
+    fs::write(folder.join("manager.crt"), leaf.certificate_pem())?;
+    fs::write(folder.join("manager.key"), leaf.key_pem())?;
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{"name": "it", "cluster": {"server": format!("https://127.0.0.1:{port}"), "certificate-authority": file("ca.crt")}}],
+        "users": [{"name": "it", "user": {"client-certificate": file("manager.crt"), "client-key": file("manager.key")}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}]});
+    let kubeconfig = folder.join("manager.kubeconfig");
+    fs::write(&kubeconfig, config.to_string())?;
+    let mut command = Command::new(testkit::peers::path("kube-controller-manager"));
+    command.arg("--kubeconfig").arg(&kubeconfig);
+    command.args([
+        "--leader-elect=false".to_owned(),
+        "--use-service-account-credentials=true".to_owned(),
+        "--authentication-skip-lookup=true".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={own_port}"),
+        format!("--cert-dir={}", file("manager")),
+        format!("--root-ca-file={}", file("ca.crt")),
+        format!("--cluster-signing-cert-file={}", file("ca.crt")),
+        format!("--cluster-signing-key-file={}", file("ca.key")),
+        format!("--service-account-private-key-file={}", file("sa.key")),
+    ]);
+    if !limited {
+        command.args(["--kube-api-qps=10000", "--kube-api-burst=10000"]);
+    }
+    Ok(command)
+}
