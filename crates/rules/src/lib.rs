@@ -12,6 +12,7 @@
 
 mod affinity;
 pub mod cron;
+pub mod devices;
 mod pod;
 mod ports;
 mod qos;
