@@ -36,6 +36,7 @@ mod persistent_volume;
 mod pod_garbage;
 mod pod_view;
 mod replica_set;
+mod resource_claim;
 mod resource_quota;
 mod root_ca;
 mod scale;

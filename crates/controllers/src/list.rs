@@ -80,6 +80,8 @@ const ALL: &[Row] = &[
     ),
     row!("persistentvolume-expander-controller", "expand-controller", volume_expand::VolumeExpand::new),
     row!("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume::EphemeralVolumes::new),
+    row!("resourceclaim-controller", "resource-claim-controller", resource_claim::PodClaims::new),
+    row!("resourceclaim-controller", "resource-claim-controller", resource_claim::ClaimUsers::new),
     Row {
         name: "garbage-collector-controller",
         account: "generic-garbage-collector",
