@@ -28,8 +28,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
+use crate::changing::Changing;
 use crate::{Body, Client, ObjectList, Request, Resource, Response, Transport, TransportError, WatchEvent};
 use target::Target;
 use world::World;
@@ -41,8 +41,10 @@ pub struct FakeServer(Arc<Inner>);
 struct Inner {
     env: Env,
     world: Mutex<World>,
-    /// The newest revision, and a count that ends open watches when it changes.
-    changed: watch::Sender<(u64, u64)>,
+    /// By plural: changes with its news; a count that ends open watches when it is another.
+    changed: Mutex<BTreeMap<String, Arc<Changing<u64>>>>,
+    /// Of every request that arrived, in order.
+    digest: Mutex<Digest>,
     /// Resources by plural whose watches tell nothing after a revision.
     held: Mutex<BTreeMap<String, u64>>,
     requests: Mutex<Vec<Seen>>,
@@ -75,7 +77,8 @@ impl FakeServer {
         FakeServer(Arc::new(Inner {
             env,
             world: Mutex::default(),
-            changed: watch::Sender::new((0, 0)),
+            changed: Mutex::default(),
+            digest: Mutex::default(),
             held: Mutex::default(),
             requests: Mutex::default(),
             reactors: Mutex::default(),
@@ -164,7 +167,7 @@ impl FakeServer {
 
     /// Ends open watches, as a server does now and then.
     pub fn end_watches(&self) {
-        self.0.changed.send_modify(|(_, ended)| *ended += 1);
+        self.0.changed.lock().values().for_each(|changed| changed.modify(|ended| *ended += 1));
     }
 
     /// Lets open watches of the resource lag behind until they are let go.
@@ -176,15 +179,30 @@ impl FakeServer {
             false => drop(held.remove(&*resource.plural)),
         }
         drop(held);
-        self.0.changed.send_modify(|_| {});
+        if let Some(changed) = self.0.changed.lock().get(&*resource.plural) {
+            changed.modify(|_| {});
+        }
     }
 
+    /// A number that two runs share if the same requests arrived in the same order, whatever became of them.
+    pub fn digest(&self) -> u64 {
+        self.0.digest.lock().0
+    }
+
+    /// Wakes the watches of what changed.
     fn publish(&self) {
-        let revision = self.revision();
-        self.0.changed.send_modify(|(newest, _)| *newest = revision);
+        let plurals = self.0.world.lock().take_changed();
+        let changed = self.0.changed.lock();
+        plurals.iter().filter_map(|plural| changed.get(plural)).for_each(|changed| changed.modify(|_| {}));
+    }
+
+    fn changes_of(&self, plural: &str) -> Arc<Changing<u64>> {
+        let mut changed = self.0.changed.lock();
+        changed.entry(plural.to_owned()).or_default().clone()
     }
 
     fn answer(&self, request: Request) -> Result<Response, TransportError> {
+        self.0.digest.lock().add(&request);
         let reaction = self.0.reactors.lock().iter_mut().find_map(|reactor| reactor(&request));
         let lose = matches!(reaction, Some(Reaction::LoseAnswer));
         let broken = || TransportError::Exchange("the connection broke".into());
@@ -255,7 +273,8 @@ impl FakeServer {
         if !world.covers(from) {
             return Err(Status::expired(format!("too old resource version: {from}")));
         }
-        let follow = Follow { server: self.clone(), target, select, from, changed: self.0.changed.subscribe() };
+        let changed = self.changes_of(&target.plural);
+        let follow = Follow { server: self.clone(), target, select, from, changed };
         Ok(Body::Watch(stream::iter(first).chain(follow.events()).boxed()))
     }
 }
@@ -269,6 +288,23 @@ impl Transport for FakeServer {
             server.answer(request)
         }
         .boxed()
+    }
+}
+
+/// FNV-1a.
+struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    fn add(&mut self, request: &Request) {
+        for part in [request.method.as_str().as_bytes(), request.target.as_bytes(), &request.body] {
+            self.0 = part.iter().chain([&0]).fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        }
     }
 }
 
@@ -310,13 +346,13 @@ struct Follow {
     target: Target,
     select: Filter,
     from: u64,
-    changed: watch::Receiver<(u64, u64)>,
+    changed: Arc<Changing<u64>>,
 }
 
 impl Follow {
-    fn events(mut self) -> impl stream::Stream<Item = WatchEvent> + Send {
-        let ended = self.changed.borrow_and_update().1;
-        stream::unfold(self, move |mut follow| async move {
+    fn events(self) -> impl stream::Stream<Item = WatchEvent> + Send {
+        let (ended, seen) = (self.changed.get(), self.changed.version());
+        stream::unfold((self, seen), move |(mut follow, mut seen)| async move {
             loop {
                 let visible = follow.server.0.held.lock().get(&follow.target.plural).copied().unwrap_or(u64::MAX);
                 let events = {
@@ -333,9 +369,9 @@ impl Follow {
                     found.extend(follow.seen(before, event));
                 }
                 if !found.is_empty() {
-                    return Some((stream::iter(found), follow));
+                    return Some((stream::iter(found), (follow, seen)));
                 }
-                if follow.changed.changed().await.is_err() || follow.changed.borrow_and_update().1 != ended {
+                if follow.changed.changed(&mut seen).await != ended {
                     return None;
                 }
             }

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use apimachinery::{Object, ObjectKey};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 
+use crate::changing::Changing;
 use crate::tasks::TaskGuard;
 use crate::{Client, ObjectList, Resource, Selection, WatchEvent};
 use cache::Cache;
@@ -56,7 +56,7 @@ struct Shared {
     cache: RwLock<Cache>,
     /// Held while a change is told, so that handlers see changes in order.
     handlers: Mutex<Handlers>,
-    progress: watch::Sender<Progress>,
+    progress: Changing<Progress>,
     reflector: OnceLock<TaskGuard>,
 }
 
@@ -90,7 +90,7 @@ impl Informer {
             selection,
             cache: RwLock::default(),
             handlers: Mutex::default(),
-            progress: watch::Sender::new(Progress::default()),
+            progress: Changing::default(),
             reflector: OnceLock::new(),
         }));
         let task = client.env().spawn(reflector::run(Arc::downgrade(&informer.0), client.clone()));
@@ -155,40 +155,27 @@ impl Informer {
     }
 
     pub fn has_synced(&self) -> bool {
-        self.0.progress.borrow().synced
+        self.0.progress.get().synced
     }
 
     /// Waits for the first complete copy, and its handlers.
     pub async fn synced(&self) {
-        self.progressed(|progress| progress.synced).await;
+        self.0.progress.until(|progress| progress.synced).await;
     }
 
     /// The revision up to which everything is known and told.
     pub fn revision(&self) -> u64 {
-        self.0.progress.borrow().revision
+        self.0.progress.get().revision
     }
 
     /// Waits until everything up to `revision` is known and told.
     pub async fn wait_for(&self, revision: u64) {
-        self.progressed(|progress| progress.synced && progress.revision >= revision).await;
+        self.0.progress.until(|progress| progress.synced && progress.revision >= revision).await;
     }
 
     /// Waits until `done` of this informer, asked again after each change.
     pub async fn until(&self, mut done: impl FnMut(&Informer) -> bool) {
-        self.progressed(|progress| progress.synced && done(self)).await;
-    }
-
-    async fn progressed(&self, mut done: impl FnMut(Progress) -> bool) {
-        let mut progress = self.0.progress.subscribe();
-        loop {
-            // Not `wait_for`: it locks the progress while it asks, and `done` may read it again. A writer that comes between the two
-            // would wait for the first, and the second for the writer.
-            let now = *progress.borrow_and_update();
-            // The sender lives as long as `self`.
-            if done(now) || progress.changed().await.is_err() {
-                return;
-            }
-        }
+        self.0.progress.until(|progress| progress.synced && done(self)).await;
     }
 }
 
@@ -222,7 +209,7 @@ impl Shared {
     }
 
     fn advance(&self, revision: u64, synced: bool) {
-        self.progress.send_modify(|progress| {
+        self.progress.modify(|progress| {
             progress.revision = progress.revision.max(revision);
             progress.synced |= synced;
         });

@@ -22,6 +22,7 @@
 //! ```
 
 mod backoff;
+mod changing;
 mod decode;
 mod discovery;
 mod error;

@@ -1,6 +1,6 @@
 //! The fake server's objects and their history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Status, Value};
@@ -14,7 +14,9 @@ pub(super) struct World {
     revision: u64,
     compacted: u64,
     objects: BTreeMap<Collection, BTreeMap<ObjectKey, Arc<Object>>>,
-    history: Vec<Change>,
+    history: BTreeMap<Collection, Vec<Change>>,
+    /// Plurals of what changed since somebody asked.
+    changed: BTreeSet<String>,
     served: Vec<(Resource, String)>,
 }
 
@@ -22,7 +24,6 @@ pub(super) struct World {
 type Collection = (String, String);
 
 struct Change {
-    collection: Collection,
     revision: u64,
     before: Option<Arc<Object>>,
     event: WatchEvent,
@@ -60,10 +61,19 @@ impl World {
     }
 
     pub(super) fn history(&self, resource: &Resource, from: u64) -> Vec<(u64, Option<Arc<Object>>, WatchEvent)> {
-        let collection = collection(resource);
-        let first = self.history.partition_point(|change| change.revision <= from);
-        let here = self.history[first..].iter().filter(|change| change.collection == collection);
-        here.map(|change| (change.revision, change.before.clone(), change.event.clone())).collect()
+        let Some(history) = self.history.get(&collection(resource)) else { return Vec::new() };
+        let first = history.partition_point(|change| change.revision <= from);
+        history[first..].iter().map(|change| (change.revision, change.before.clone(), change.event.clone())).collect()
+    }
+
+    /// Plurals of what changed since this was asked last.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn note(&mut self, collection: Collection, before: Option<Arc<Object>>, event: WatchEvent) {
+        self.changed.insert(collection.1.clone());
+        self.history.entry(collection).or_default().push(Change { revision: self.revision, before, event });
     }
 
     pub(super) fn put(&mut self, env: &Env, resource: &Resource, mut value: Value) -> Arc<Object> {
@@ -81,7 +91,7 @@ impl World {
             None => WatchEvent::Added(object.clone()),
             Some(_) => WatchEvent::Modified(object.clone()),
         };
-        self.history.push(Change { collection, revision: self.revision, before, event });
+        self.note(collection, before, event);
         object
     }
 
@@ -90,7 +100,7 @@ impl World {
         let last = self.objects.get_mut(&collection)?.remove(key)?;
         self.revision += 1;
         let event = WatchEvent::Deleted(Arc::new(last.at_revision(self.revision)));
-        self.history.push(Change { collection, revision: self.revision, before: Some(last.clone()), event });
+        self.note(collection, Some(last.clone()), event);
         Some(last)
     }
 
