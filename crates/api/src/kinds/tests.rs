@@ -66,7 +66,8 @@ fn rows_are_found() {
     assert_eq!(names("Deployment"), ["apps/v1 deployments"]);
     assert_eq!(names("ev"), ["v1 events", "events.k8s.io/v1 events"]);
     assert_eq!(names("hpa"), ["autoscaling/v2 horizontalpodautoscalers", "autoscaling/v1 horizontalpodautoscalers"]);
-    assert_eq!(names("customresourcedefinitions"), [""; 0]);
+    assert_eq!(names("crd"), ["apiextensions.k8s.io/v1 customresourcedefinitions"]);
+    assert_eq!(names("crontabs"), [""; 0]);
     let prefix = |group: &str, name: &str| resource(group, "v1", name).unwrap().prefix().unwrap();
     assert_eq!(prefix("", "nodes"), "/registry/minions/");
     assert_eq!(prefix("", "services"), "/registry/services/specs/");
