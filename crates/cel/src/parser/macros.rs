@@ -1,0 +1,198 @@
+//! The macros: calls that the parser turns into folds and presence tests.
+
+use std::sync::Arc;
+
+use super::{Parsed, Parser, Stop};
+use crate::ast::{ACCU, Comprehension, Const, Entry, Expr, Kind, op};
+use crate::error::Issue;
+
+/// Macros that repeat their target may not grow an expression beyond this many nodes.
+const MAX_COPIED: usize = 100_000;
+
+/// How many nodes an expression has.
+fn nodes(expr: &Expr) -> usize {
+    1 + match &expr.kind {
+        Kind::Const(_) | Kind::Ident(_) => 0,
+        Kind::Select { operand, .. } => nodes(operand),
+        Kind::Call { target, args, .. } => {
+            target.iter().map(|target| nodes(target)).chain(args.iter().map(nodes)).sum()
+        }
+        Kind::List { elements, .. } => elements.iter().map(nodes).sum(),
+        Kind::Map { entries } => entries.iter().map(|entry| nodes(&entry.key) + nodes(&entry.value)).sum(),
+        Kind::Struct { fields, .. } => fields.iter().map(|(_, _, value)| nodes(value)).sum(),
+        Kind::Comprehension(fold) => {
+            [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result].into_iter().map(nodes).sum()
+        }
+    }
+}
+
+impl Parser {
+    pub(super) fn global_call(&mut self, at: u32, name: &str, mut args: Vec<Expr>) -> Parsed {
+        if name == "has" && args.len() == 1 {
+            let argument = args.remove(0);
+            let place = self.offsets[argument.id as usize];
+            return match argument.kind {
+                Kind::Select { operand, field, test: false } => {
+                    Ok(self.new(at, Kind::Select { operand, field, test: true }))
+                }
+                _ => self.issue(place, "invalid argument to has() macro"),
+            };
+        }
+        Ok(self.call(at, name, args))
+    }
+
+    pub(super) fn member_call(&mut self, at: u32, name: &str, target: Expr, mut args: Vec<Expr>) -> Parsed {
+        let expands = match (name, args.len()) {
+            ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "optMap" | "optFlatMap", 2) => true,
+            (
+                "all" | "exists" | "exists_one" | "existsOne" | "transformList" | "transformMap" | "transformMapEntry"
+                | "map",
+                3,
+            ) => true,
+            ("transformList" | "transformMap" | "transformMapEntry", 4) => true,
+            _ => false,
+        };
+        if !expands {
+            return Ok(self.new(at, Kind::Call { function: name.into(), target: Some(Box::new(target)), args }));
+        }
+        let body = args.pop().ok_or(Stop)?;
+        let first = if args.is_empty() { return Err(Stop) } else { args.remove(0) };
+        let var = self.variable(&first)?;
+        if name.starts_with("opt") {
+            return self.opt_map(at, name, target, var, body);
+        }
+        let two = !matches!(name, "map" | "filter") && !args.is_empty();
+        let var2 = if two { Some(self.second_variable(&var, &args.remove(0))?) } else { None };
+        let filter = args.pop();
+        Ok(self.folded(at, name, target, (var, var2), body, filter))
+    }
+
+    fn ident(&mut self, at: u32, name: &str) -> Expr {
+        self.new(at, Kind::Ident(name.into()))
+    }
+
+    fn constant(&mut self, at: u32, constant: Const) -> Expr {
+        self.new(at, Kind::Const(constant))
+    }
+
+    /// The name of a macro's variable.
+    fn variable(&mut self, expr: &Expr) -> Parsed<Arc<str>> {
+        let at = self.offsets[expr.id as usize];
+        match &expr.kind {
+            Kind::Ident(name) if !name.starts_with('.') => {
+                if matches!(name.as_ref(), ACCU | "__result__") {
+                    return self.issue(at, "iteration variable overwrites accumulator variable");
+                }
+                Ok(name.clone())
+            }
+            _ => self.issue(at, "argument must be a simple name"),
+        }
+    }
+
+    fn second_variable(&mut self, first: &str, expr: &Expr) -> Parsed<Arc<str>> {
+        let second = self.variable(expr)?;
+        if first == second.as_ref() {
+            let at = self.offsets[expr.id as usize];
+            self.issues.push(Issue { at, message: format!("duplicate variable name: {second}") });
+        }
+        Ok(second)
+    }
+
+    fn folded(
+        &mut self,
+        at: u32,
+        name: &str,
+        target: Expr,
+        (var, var2): (Arc<str>, Option<Arc<str>>),
+        body: Expr,
+        filter: Option<Expr>,
+    ) -> Expr {
+        let accu = self.ident(at, ACCU);
+        let mut condition = self.constant(at, Const::Bool(true));
+        let mut result = self.ident(at, ACCU);
+        let (init, step) = match name {
+            "all" => {
+                let accu_again = self.ident(at, ACCU);
+                condition = self.call(at, op::NOT_STRICTLY_FALSE, vec![accu_again]);
+                (self.constant(at, Const::Bool(true)), self.call(at, op::AND, vec![accu, body]))
+            }
+            "exists" => {
+                let accu_again = self.ident(at, ACCU);
+                let not = self.call(at, op::NOT, vec![accu_again]);
+                condition = self.call(at, op::NOT_STRICTLY_FALSE, vec![not]);
+                (self.constant(at, Const::Bool(false)), self.call(at, op::OR, vec![accu, body]))
+            }
+            "exists_one" | "existsOne" => {
+                let one = self.constant(at, Const::Int(1));
+                let more = self.call(at, op::ADD, vec![accu, one]);
+                let same = self.ident(at, ACCU);
+                let one = self.constant(at, Const::Int(1));
+                result = self.call(at, op::EQUALS, vec![result, one]);
+                (self.constant(at, Const::Int(0)), self.call(at, op::CONDITIONAL, vec![body, more, same]))
+            }
+            "transformMap" | "transformMapEntry" => {
+                let mut args = vec![accu];
+                if name == "transformMap" {
+                    args.push(self.ident(at, &var));
+                }
+                args.push(body);
+                let inserted = self.call(at, op::MAP_INSERT, args);
+                let step = self.filtered(at, filter, inserted);
+                (self.new(at, Kind::Map { entries: Vec::<Entry>::new() }), step)
+            }
+            _ => {
+                let (item, filter) = match name {
+                    "filter" => (self.ident(at, &var), Some(body)),
+                    _ => (body, filter),
+                };
+                let list = self.new(at, Kind::List { elements: vec![item], optional: Vec::new() });
+                let appended = self.call(at, op::ADD, vec![accu, list]);
+                let step = self.filtered(at, filter, appended);
+                (self.new(at, Kind::List { elements: Vec::new(), optional: Vec::new() }), step)
+            }
+        };
+        let fold = Comprehension { range: target, var, var2, accu: ACCU.into(), init, condition, step, result };
+        self.fold(at, fold)
+    }
+
+    fn filtered(&mut self, at: u32, filter: Option<Expr>, step: Expr) -> Expr {
+        match filter {
+            Some(filter) => {
+                let same = self.ident(at, ACCU);
+                self.call(at, op::CONDITIONAL, vec![filter, step, same])
+            }
+            None => step,
+        }
+    }
+
+    /// `target.optMap(v, e)`: `target.hasValue() ? optional.of(bind v = target.value() in e) : optional.none()`.
+    fn opt_map(&mut self, at: u32, name: &str, target: Expr, var: Arc<str>, body: Expr) -> Parsed {
+        self.copied += nodes(&target);
+        if self.copied > MAX_COPIED {
+            return self.issue(
+                at,
+                format!("expression code point size exceeds limit: size: {}, limit {MAX_COPIED}", self.copied),
+            );
+        }
+        let member = |parser: &mut Self, function: &str| {
+            let target = Some(Box::new(target.clone()));
+            parser.new(at, Kind::Call { function: function.into(), target, args: Vec::new() })
+        };
+        let has = member(self, "hasValue");
+        let value = member(self, "value");
+        let fold = Comprehension {
+            range: self.new(at, Kind::List { elements: Vec::new(), optional: Vec::new() }),
+            var: "#unused".into(),
+            var2: None,
+            accu: var.clone(),
+            init: value,
+            condition: self.constant(at, Const::Bool(false)),
+            step: self.ident(at, &var),
+            result: body,
+        };
+        let mapped = self.fold(at, fold);
+        let then = if name == "optMap" { self.call(at, "optional.of", vec![mapped]) } else { mapped };
+        let none = self.call(at, "optional.none", Vec::new());
+        Ok(self.call(at, op::CONDITIONAL, vec![has, then, none]))
+    }
+}
