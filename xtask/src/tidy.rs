@@ -39,7 +39,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("apimachinery", "env"),
     ("store", "env"),
     ("linux", "env"),
-    ("cel", "rules"),
+    ("rules", "cel"),
     ("rules", "api"),
     ("runtime", "shim"),
 ];

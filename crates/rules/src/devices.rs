@@ -4,6 +4,7 @@
 //! Selectors are expressions; who evaluates them is a seam ([`Selectors`]).
 
 mod constraint;
+mod expression;
 mod inventory;
 mod outcome;
 mod request;
@@ -17,6 +18,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelector};
 use k8s_openapi::api::resource::v1::{AllocationResult, Device, DeviceClass, ResourceClaim};
 use thiserror::Error;
 
+pub use expression::Expression;
 pub use inventory::Inventory;
 
 use crate::affinity::matches_node_selector;

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use apimachinery::{Object, ObjectKey, Selector};
 use client::Resource;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use parking_lot::RwLock;
+
+use crate::plugins::dynamic_resources::Devices;
 
 pub(crate) const STORAGE_CLASSES: Resource = Resource::cluster("storage.k8s.io", "v1", "storageclasses");
 pub(crate) const CSI_NODES: Resource = Resource::cluster("storage.k8s.io", "v1", "csinodes");
@@ -17,10 +20,14 @@ pub(crate) const CSI_DRIVERS: Resource = Resource::cluster("storage.k8s.io", "v1
 pub(crate) const CSI_CAPACITIES: Resource = Resource::namespaced("storage.k8s.io", "v1", "csistoragecapacities");
 pub(crate) const ATTACHMENTS: Resource = Resource::cluster("storage.k8s.io", "v1", "volumeattachments");
 pub(crate) const RESOURCE_CLAIMS: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaims");
+pub(crate) const DEVICE_CLASSES: Resource = Resource::cluster("resource.k8s.io", "v1", "deviceclasses");
+pub(crate) const RESOURCE_SLICES: Resource = Resource::cluster("resource.k8s.io", "v1", "resourceslices");
 
 /// Objects of one kind as plugins need them, each with its revision; some in a state that is about to be written.
 pub struct Store<T> {
     items: RwLock<HashMap<ObjectKey, Item<T>>>,
+    /// Counts what the API told.
+    version: AtomicU64,
 }
 
 struct Item<T> {
@@ -32,7 +39,7 @@ struct Item<T> {
 
 impl<T> Default for Store<T> {
     fn default() -> Store<T> {
-        Store { items: RwLock::default() }
+        Store { items: RwLock::default(), version: AtomicU64::new(1) }
     }
 }
 
@@ -66,13 +73,20 @@ impl<T> Store<T> {
         all.filter(|(_, item)| keep(item)).map(|(key, _)| key.name.clone()).collect()
     }
 
+    /// Changes with everything that is taken in.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// Takes in what the API tells; returns what it told before.
     pub fn set(&self, key: ObjectKey, value: Arc<T>, revision: u64) -> Option<Arc<T>> {
+        self.version.fetch_add(1, Ordering::AcqRel);
         let item = Item { seen: value, revision, assumed: None };
         self.items.write().insert(key, item).map(|old| old.seen)
     }
 
     pub fn remove(&self, key: &ObjectKey) -> Option<Arc<T>> {
+        self.version.fetch_add(1, Ordering::AcqRel);
         self.items.write().remove(key).map(|item| item.seen)
     }
 
@@ -107,6 +121,10 @@ pub struct Cluster {
     pub attachments: Store<VolumeAttachment>,
     pub budgets: Store<Budget>,
     pub resource_claims: Store<ResourceClaim>,
+    pub device_classes: Store<DeviceClass>,
+    pub slices: Store<ResourceSlice>,
+    /// Which devices claims have.
+    pub devices: Devices,
     /// Labels of namespaces.
     pub namespaces: Store<BTreeMap<String, String>>,
     /// Selectors of Services that have one.
@@ -118,11 +136,26 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Takes in a claim's state, unless a newer one is known; returns the one before and the one taken in.
+    pub fn follow_claim(&self, key: &ObjectKey, claim: Option<Arc<ResourceClaim>>, revision: u64) -> Followed {
+        if self.resource_claims.seen(key).is_some_and(|(_, known)| known > revision) {
+            return (None, None);
+        }
+        self.devices.follow(key, claim.as_deref());
+        match claim {
+            Some(claim) => (self.resource_claims.set(key.clone(), claim.clone(), revision), Some(claim)),
+            None => (self.resource_claims.remove(key), None),
+        }
+    }
+
     /// The labels of a namespace; none if it isn't known.
     pub fn namespace_labels(&self, name: &str) -> Arc<BTreeMap<String, String>> {
         self.namespaces.get(&ObjectKey::cluster(name)).unwrap_or_default()
     }
 }
+
+/// A claim's states before and after.
+pub type Followed = (Option<Arc<ResourceClaim>>, Option<Arc<ResourceClaim>>);
 
 /// A PodDisruptionBudget, as far as preemption looks at it.
 pub struct Budget {
@@ -164,7 +197,9 @@ kept_whole!(
     CSIDriver,
     CSIStorageCapacity,
     VolumeAttachment,
-    ResourceClaim
+    ResourceClaim,
+    DeviceClass,
+    ResourceSlice
 );
 
 impl Kept for Budget {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
 pub use profile::{Enabled, Filters, Forked, Point, Profile};
@@ -93,6 +93,16 @@ pub trait NodeFilter: Send + Sync {
     where
         Self: 'a,
     {
+        None
+    }
+
+    /// How what was found out while filtering compares nodes; `None`: they are alike.
+    fn scorer(&self) -> Option<Box<dyn Scorer + '_>> {
+        None
+    }
+
+    /// Gives something back that may help the pod, as no node suits it; says what.
+    fn give_back(&self) -> Option<&'static str> {
         None
     }
 
@@ -197,6 +207,8 @@ pub enum ClusterEvent {
     Capacity(Change<CSIStorageCapacity>),
     Attachment(Change<VolumeAttachment>),
     ResourceClaim(Change<ResourceClaim>),
+    DeviceClass(Change<DeviceClass>),
+    ResourceSlice(Change<ResourceSlice>),
 }
 
 /// One reason to prefer or to exclude nodes, or one thing to do on a pod's way.

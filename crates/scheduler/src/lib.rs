@@ -89,10 +89,11 @@ pub fn build(config: Config) -> Scheduler {
     let Config { env, client, configuration } = config;
     let (changes, preempting): (Arc<Changes>, Arc<Preempting>) = Default::default();
     let io = Io { client: client.clone(), changes: changes.clone() };
-    let parts = Parts { io: Some(io), preempting: preempting.clone() };
+    let cluster = Arc::new(Cluster::default());
+    let parts = Parts { io: Some(io), preempting: preempting.clone(), cluster: Some(cluster.clone()) };
     let profiles = configuration.profiles(&parts).expect("a configuration is checked when it is read");
     let profiles: Profiles = profiles.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect();
-    let (profiles, cluster) = (Arc::new(profiles), Arc::new(Cluster::default()));
+    let profiles = Arc::new(profiles);
     let judge = Plugins { profiles: profiles.clone(), cluster: cluster.clone() };
     let informers = Informers::new(client.clone());
     let extender = |spec| Extender::new(env.clone(), spec, informers.clone());

@@ -4,7 +4,7 @@ mod allocation;
 mod balanced_allocation;
 mod default_binder;
 pub(crate) mod default_preemption;
-mod dynamic_resources;
+pub(crate) mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cluster::Cluster;
 use crate::framework::{Plugin, Point};
 use default_preemption::Preempting;
 use volume_binding::Io;
@@ -35,6 +36,8 @@ use volume_binding::Io;
 pub struct Parts {
     pub io: Option<Io>,
     pub preempting: Arc<Preempting>,
+    /// `None`: nothing is queued.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// Makes a plugin from its arguments, or says what is wrong with these.
@@ -132,8 +135,19 @@ pub const ALL: &[Known] = &[
     Known {
         name: "DynamicResources",
         weight: 2,
-        points: &[Point::PreFilter, Point::Filter, Point::PostFilter, Point::Reserve, Point::PreBind],
-        make: |_, parts| Ok(Arc::new(dynamic_resources::DynamicResources::new(parts.io.clone()))),
+        points: &[
+            Point::PreEnqueue,
+            Point::PreFilter,
+            Point::Filter,
+            Point::PostFilter,
+            Point::Score,
+            Point::Reserve,
+            Point::PreBind,
+        ],
+        make: |value, parts| {
+            let (io, cluster) = (parts.io.clone(), parts.cluster.clone());
+            Ok(Arc::new(dynamic_resources::DynamicResources::new(args(value)?, io, cluster)?))
+        },
     },
     Known {
         name: "DefaultPreemption",

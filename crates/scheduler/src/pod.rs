@@ -52,12 +52,24 @@ pub struct PodInfo {
     pub scheduled: Option<(String, String, Option<Timestamp>)>,
 }
 
+/// The object that an entry of `spec.resourceClaims` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimName {
+    /// The user's.
+    Named(String),
+    /// Made for the pod from a template.
+    Made(String),
+    /// It isn't made yet.
+    Unknown,
+    /// It was found that none is needed.
+    Needless,
+}
+
 /// A claim that an entry of `spec.resourceClaims` means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceClaimSource {
     pub name: String,
-    /// Where it is known: the claim's object name.
-    pub claim: Option<String>,
+    pub claim: ClaimName,
 }
 
 /// A volume that may matter for placement.
@@ -287,9 +299,13 @@ fn resource_claims(pod: &Pod, spec: &PodSpec) -> Vec<ResourceClaimSource> {
     entries
         .map(|entry| ResourceClaimSource {
             name: entry.name.clone(),
-            claim: entry.resource_claim_name.clone().or_else(|| {
-                made.iter().find(|made| made.name == entry.name).and_then(|made| made.resource_claim_name.clone())
-            }),
+            claim: match &entry.resource_claim_name {
+                Some(name) => ClaimName::Named(name.clone()),
+                None => match made.iter().find(|made| made.name == entry.name) {
+                    None => ClaimName::Unknown,
+                    Some(made) => made.resource_claim_name.clone().map_or(ClaimName::Needless, ClaimName::Made),
+                },
+            },
         })
         .collect()
 }

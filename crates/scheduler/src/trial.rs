@@ -102,7 +102,13 @@ impl Trial {
             "CSIDriver" => store(&cluster.csi_drivers, &object, Kept::read),
             "CSIStorageCapacity" => store(&cluster.csi_capacities, &object, Kept::read),
             "VolumeAttachment" => store(&cluster.attachments, &object, Kept::read),
-            "ResourceClaim" => store(&cluster.resource_claims, &object, Kept::read),
+            "ResourceClaim" => {
+                let claim = Kept::read(&object).map(Arc::new);
+                let key = ObjectKey::new(object.namespace(), object.name());
+                cluster.follow_claim(&key, claim, object.revision());
+            }
+            "DeviceClass" => store(&cluster.device_classes, &object, Kept::read),
+            "ResourceSlice" => store(&cluster.slices, &object, Kept::read),
             "PodDisruptionBudget" => store(&cluster.budgets, &object, Budget::read),
             "Namespace" => store(&cluster.namespaces, &object, LabelMap::labels),
             "Service" => store(&cluster.services, &object, LabelMap::selector),

@@ -22,7 +22,9 @@ pub(crate) async fn subscribe(shared: &Arc<Shared>) -> Vec<Subscription> {
         keep(shared, &cluster::CSI_DRIVERS, |c| &c.csi_drivers, E::CsiDriver).await,
         keep(shared, &cluster::CSI_CAPACITIES, |c| &c.csi_capacities, E::Capacity).await,
         keep(shared, &cluster::ATTACHMENTS, |c| &c.attachments, E::Attachment).await,
-        keep(shared, &cluster::RESOURCE_CLAIMS, |c| &c.resource_claims, E::ResourceClaim).await,
+        keep(shared, &cluster::DEVICE_CLASSES, |c| &c.device_classes, E::DeviceClass).await,
+        keep(shared, &cluster::RESOURCE_SLICES, |c| &c.slices, E::ResourceSlice).await,
+        keep_resource_claims(shared).await,
         keep_quietly(shared, &resources::POD_DISRUPTION_BUDGETS, |c| &c.budgets, Kept::read).await,
         keep_quietly(shared, &resources::NAMESPACES, |c| &c.namespaces, LabelMap::labels).await,
         keep_quietly(shared, &resources::SERVICES, |c| &c.services, LabelMap::selector).await,
@@ -83,6 +85,21 @@ async fn keep_quietly<T: Send + Sync + 'static>(
             return;
         }
         take_in(store(&shared.cluster), change, read);
+    })
+}
+
+/// Follows resource claims, of which the scheduler's own writes are known before their events come.
+async fn keep_resource_claims(shared: &Arc<Shared>) -> Subscription {
+    let informer = shared.informers.of(&cluster::RESOURCE_CLAIMS);
+    informer.synced().await;
+    let shared = shared.clone();
+    informer.on_event(move |event| {
+        let object = event.object();
+        let new = if matches!(event, Event::Deleted(_)) { None } else { view(object).map(Arc::new) };
+        let (old, new) = shared.cluster.follow_claim(object.key(), new, object.revision());
+        if old.is_some() || new.is_some() {
+            shared.queue.wake(&ClusterEvent::ResourceClaim(Change { old, new }));
+        }
     })
 }
 

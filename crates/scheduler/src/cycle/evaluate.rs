@@ -76,7 +76,7 @@ pub async fn evaluate<'a>(
         let node = only.name().to_owned();
         return Ok(Evaluated { node, filters, feasible, totals: Vec::new(), scores: Vec::new() });
     }
-    let scores = score(profile, cycle, &feasible);
+    let scores = score(profile, cycle, &feasible, &filters);
     let mut totals = vec![0; feasible.len()];
     for (total, weighted) in scores.iter().flat_map(|(_, weighted)| totals_of(weighted)) {
         totals[total] += weighted;
@@ -179,9 +179,14 @@ fn nodes_to_find(all: usize, percentage: u32) -> usize {
 }
 
 /// Each plugin's weighted scores.
-fn score<'a>(profile: &'a Profile, cycle: Cycle<'a>, nodes: &[&'a NodeInfo]) -> Vec<(&'static str, Vec<i64>)> {
-    let scorers = profile.pre_score(cycle, nodes);
-    let weigh = |(name, weight, scorer): &(&'static str, i64, Box<dyn crate::framework::Scorer + 'a>)| {
+fn score<'a>(
+    profile: &'a Profile,
+    cycle: Cycle<'a>,
+    nodes: &[&'a NodeInfo],
+    filters: &Filters<'a>,
+) -> Vec<(&'static str, Vec<i64>)> {
+    let scorers = profile.pre_score(cycle, nodes, filters);
+    let weigh = |(name, weight, scorer): &(&'static str, i64, Box<dyn crate::framework::Scorer + '_>)| {
         let mut scores: Vec<i64> = nodes.iter().map(|node| scorer.score(node)).collect();
         scorer.normalize(&mut scores, nodes);
         scores.iter_mut().for_each(|score| *score *= weight);

@@ -56,18 +56,20 @@ pub struct Profile {
     pub name: String,
     /// By point, in the order in which they are asked.
     points: [Vec<Enabled>; 12],
-    /// Those that look at nodes, whether before or one by one.
-    filtering: Vec<Arc<dyn Plugin>>,
+    /// Those that look at nodes, and whether one by one or only before.
+    filtering: Vec<(Arc<dyn Plugin>, bool)>,
     /// Overrides the scheduler's own percentage.
     pub percentage: Option<u32>,
 }
 
 impl Profile {
     pub fn new(name: String, points: [Vec<Enabled>; 12], percentage: Option<u32>) -> Profile {
-        let mut filtering: Vec<Arc<dyn Plugin>> = Vec::new();
-        for enabled in points[Point::Filter as usize].iter().chain(&points[Point::PreFilter as usize]) {
-            if !filtering.iter().any(|known| known.name() == enabled.plugin.name()) {
-                filtering.push(enabled.plugin.clone());
+        let mut filtering: Vec<(Arc<dyn Plugin>, bool)> = Vec::new();
+        let filter = points[Point::Filter as usize].iter().map(|enabled| (enabled, true));
+        let before = points[Point::PreFilter as usize].iter().map(|enabled| (enabled, false));
+        for (enabled, filters) in filter.chain(before) {
+            if !filtering.iter().any(|(known, _)| known.name() == enabled.plugin.name()) {
+                filtering.push((enabled.plugin.clone(), filters));
             }
         }
         Profile { name, points, filtering, percentage }
@@ -96,7 +98,7 @@ impl Profile {
     pub fn pre_filter<'a>(&'a self, cycle: Cycle<'a>) -> Result<Filters<'a>, (Rejection, BTreeSet<&'static str>)> {
         let mut filters = Filters::default();
         let mut refused = None;
-        for plugin in &self.filtering {
+        for (plugin, one_by_one) in &self.filtering {
             let name = plugin.name();
             let filter = match plugin.pre_filter(cycle) {
                 Ok(Prepared::Skip) => continue,
@@ -136,7 +138,7 @@ impl Profile {
                     }
                 }
             };
-            filters.filters.push((name, filter));
+            filters.filters.push((name, if *one_by_one { filter } else { Box::new(Lenient(filter)) }));
         }
         match refused {
             None => Ok(filters),
@@ -163,13 +165,16 @@ impl Profile {
     }
 
     /// The scorers for these nodes, each with its weight.
-    pub fn pre_score<'a>(
+    pub fn pre_score<'f, 'a: 'f>(
         &'a self,
         cycle: Cycle<'a>,
         nodes: &[&'a NodeInfo],
-    ) -> Vec<(&'static str, i64, Box<dyn Scorer + 'a>)> {
-        let prepare = |enabled: &'a Enabled| {
-            let scorer = enabled.plugin.pre_score(cycle, nodes)?;
+        filters: &'f Filters<'a>,
+    ) -> Vec<(&'static str, i64, Box<dyn Scorer + 'f>)> {
+        let prepare = |enabled: &'a Enabled| -> Option<(&'static str, i64, Box<dyn Scorer + 'f>)> {
+            let own = || filters.of(enabled.plugin.name())?.scorer();
+            let scorer = enabled.plugin.pre_score(cycle, nodes).map(|scorer| scorer as Box<dyn Scorer + 'f>);
+            let scorer = scorer.or_else(own)?;
             Some((enabled.plugin.name(), enabled.weight, scorer))
         };
         self.at(Point::Score).iter().filter_map(prepare).collect()
@@ -193,6 +198,11 @@ impl<'a> Filters<'a> {
     /// The first plugin's rejection of the node.
     pub fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
         self.filters.iter().try_for_each(|(name, filter)| check(name, &**filter, node))
+    }
+
+    /// What this plugin found out.
+    pub fn of(&self, plugin: &str) -> Option<&(dyn NodeFilter + 'a)> {
+        self.filters.iter().find(|(name, _)| *name == plugin).map(|(_, filter)| &**filter)
     }
 
     /// A copy for suppositions.
@@ -220,6 +230,23 @@ impl<'a> Filters<'a> {
             }
         }
         Ok(reserved)
+    }
+}
+
+/// The filter of a plugin that isn't asked about single nodes: it lets them all pass.
+struct Lenient<'a>(Box<dyn NodeFilter + 'a>);
+
+impl NodeFilter for Lenient<'_> {
+    fn filter(&self, _: &NodeInfo) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn scorer(&self) -> Option<Box<dyn Scorer + '_>> {
+        self.0.scorer()
+    }
+
+    fn reserve(&self, node: &NodeInfo) -> Result<Option<Box<dyn super::Reservation>>, Rejection> {
+        self.0.reserve(node)
     }
 }
 
