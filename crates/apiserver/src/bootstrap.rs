@@ -18,6 +18,7 @@ use crate::gate::bootstrap::{self as policy, Wanted};
 use crate::identity::UserInfo;
 use crate::local::Local;
 use crate::server::Server;
+use crate::strategy::Objects;
 
 /// Manages the fields of what the server makes.
 const AGENT: &str = "kube-apiserver";
@@ -37,6 +38,7 @@ pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     let (namespaces, mut objects): (Vec<SystemObject>, Vec<SystemObject>) =
         objects(&server.inner().settings).into_iter().partition(|object| object.path == NAMESPACES);
     objects.push(extension_authentication(pki));
+    objects.extend(api_services(server));
     persist(server, || begin(&local, &server.inner().settings)).await;
     future::join_all(namespaces.iter().map(|object| persist(server, || ensure(&local, object)))).await;
 
@@ -83,7 +85,7 @@ fn extension_authentication(pki: &pki::ClusterPki) -> SystemObject {
         "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
         "data": {
             "client-ca-file": pki.ca().certificate_pem(),
-            "requestheader-allowed-names": list("front-proxy-client"),
+            "requestheader-allowed-names": list(crate::aggregation::FRONT_PROXY),
             "requestheader-client-ca-file": pki.front_proxy_ca().certificate_pem(),
             "requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
             "requestheader-group-headers": list("X-Remote-Group"),
@@ -91,6 +93,15 @@ fn extension_authentication(pki: &pki::ClusterPki) -> SystemObject {
         },
     });
     SystemObject { path: "/api/v1/namespaces/kube-system/configmaps".to_owned(), json, keeps: &["data"] }
+}
+
+/// The APIServices of what is built in, of those that are not there.
+fn api_services(server: &Server) -> impl Iterator<Item = SystemObject> {
+    let there = Objects::list(&*server.inner().registry, "apiregistration.k8s.io", "apiservices", "");
+    let missing = move |json: &Value| there.iter().all(|known| json["metadata"]["name"] != known.name());
+    let path = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let services = crate::aggregation::local_services().into_iter().filter(missing);
+    services.map(|json| SystemObject { path: path.to_owned(), json, keeps: &[] })
 }
 
 struct SystemObject {

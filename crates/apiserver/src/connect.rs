@@ -26,6 +26,7 @@ use crate::server::Request;
 use dial::Dialer;
 use futures_util::future::BoxFuture;
 use rewrite::Rewriter;
+pub(crate) use target::address_of;
 use target::{Purpose, Target};
 
 /// Headers that belong to one connection and are not sent on.
@@ -39,6 +40,9 @@ const HOP_BY_HOP: &[HeaderName] = &[
     http::header::PROXY_AUTHENTICATE,
     http::header::PROXY_AUTHORIZATION,
 ];
+
+/// Figures of a node are no longer than this.
+const MAX_TEXT: usize = 16 << 20;
 
 /// Reaches the nodes' kubelets as the API server.
 pub(crate) struct Nodes {
@@ -142,6 +146,31 @@ impl Nodes {
         }
     }
 
+    /// A text that a node's kubelet gives the API server.
+    pub(crate) async fn read(&self, host: &str, port: u16, path: &str) -> std::io::Result<Bytes> {
+        let target = Target {
+            scheme: target::Scheme::Kubelet,
+            host: host.to_owned(),
+            port,
+            path: path.to_owned(),
+            purpose: Purpose::Log,
+        };
+        let connection = self.dialer.connect(&target).await?;
+        let shaken = hyper::client::conn::http1::handshake(connection).await;
+        let (mut sender, driver) = shaken.map_err(std::io::Error::other)?;
+        self.env.spawn(async move { drop(driver.await) });
+        let request = http::Request::get(path).header(http::header::HOST, target.authority());
+        let request = request.body(Full::<Bytes>::default()).map_err(std::io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(std::io::Error::other)?;
+        let code = response.status();
+        let body = http_body_util::Limited::new(response.into_body(), MAX_TEXT).collect().await;
+        let body = body.map_err(std::io::Error::other)?.to_bytes();
+        match code {
+            StatusCode::OK => Ok(body),
+            code => Err(std::io::Error::other(format!("{code}: {}", String::from_utf8_lossy(&body).trim()))),
+        }
+    }
+
     /// A connection for one request.
     async fn reach(&self, target: &Target) -> Result<SendRequest<Full<Bytes>>, Status> {
         let connection = self.dialer.connect(target).await.map_err(|error| failed(target, error))?;
@@ -186,7 +215,8 @@ fn outgoing(request: &Request<'_>, target: &Target, body: Bytes) -> Result<http:
     Ok(outgoing)
 }
 
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+/// Headers without those that belong to one connection.
+pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     for name in HOP_BY_HOP.iter().chain([&CONNECTION, &UPGRADE]) {
         kept.remove(name);
@@ -215,6 +245,11 @@ enum Spoken {
     Tunnel,
     WebSocket,
     Other,
+}
+
+/// Joins the connections of a client and a server that have both changed their protocol; `frames`: to WebSockets.
+pub(crate) async fn join_upgraded(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade, frames: bool) {
+    pipe(client, server, if frames { Spoken::WebSocket } else { Spoken::Other }).await;
 }
 
 /// Joins the two connections until either ends.

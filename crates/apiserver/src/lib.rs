@@ -26,6 +26,7 @@
 
 mod accept;
 mod access;
+mod aggregation;
 mod answer;
 mod body;
 mod bootstrap;
@@ -40,6 +41,7 @@ mod local;
 mod openapi;
 mod registry;
 mod request;
+mod resource_metrics;
 mod run;
 mod server;
 pub mod strategy;

@@ -14,10 +14,12 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::access::Access;
+use crate::aggregation::{self, Aggregation};
 use crate::bootstrap::{self, first_address};
 use crate::config::Config;
 use crate::connect::Nodes;
 use crate::edge;
+use crate::extension;
 use crate::identity::UserInfo;
 use crate::local::Local;
 use crate::registry::Registry;
@@ -81,7 +83,8 @@ pub async fn build(mut config: Config) -> Result<ApiServer, BuildError> {
     strategy::service::repair::repair(&config.env, &*config.store, &config.settings.node_ports).await?;
     let loaded = registry.load().await?;
     let issuer = Issuer::new(&config.settings, &config.pki);
-    let server = Server::new(config.settings.clone(), registry, access, nodes, issuer);
+    let aggregation = Aggregation::new(&config.env, &config.pki);
+    let server = Server::new(config.settings.clone(), registry, access, nodes, aggregation, issuer);
     let ready = watch::Sender::new(false);
     let (renew_at, kubelet_renew_at) = (serving.renew_at(), kubelet_client.renew_at());
     Ok(ApiServer { server, config, listeners, certificate, renew_at, kubelet_renew_at, loaded, ready })
@@ -107,8 +110,8 @@ impl ApiServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let ApiServer { server, config, listeners, certificate, renew_at, kubelet_renew_at, loaded, ready } = self;
         let registry = server.inner().registry.clone();
-        let authorities: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(config.pki.ca().certificate_pem().as_bytes()).collect();
+        let bundle = [config.pki.ca().certificate_pem(), config.pki.front_proxy_ca().certificate_pem()].concat();
+        let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect();
         let authorities = authorities.map_err(io::Error::other)?;
         let tls = streams::server_config(&certificate, &authorities).map_err(io::Error::other)?;
         let (stop, stopped) = watch::channel(false);
@@ -121,11 +124,14 @@ impl ApiServer {
         });
         let serving = future::try_join_all(serving);
         let background = future::join5(
-            registry.clone().follow(loaded),
+            async {
+                future::join(registry.clone().follow(loaded), extension::controller::run(registry.clone())).await;
+            },
             registry.clone().maintain(),
             async {
                 bootstrap::run(&server, &config.pki).await;
                 ready.send_replace(true);
+                aggregation::run(&server).await;
             },
             pki::keep_fresh(config.env.clone(), renew_at, || {
                 let leaf = config.pki.certificate("apiserver", &serving_spec(&config))?;

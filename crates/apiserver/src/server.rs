@@ -22,6 +22,7 @@ use tracing::error;
 
 use crate::accept::{self, Shape};
 use crate::access::Access;
+use crate::aggregation::{Aggregation, Route};
 use crate::answer::{self, Answer, Content};
 use crate::body;
 use crate::config::Settings;
@@ -31,6 +32,7 @@ use crate::identity::UserInfo;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::request::{Query, RequestInfo};
+use crate::resource_metrics::ResourceMetrics;
 use crate::{health, table};
 
 use limits::Limits;
@@ -55,6 +57,8 @@ pub(crate) struct Inner {
     pub discovery: Discovery,
     pub openapi: OpenApi,
     pub nodes: Nodes,
+    pub aggregation: Aggregation,
+    pub resource_metrics: ResourceMetrics,
     issuer: Issuer,
     limits: Limits,
     metrics: Metrics,
@@ -117,6 +121,7 @@ impl Server {
         registry: Arc<Registry>,
         access: Access,
         nodes: Nodes,
+        aggregation: Aggregation,
         issuer: Issuer,
     ) -> Server {
         Server(Arc::new(Inner {
@@ -127,6 +132,8 @@ impl Server {
             discovery: Discovery::new(),
             openapi: OpenApi::new(),
             nodes,
+            aggregation,
+            resource_metrics: ResourceMetrics::default(),
             issuer,
             limits: Limits::default(),
             metrics: Metrics::default(),
@@ -237,7 +244,9 @@ impl Request<'_> {
         body: BoxFuture<'static, Result<Bytes, Status>>,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Answer {
+        let elsewhere = self.answered_elsewhere();
         let result = match self.info.is_resource {
+            _ if elsewhere.is_some() => self.forwarded(elsewhere, body, upgrade).await,
             true => self.resource(body, upgrade).await,
             false => self.other().await,
         };
@@ -256,6 +265,39 @@ impl Request<'_> {
         answer
     }
 
+    /// The server behind this one that the request is for.
+    fn answered_elsewhere(&self) -> Option<Arc<Route>> {
+        let aggregation = &self.inner.aggregation;
+        aggregation
+            .route(&self.info.group, &self.info.version)
+            .or_else(|| aggregation.owner_of_document(&self.info.path))
+    }
+
+    async fn forwarded(
+        &self,
+        route: Option<Arc<Route>>,
+        body: BoxFuture<'static, Result<Bytes, Status>>,
+        upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Result<Answer, Status> {
+        let route = route.ok_or_else(Status::path_not_found)?;
+        self.inner.aggregation.forward(self, &route, body, upgrade).await
+    }
+
+    /// What is served here and elsewhere.
+    fn discovered(&self, path: &str) -> Option<Result<Answer, Status>> {
+        let Inner { aggregation, discovery, settings, .. } = &**self.inner;
+        if !aggregation.adds_to(path) {
+            return discovery.answer(path, self.headers, settings);
+        }
+        // The answer as a whole is what a client may know already.
+        let mut headers = self.headers.clone();
+        headers.remove(http::header::IF_NONE_MATCH);
+        match discovery.answer(path, &headers, settings).transpose() {
+            Ok(own) => aggregation.completed(path, self.headers, own).map(Ok),
+            Err(status) => Some(Err(status)),
+        }
+    }
+
     /// Discovery, health, version, schemas.
     async fn other(&self) -> Result<Answer, Status> {
         let path = self.info.path.trim_end_matches('/');
@@ -265,11 +307,14 @@ impl Request<'_> {
         if let Some(answer) = health::answer(self, path).await {
             return Ok(answer);
         }
-        if let Some(answer) = self.inner.discovery.answer(path, self.headers, &self.inner.settings) {
+        if let Some(answer) = self.discovered(path) {
             return answer;
         }
         if let Some(answer) = self.inner.openapi.answer(path, &self.query, self.headers).await {
-            return answer;
+            return match path {
+                "/openapi/v3" => self.inner.aggregation.complete_index(&self.inner.registry, answer?).await,
+                _ => answer,
+            };
         }
         match path {
             "" => Ok(Answer::json(StatusCode::OK, self.paths())),

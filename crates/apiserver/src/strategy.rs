@@ -4,6 +4,7 @@
 //! `validate` or `validate_update`, `warnings`, (validating admission), `allocate`, then the commit. A strategy gets and edits
 //! [`Value`]s in the kind's storage version; it never commits anything itself.
 
+pub(crate) mod api_service;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
@@ -58,6 +59,7 @@ use crate::config::Settings;
 /// Every strategy, for a cluster with these settings. A kind without one gets [`Plain`].
 pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
     vec![
+        Box::new(api_service::ApiService),
         Box::new(certificate_signing_request::CertificateSigningRequest),
         Box::new(config_map::ConfigMap),
         Box::new(controller_revision::ControllerRevision),

@@ -67,7 +67,11 @@ fn object(request: &Request<'_>, resource: &str, namespace: &str, name: &str) ->
 
 /// Address and port of a node's kubelet.
 fn kubelet_of(request: &Request<'_>, node: &str) -> Result<(String, u16), Status> {
-    let value = object(request, "nodes", "", node)?;
+    address_of(&object(request, "nodes", "", node)?, node)
+}
+
+/// Address and port of the kubelet of a Node.
+pub(crate) fn address_of(value: &Value, node: &str) -> Result<(String, u16), Status> {
     let addresses = value.items_at(&["status", "addresses"]);
     let of = |kind: &str| addresses.iter().find(|address| address.str_at(&["type"]) == Some(kind));
     let found = ["InternalIP", "ExternalIP", "Hostname"].into_iter().find_map(of);

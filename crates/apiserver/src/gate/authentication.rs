@@ -13,16 +13,19 @@ use rustls::pki_types::CertificateDer;
 use tracing::debug;
 
 use crate::UserInfo;
+use crate::aggregation;
 use crate::strategy::Objects;
 
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// What is being deleted since less than this may still authenticate, as clocks differ.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
-/// Certificates and service-account tokens; whoever brings neither is anonymous.
+/// Front proxies, certificates and service-account tokens; whoever brings neither is anonymous.
 pub(crate) struct Authenticator {
     pki: Arc<ClusterPki>,
     clients: ClientVerifier,
+    /// Checks who may speak for others.
+    front_proxies: ClientVerifier,
     issuer: String,
     audiences: Vec<String>,
 }
@@ -31,7 +34,8 @@ impl Authenticator {
     /// `issuer` is what service-account tokens must name, and the audience that this server is.
     pub(crate) fn new(pki: Arc<ClusterPki>, issuer: &str) -> Result<Authenticator, pki::PkiError> {
         let clients = pki.client_verifier()?;
-        Ok(Authenticator { pki, clients, issuer: issuer.to_owned(), audiences: vec![issuer.to_owned()] })
+        let front_proxies = ClientVerifier::new(pki.front_proxy_ca().certificate_pem())?;
+        Ok(Authenticator { pki, clients, front_proxies, issuer: issuer.to_owned(), audiences: vec![issuer.to_owned()] })
     }
 
     /// The audiences that tokens for this server are made out to.
@@ -50,6 +54,12 @@ impl Authenticator {
     ) -> Result<UserInfo, Status> {
         let mut failed = false;
         if !certificates.is_empty() {
+            if let Some(user) = aggregation::identified(headers)
+                && let Ok(proxy) = self.front_proxies.identify(certificates, now)
+                && proxy.user == aggregation::FRONT_PROXY
+            {
+                return Ok(with_authenticated(user));
+            }
             match self.clients.identify(certificates, now) {
                 Ok(identity) => {
                     let mut user = UserInfo { name: identity.user, uid: identity.uid, ..UserInfo::default() };

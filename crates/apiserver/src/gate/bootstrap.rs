@@ -263,7 +263,7 @@ mod tests {
         let count = |resource: &str| all.iter().filter(|wanted| wanted.resource == resource).count();
         assert_eq!(
             ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count),
-            [31 + 37 + 1, 12 + 37 + 1, 7, 7]
+            [31 + 37 + 2, 12 + 37 + 1, 7, 7]
         );
         let empty = all.iter().filter(|w| w.resource.ends_with("roles") && w.value.items_at(&["rules"]).is_empty());
         assert_eq!(empty.count(), 0);

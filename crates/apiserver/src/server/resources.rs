@@ -167,6 +167,7 @@ impl Request<'_> {
             ("", "componentstatuses") => {
                 Err(Status::not_found(&apimachinery::GroupResource::new("", "componentstatus"), &self.info.name))
             }
+            ("metrics.k8s.io", _) => self.resource_metrics(kind).await,
             ("", "bindings") => self.bind(body.await?, None).await,
             _ => self.review(kind, body.await?).await,
         }

@@ -22,6 +22,13 @@ pub(super) fn cell(row: &Row<'_>, column: &str) -> Option<Value> {
             ("ResourceQuota", "Request") => quota(row, |name| !name.starts_with("limits.")),
             ("ResourceQuota", "Limit") => quota(row, |name| name.starts_with("limits.")),
             ("ComponentStatus", _) => String::new(),
+            ("APIService", "Service") => match row.text(&["spec", "service", "name"]) {
+                "" => "Local".to_owned(),
+                name => format!("{}/{name}", row.text(&["spec", "service", "namespace"])),
+            },
+            ("APIService", "Available") => availability(row),
+            ("NodeMetrics", resource) => row.text(&["usage", resource]).to_owned(),
+            ("PodMetrics", resource) => crate::resource_metrics::sum(row.value, resource),
             ("CertificateSigningRequest", "RequestedDuration") => {
                 match row.value.i64_at(&["spec", "expirationSeconds"]) {
                     Some(seconds) => duration::human(seconds),
@@ -71,6 +78,17 @@ pub(super) fn cell(row: &Row<'_>, column: &str) -> Option<Value> {
         }
         .into(),
     )
+}
+
+fn availability(row: &Row<'_>) -> String {
+    let conditions = row.value.items_at(&["status", "conditions"]);
+    let found = conditions.iter().find(|condition| condition.str_at(&["type"]) == Some("Available"));
+    let text = |name: &str| found.and_then(|found| found.str_at(&[name])).unwrap_or_default();
+    match (text("status"), text("reason")) {
+        ("", _) => "Unknown".to_owned(),
+        (status @ "True", _) | (status, "") => status.to_owned(),
+        (status, reason) => format!("{status} ({reason})"),
+    }
 }
 
 fn event(row: &Row<'_>, column: &str) -> Option<Value> {

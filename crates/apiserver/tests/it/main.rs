@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod clients;
 mod connect;
 mod evictions;

@@ -1,10 +1,14 @@
 //! Figures: `/stats/summary`, `/metrics`, `/metrics/resource`. Upstream: pkg/kubelet/server/stats.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use apimachinery::format_time;
-use cri::v1::{CpuUsage, FilesystemUsage, ListPodSandboxStatsRequest, MemoryUsage, PodSandboxStats, UInt64Value};
+use cri::v1::{
+    ContainerFilter, ContainerState, ContainerStateValue, CpuUsage, FilesystemUsage, ListContainersRequest,
+    ListPodSandboxStatsRequest, MemoryUsage, PodSandboxStats, UInt64Value,
+};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
@@ -138,47 +142,87 @@ pub(super) fn metrics(ctx: &Context) -> String {
     )
 }
 
-/// What metrics-server reads.
+/// What metrics-server reads. Upstream: pkg/kubelet/metrics/collectors/resource_metrics.go.
 pub(super) async fn resource_metrics(ctx: &Arc<Context>) -> Result<String, Refusal> {
     let stats = sandboxes(ctx).await?;
+    let started = started(ctx).await?;
     let node = node(ctx);
-    let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
-    let mut cpu = String::new();
-    let mut memory = String::new();
+    let now = ctx.env.now().as_millisecond();
+    let mut cpu = Family::new("container_cpu_usage_seconds_total", "counter");
+    let mut memory = Family::new("container_memory_working_set_bytes", "gauge");
+    let mut start = Family::new("container_start_time_seconds", "gauge");
+    let mut node_cpu = Family::new("node_cpu_usage_seconds_total", "counter");
+    let mut node_memory = Family::new("node_memory_working_set_bytes", "gauge");
+    let mut pod_cpu = Family::new("pod_cpu_usage_seconds_total", "counter");
+    let mut pod_memory = Family::new("pod_memory_working_set_bytes", "gauge");
     for pod in &stats {
         let Some(metadata) = pod.attributes.as_ref().and_then(|attributes| attributes.metadata.as_ref()) else {
             continue;
         };
+        let Some(linux) = &pod.linux else { continue };
         let of_pod = format!("namespace={:?},pod={:?}", metadata.namespace, metadata.name);
-        for container in pod.linux.iter().flat_map(|linux| &linux.containers) {
-            let name = container.attributes.as_ref().and_then(|attributes| attributes.metadata.as_ref());
-            let labels = format!("container={:?},{of_pod}", name.map(|name| name.name.as_str()).unwrap_or_default());
-            // Writing to memory does not fail.
-            if let Some(usage) = &container.cpu {
-                let used = seconds(value(&usage.usage_core_nano_seconds).unwrap_or(0));
-                let _ = writeln!(
-                    cpu,
-                    "container_cpu_usage_seconds_total{{{labels}}} {used} {}",
-                    usage.timestamp / 1_000_000
-                );
-            }
-            if let Some(usage) = &container.memory {
-                let used = value(&usage.working_set_bytes).unwrap_or(0);
-                let _ = writeln!(
-                    memory,
-                    "container_memory_working_set_bytes{{{labels}}} {used} {}",
-                    usage.timestamp / 1_000_000
-                );
+        pod_cpu.cpu(&of_pod, linux.cpu.as_ref());
+        pod_memory.memory(&of_pod, linux.memory.as_ref());
+        for container in &linux.containers {
+            let Some(attributes) = &container.attributes else { continue };
+            let name = attributes.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
+            let labels = format!("container={name:?},{of_pod}");
+            cpu.cpu(&labels, container.cpu.as_ref());
+            memory.memory(&labels, container.memory.as_ref());
+            if let Some(at) = started.get(&attributes.id) {
+                start.line(&labels, seconds(*at), None);
             }
         }
     }
-    let node_cpu = seconds(node["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap_or(0));
-    Ok(format!(
-        "# TYPE container_cpu_usage_seconds_total counter\n{cpu}\
-         # TYPE container_memory_working_set_bytes gauge\n{memory}\
-         # TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {node_cpu}\n\
-         # TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {}\n\
-         # TYPE scrape_error gauge\nscrape_error 0\n",
-        node["memory"]["workingSetBytes"]
-    ))
+    node_cpu.line("", seconds(node["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap_or(0)), Some(now));
+    node_memory.line("", node["memory"]["workingSetBytes"].as_f64().unwrap_or_default(), Some(now));
+    let mut error = Family::new("resource_scrape_error", "gauge");
+    error.line("", 0.0, None);
+    let families = [cpu, memory, start, node_cpu, node_memory, pod_cpu, pod_memory, error];
+    Ok(families.map(|family| family.0).concat())
+}
+
+/// When the running containers were started, in nanoseconds, by id.
+async fn started(ctx: &Context) -> Result<HashMap<String, u64>, Refusal> {
+    let running = ContainerStateValue { state: ContainerState::ContainerRunning.into() };
+    let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };
+    let request = ListContainersRequest { filter: Some(filter) };
+    let answer = ctx.runtime.list_containers(request).await;
+    let containers = answer.map_err(|status| Refusal::internal(rpc_text(&status)))?.containers;
+    // A container is started as soon as it is made.
+    Ok(containers.into_iter().map(|one| (one.id, u64::try_from(one.created_at).unwrap_or_default())).collect())
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
+/// The lines of one metric.
+struct Family(String, &'static str);
+
+impl Family {
+    fn new(name: &'static str, kind: &str) -> Family {
+        Family(format!("# TYPE {name} {kind}\n"), name)
+    }
+
+    fn line(&mut self, labels: &str, value: f64, milliseconds: Option<i64>) {
+        let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let at = milliseconds.map_or_else(String::new, |at| format!(" {at}"));
+        // Writing to memory does not fail.
+        let _ = writeln!(self.0, "{}{braces} {value}{at}", self.1);
+    }
+
+    fn cpu(&mut self, labels: &str, usage: Option<&CpuUsage>) {
+        if let Some(usage) = usage {
+            let used = seconds(value(&usage.usage_core_nano_seconds).unwrap_or(0));
+            self.line(labels, used, Some(usage.timestamp / 1_000_000));
+        }
+    }
+
+    fn memory(&mut self, labels: &str, usage: Option<&MemoryUsage>) {
+        if let Some(usage) = usage {
+            let used = value(&usage.working_set_bytes).unwrap_or(0) as f64;
+            self.line(labels, used, Some(usage.timestamp / 1_000_000));
+        }
+    }
 }
