@@ -12,10 +12,14 @@
 //! # }
 //! ```
 
+mod bootstrap_token;
 mod claim;
 mod cluster_role_aggregation;
 mod cron_job;
+mod csr;
+mod csr_approving;
 mod csr_cleaner;
+mod csr_signing;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -27,11 +31,13 @@ mod garbage_collector;
 mod history;
 mod horizontal_pod_autoscaler;
 mod job;
+mod legacy_token_cleaner;
 mod list;
 mod meta;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_ttl;
 mod persistent_volume;
 mod pod_garbage;
 mod pod_view;
@@ -42,6 +48,7 @@ mod root_ca;
 mod scale;
 mod service;
 mod service_account;
+mod service_account_token;
 mod service_cidr;
 mod stateful_set;
 mod storage;

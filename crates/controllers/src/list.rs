@@ -53,7 +53,18 @@ const ALL: &[Row] = &[
         cluster_role_aggregation::ClusterRoleAggregation::new
     ),
     row!("service-cidr-controller", "service-cidrs-controller", service_cidr::ServiceCidrs::new),
+    row!("certificatesigningrequest-approving-controller", "certificate-controller", csr_approving::CsrApproving::new),
+    row!("certificatesigningrequest-signing-controller", "certificate-controller", csr_signing::CsrSigning::new),
     row!("certificatesigningrequest-cleaner-controller", "certificate-controller", csr_cleaner::CsrCleaner::new),
+    row!("serviceaccount-token-controller", "", service_account_token::ServiceAccountTokens::new),
+    row!(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+        legacy_token_cleaner::LegacyTokenCleaner::new
+    ),
+    row!("bootstrap-signer-controller", "bootstrap-signer", bootstrap_token::Signer::new),
+    row!("token-cleaner-controller", "token-cleaner", bootstrap_token::TokenCleaner::new),
+    row!("ttl-controller", "ttl-controller", node_ttl::NodeTtl::new),
     row!("ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::TtlAfterFinished::new),
     row!("endpointslice-controller", "endpointslice-controller", endpoint_slice::EndpointSlices::new),
     row!(
@@ -72,7 +83,11 @@ const ALL: &[Row] = &[
         "pvc-protection-controller",
         volume_protection::ClaimProtection::new
     ),
-    row!("persistentvolume-protection-controller", "pv-protection-controller", volume_protection::VolumeProtection::new),
+    row!(
+        "persistentvolume-protection-controller",
+        "pv-protection-controller",
+        volume_protection::VolumeProtection::new
+    ),
     row!(
         "volumeattributesclass-protection-controller",
         "volumeattributesclass-protection-controller",
@@ -89,8 +104,12 @@ const ALL: &[Row] = &[
     },
 ];
 
-/// Names of upstream's list behind which nothing runs here: those of cloud providers, and those whose feature is off by default at 1.35.
+/// Names of upstream's list behind which nothing runs here, such as those of cloud providers and those whose feature is off by default at
+/// 1.35.
 const NOTHING: &[&str] = &[
+    "device-taint-eviction-controller",
+    "persistentvolume-attach-detach-controller",
+    "validatingadmissionpolicy-status-controller",
     "cloud-node-lifecycle-controller",
     "node-route-controller",
     "service-lb-controller",
@@ -155,7 +174,8 @@ const ALIASES: [(&str, &str); 41] = [
 pub struct UnknownControllers(pub Vec<String>);
 
 fn said(names: &[String]) -> String {
-    let each: Vec<String> = names.iter().map(|name| format!("{name:?} is not in the list of known controllers")).collect();
+    let each: Vec<String> =
+        names.iter().map(|name| format!("{name:?} is not in the list of known controllers")).collect();
     if let [one] = &*each { one.clone() } else { format!("[{}]", each.join(", ")) }
 }
 
@@ -170,7 +190,8 @@ pub fn accounts() -> Vec<&'static str> {
 /// Whether every one of `names`, as `--controllers` takes them, is known.
 pub fn check_names(names: &[String]) -> Result<(), UnknownControllers> {
     let is_known = |name: &str| {
-        name == "*" || ALL.iter().map(|row| row.name).chain(NOTHING.iter().copied()).any(|known| known == canonical(name))
+        name == "*"
+            || ALL.iter().map(|row| row.name).chain(NOTHING.iter().copied()).any(|known| known == canonical(name))
     };
     let unknown = names.iter().map(|name| name.strip_prefix('-').unwrap_or(name)).filter(|name| !is_known(name));
     let unknown: Vec<String> = unknown.map(str::to_owned).collect();
@@ -241,7 +262,22 @@ mod tests {
 
     #[test]
     fn every_alias_and_exception_is_known() {
-        let all = ALIASES.iter().map(|(alias, _)| *alias).chain(OFF_BY_DEFAULT);
+        let upstream = "bootstrap-signer-controller certificatesigningrequest-approving-controller certificatesigningrequest-cleaner-controller \
+            certificatesigningrequest-signing-controller cloud-node-lifecycle-controller clusterrole-aggregation-controller cronjob-controller \
+            daemonset-controller deployment-controller device-taint-eviction-controller disruption-controller endpoints-controller \
+            endpointslice-controller endpointslice-mirroring-controller ephemeral-volume-controller garbage-collector-controller \
+            horizontal-pod-autoscaler-controller job-controller kube-apiserver-serving-clustertrustbundle-publisher-controller \
+            legacy-serviceaccount-token-cleaner-controller namespace-controller node-ipam-controller node-lifecycle-controller \
+            node-route-controller persistentvolume-attach-detach-controller persistentvolume-binder-controller \
+            persistentvolume-expander-controller persistentvolume-protection-controller persistentvolumeclaim-protection-controller \
+            pod-garbage-collector-controller podcertificaterequest-cleaner-controller replicaset-controller \
+            replicationcontroller-controller resourceclaim-controller resourcequota-controller \
+            root-ca-certificate-publisher-controller selinux-warning-controller service-cidr-controller service-lb-controller \
+            serviceaccount-controller serviceaccount-token-controller statefulset-controller storage-version-migrator-controller \
+            storageversion-garbage-collector-controller taint-eviction-controller token-cleaner-controller \
+            ttl-after-finished-controller ttl-controller validatingadmissionpolicy-status-controller \
+            volumeattributesclass-protection-controller";
+        let all = ALIASES.iter().map(|(alias, _)| *alias).chain(OFF_BY_DEFAULT).chain(upstream.split_whitespace());
         let all: Vec<String> = all.map(str::to_owned).collect();
         assert_eq!(check_names(&all), Ok(()));
     }

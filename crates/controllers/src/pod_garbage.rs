@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use apimachinery::{Object, ObjectKey};
-use client::{Controller, DeleteOptions, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
+use apimachinery::{Object, ObjectKey, Value};
+use client::{
+    Controller, DeleteOptions, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -41,8 +43,7 @@ impl PodGarbage {
         let Some(pod) = self.pods.get(key) else { return Ok(Requeue::No) };
         let Some(node) = node_of(&pod) else {
             if pod.is_deleting() {
-                let why = ("DeletionByPodGC", "PodGC: unscheduled and terminating");
-                self.force_delete(ctx, &pod, why.1).await?;
+                self.force_delete(ctx, &pod, None).await?;
             }
             return Ok(Requeue::No);
         };
@@ -50,7 +51,7 @@ impl PodGarbage {
         if let Some(node) = self.nodes.get(&node_key) {
             self.missing.lock().remove(node.name());
             if pod.is_deleting() && is_out_of_service(&node) {
-                self.force_delete(ctx, &pod, "PodGC: node is out of service").await?;
+                self.force_delete(ctx, &pod, None).await?;
             } else if is_ended(&pod) {
                 self.delete_surplus(ctx).await?;
             }
@@ -62,7 +63,7 @@ impl PodGarbage {
             return Ok(Requeue::After(due - now));
         }
         if ctx.client().find(&resources::NODES, &node_key).await?.is_none() {
-            self.force_delete(ctx, &pod, "PodGC: node no longer exists").await?;
+            self.force_delete(ctx, &pod, Some("PodGC: node no longer exists")).await?;
             if self.pods.by_index(NODE_INDEX, &node).len() <= 1 {
                 self.missing.lock().remove(&node);
             }
@@ -70,9 +71,17 @@ impl PodGarbage {
         Ok(Requeue::No)
     }
 
-    async fn force_delete(&self, ctx: &ReconcileContext, pod: &Object, message: &str) -> Result<(), ReconcileError> {
-        if !is_ended(pod) {
-            mark_disrupted(ctx, pod, ("DeletionByPodGC", message), Some("Failed")).await?;
+    /// `disrupted`: what the pod's condition says, if it is no fault of its own.
+    async fn force_delete(
+        &self,
+        ctx: &ReconcileContext,
+        pod: &Object,
+        disrupted: Option<&str>,
+    ) -> Result<(), ReconcileError> {
+        match disrupted {
+            _ if is_ended(pod) => {}
+            Some(message) => mark_disrupted(ctx, pod, ("DeletionByPodGC", message), Some("Failed")).await?,
+            None => mark_failed(ctx, pod).await?,
         }
         let options = DeleteOptions::uid(pod.uid()).grace(0);
         match ctx.client().delete(&resources::PODS, pod.key(), &options).await {
@@ -85,9 +94,10 @@ impl PodGarbage {
     async fn delete_surplus(&self, ctx: &ReconcileContext) -> Result<(), ReconcileError> {
         let mut ended = self.pods.by_index(ENDED_INDEX, "");
         let Some(surplus) = ended.len().checked_sub(MAX_ENDED).filter(|n| *n > 0) else { return Ok(()) };
-        ended.sort_by_cached_key(|pod| created(pod));
+        let is_evicted = |pod: &Object| pod.to_value().str_at(&["status", "reason"]) == Some("Evicted");
+        ended.sort_by_cached_key(|pod| (!is_evicted(pod), created(pod), pod.name().to_owned()));
         for pod in ended.iter().take(surplus) {
-            self.force_delete(ctx, pod, "").await?;
+            self.force_delete(ctx, pod, None).await?;
         }
         Ok(())
     }
@@ -101,8 +111,23 @@ fn is_ended(pod: &Object) -> bool {
     }
 }
 
-fn is_out_of_service(node: &Object) -> bool {
+async fn mark_failed(ctx: &ReconcileContext, pod: &Object) -> Result<(), ReconcileError> {
+    let mut patch = Value::object();
+    patch.set(&["metadata", "uid"], pod.uid());
+    patch.set(&["status", "phase"], "Failed");
+    match ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Somebody says that the node is gone for good, and it does not report.
+pub(crate) fn is_out_of_service(node: &Object) -> bool {
     let value = node.to_value();
+    let is_ready = |c: &Value| c.str_at(&["type"]) == Some("Ready") && c.str_at(&["status"]) == Some("True");
+    if value.items_at(&["status", "conditions"]).iter().any(is_ready) {
+        return false;
+    }
     value.items_at(&["spec", "taints"]).iter().any(|taint| taint.str_at(&["key"]) == Some(OUT_OF_SERVICE))
 }
 

@@ -28,9 +28,9 @@ pub struct CertificateRequest {
     pub addresses: Vec<IpAddr>,
     pub uris: Vec<String>,
     /// Attributes of the subject in their order, by the numbers of their type.
-    subject: Vec<(Vec<u64>, String)>,
+    pub subject: Vec<(Vec<u64>, String)>,
     /// SubjectPublicKeyInfo, DER.
-    public_key: Vec<u8>,
+    pub public_key: Vec<u8>,
 }
 
 impl CertificateRequest {
@@ -46,7 +46,8 @@ impl CertificateRequest {
             return Err(PkiError::Invalid("signature of the certificate request"));
         }
         let info = &request.certification_request_info;
-        let mut read = CertificateRequest { public_key: info.subject_pki.raw.to_vec(), ..CertificateRequest::default() };
+        let mut read =
+            CertificateRequest { public_key: info.subject_pki.raw.to_vec(), ..CertificateRequest::default() };
         for attribute in info.subject.iter_attributes() {
             let kind: Vec<u64> = attribute.attr_type().iter().ok_or_else(invalid)?.collect();
             read.subject.push((kind, attribute.as_str().map_err(|_| invalid())?.to_owned()));
@@ -150,9 +151,19 @@ fn usages_of(usages: &[String], params: &mut CertificateParams) -> Result<(), Pk
         }
     }
     let mut seen = Vec::new();
-    params.key_usages.retain(|usage| !seen.contains(usage) && { seen.push(*usage); true });
+    params.key_usages.retain(|usage| {
+        !seen.contains(usage) && {
+            seen.push(*usage);
+            true
+        }
+    });
     let mut seen = Vec::new();
-    params.extended_key_usages.retain(|usage| !seen.contains(usage) && { seen.push(usage.clone()); true });
+    params.extended_key_usages.retain(|usage| {
+        !seen.contains(usage) && {
+            seen.push(usage.clone());
+            true
+        }
+    });
     Ok(())
 }
 
@@ -163,7 +174,8 @@ fn other(oid: &[u64]) -> ExtendedKeyUsagePurpose {
 /// Whether the key that the request is for signed it.
 fn is_signed(request: &X509CertificationRequest<'_>) -> bool {
     let info = &request.certification_request_info;
-    let curve = info.subject_pki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|oid| oid.to_id_string());
+    let curve =
+        info.subject_pki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|oid| oid.to_id_string());
     let is_p384 = curve.as_deref() == Some("1.3.132.0.34");
     let algorithm: &'static dyn VerificationAlgorithm =
         match request.signature_algorithm.algorithm.to_id_string().as_str() {
@@ -198,7 +210,8 @@ mod tests {
     use crate::leaf::Facts;
 
     fn request(groups: &[&str], names: &[&str], key: &KeyPair) -> String {
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "jane");
         for group in groups {

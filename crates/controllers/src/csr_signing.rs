@@ -1,0 +1,95 @@
+//! Approved requests for the signers of `kubernetes.io` get their certificate. Upstream: pkg/controller/certificates/signer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::ObjectKey;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use client::{Controller, Informer, ReconcileContext, ReconcileError, Requeue, Watch};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use pki::{CertificateRequest, ClusterPki};
+
+use crate::Setup;
+use crate::csr::{KUBELET_CLIENT, REQUESTS, View, client, kubelet_client, kubelet_serving};
+
+/// How long a certificate is good at most, and at least.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+const SHORTEST: Duration = Duration::from_secs(600);
+/// Other clocks may be behind.
+const BACKDATE: Duration = Duration::from_secs(300);
+/// One that is good for less than this is not shortened by the time it is dated back.
+const SHORT: Duration = Duration::from_secs(8 * 3600);
+
+pub(crate) struct CsrSigning {
+    requests: Informer,
+    pki: Option<Arc<ClusterPki>>,
+}
+
+impl CsrSigning {
+    pub(crate) fn new(setup: &Setup<'_>) -> Self {
+        CsrSigning { requests: setup.informers.of(&REQUESTS), pki: setup.config.pki.clone() }
+    }
+
+    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let (Some(object), Some(pki)) = (self.requests.get(key), &self.pki) else { return Ok(Requeue::No) };
+        let mut request = View::of(&object);
+        let approved = request.has("Approved") && !request.has("Denied");
+        if !approved || request.is_issued() || request.has("Failed") || !is_ours(request.signer()) {
+            return Ok(Requeue::No);
+        }
+        let parsed = request.parsed()?;
+        let usages = request.usages();
+        if let Err(why) = check(request.signer(), &parsed, &usages) {
+            let failed = request.with(ctx.env(), "Failed", "SignerValidationFailure", &why);
+            ctx.client().update_status(&REQUESTS, &failed).await?;
+            return Ok(Requeue::No);
+        }
+        let now = ctx.env().now();
+        let lifetime = lifetime(request.value.i64_at(&["spec", "expirationSeconds"]));
+        let end = if lifetime < SHORT { lifetime } else { lifetime - BACKDATE };
+        let certificate = pki.ca().sign(&parsed, &usages, now - BACKDATE, now + end)?;
+        request.value.set(&["status", "certificate"], BASE64_STANDARD.encode(certificate));
+        ctx.client().update_status(&REQUESTS, &request.value).await?;
+        Ok(Requeue::No)
+    }
+}
+
+fn is_ours(signer: &str) -> bool {
+    let name = signer.strip_prefix("kubernetes.io/").unwrap_or_default();
+    signer == KUBELET_CLIENT || ["kube-apiserver-client", "kubelet-serving", "legacy-unknown"].contains(&name)
+}
+
+/// Whether the signer signs such requests; the error is upstream's.
+fn check(signer: &str, request: &CertificateRequest, usages: &[String]) -> Result<(), String> {
+    match signer {
+        KUBELET_CLIENT => kubelet_client(request, usages),
+        "kubernetes.io/kubelet-serving" => kubelet_serving(request, usages),
+        "kubernetes.io/kube-apiserver-client" => client(usages),
+        _ => Ok(()),
+    }
+}
+
+fn lifetime(asked: Option<i64>) -> Duration {
+    let asked = asked.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs()));
+    asked.map_or(LONGEST, |asked| asked.clamp(SHORTEST, LONGEST))
+}
+
+impl Controller for CsrSigning {
+    fn name(&self) -> &'static str {
+        "certificatesigningrequest-signing-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![Watch::objects(self.requests.clone())]
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        self.sync(ctx, key).boxed()
+    }
+}
