@@ -1,7 +1,5 @@
 //! What the variable `authorizer` asks.
 
-use std::sync::Arc;
-
 /// Answers whether the user of a request, or a service account, may do something.
 pub trait Authorizer {
     fn authorize(&self, query: &Query) -> Decision;
@@ -24,8 +22,6 @@ pub struct Query {
     /// As text; empty for none.
     pub field_selector: String,
     pub label_selector: String,
-    /// What the request that is being admitted is about, for `requestResource()`.
-    pub request: Option<Arc<Query>>,
 }
 
 /// An answer.

@@ -26,6 +26,7 @@
 //! assert_eq!(error.to_string(), "ERROR: <input>:1:5: undefined field 'foo'\n | self.foo > 1\n | ....^");
 //! ```
 
+pub mod admission;
 mod ast;
 mod authorizer;
 mod check;

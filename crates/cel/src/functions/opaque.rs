@@ -27,7 +27,7 @@ pub enum Opaque<'a> {
     Semver(Arc<Version>),
     #[doc(hidden)]
     Format(&'static NamedFormat),
-    /// The authoriser for a user, and what the request in question is about.
+    /// The authoriser for a user, and the question so far.
     Authorizer(Rc<dyn Authorizer + 'a>, Arc<Query>),
     #[doc(hidden)]
     Check(Rc<dyn Authorizer + 'a>, Arc<Query>, CheckKind),
@@ -55,7 +55,17 @@ impl fmt::Debug for Opaque<'_> {
     }
 }
 
-impl Opaque<'_> {
+impl<'a> Opaque<'a> {
+    /// The value of `authorizer`.
+    pub fn authorizer(authorizer: Rc<dyn Authorizer + 'a>) -> Opaque<'a> {
+        Opaque::Authorizer(authorizer, Arc::default())
+    }
+
+    /// The value of `authorizer.requestResource`: questions about this resource.
+    pub fn resource_check(authorizer: Rc<dyn Authorizer + 'a>, about: Query) -> Opaque<'a> {
+        Opaque::Check(authorizer, Arc::new(about), CheckKind::Resource)
+    }
+
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Opaque::Quantity(_) => "kubernetes.Quantity",
@@ -209,7 +219,7 @@ fn asked<'a>(name: &str, opaque: &Opaque<'a>, rest: &[Value<'a>]) -> Option<Outc
     };
     let check = |query: Query, kind| Ok(Value::Opaque(Opaque::Check(authorizer.clone(), Arc::new(query), kind)));
     let fresh =
-        || Query { service_account: query.service_account.clone(), request: query.request.clone(), ..Query::default() };
+        || Query { service_account: query.service_account.clone(), ..Query::default() };
     let same = || query.as_ref().clone();
     Some(match (name, kind, texts.as_slice()) {
         ("path", None, [path]) if !path.is_empty() => {
@@ -227,13 +237,6 @@ fn asked<'a>(name: &str, opaque: &Opaque<'a>, rest: &[Value<'a>]) -> Option<Outc
                 authorizer.clone(),
                 Arc::new(Query { service_account: account, ..fresh() }),
             )))
-        }
-        ("requestResource", None, []) => {
-            let about = query.request.clone().map(|request| request.as_ref().clone()).unwrap_or_default();
-            check(
-                Query { service_account: query.service_account.clone(), request: query.request.clone(), ..about },
-                CheckKind::Resource,
-            )
         }
         ("resource", Some(CheckKind::Group), [resource]) if !resource.is_empty() => {
             check(Query { resource: (*resource).to_owned(), ..same() }, CheckKind::Resource)
