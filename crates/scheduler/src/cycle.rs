@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use crate::Shared;
 use crate::diagnosis::Diagnosis;
-use crate::framework::{Cycle, Failed, Point, PostFiltered, Profile, Rejection, Reservation};
+use crate::extender::Extender;
+use crate::framework::{Candidate, Cycle, Failed, Point, PostFiltered, Profile, Rejection, Reservation};
 use crate::node::NodeInfo;
+use crate::plugins::default_preemption;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
 
@@ -83,12 +85,36 @@ async fn attempt(
                 filters: filters.as_ref(),
                 nominator: &shared.nominator,
                 random: &random,
+                others_agree: shared.extenders.iter().any(|extender| extender.preempts(pod)),
             };
-            let after = profile.post_filter(&failed);
+            let mut after = profile.post_filter(&failed);
+            if !after.candidates.is_empty() {
+                after = agree(&shared.extenders, pod, after.candidates, snapshot).await;
+            }
             diagnosis.post_filter.clone_from(&after.message);
             Err(unschedulable(*diagnosis, after))
         }
     }
+}
+
+/// Asks extenders whom the pod may push aside. Upstream: preemption.callExtenders.
+async fn agree(
+    extenders: &[Extender],
+    pod: &Arc<PodInfo>,
+    mut candidates: Vec<Candidate>,
+    snapshot: &Snapshot,
+) -> PostFiltered {
+    for extender in extenders.iter().filter(|extender| extender.preempts(pod)) {
+        match extender.preempt(pod, &candidates, snapshot).await {
+            Ok(agreed) => candidates = agreed,
+            Err(error) if extender.is_ignorable() => tracing::info!(error, "an extender that may be ignored fails"),
+            Err(error) => return PostFiltered { message: format!("preemption: {error}"), ..PostFiltered::default() },
+        }
+        if candidates.is_empty() {
+            break;
+        }
+    }
+    default_preemption::choose(candidates)
 }
 
 fn unschedulable(diagnosis: Diagnosis, after: PostFiltered) -> Failure {

@@ -133,9 +133,21 @@ pub trait Reservation: Send + Sync {
     fn undo(&self, pod: &PodInfo);
 }
 
+/// A node on which a pod would fit if the victims were gone.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub node: String,
+    /// The most important first.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them a budget protects.
+    pub violations: usize,
+}
+
 /// What a plugin did for a pod that no node suits.
 #[derive(Debug, Default)]
 pub struct PostFiltered {
+    /// Where there would be room; others have a say in which of these it will be.
+    pub candidates: Vec<Candidate>,
     /// Where the pod will have a place: `Some("")` takes back what was said before, `None` leaves it.
     pub nominated: Option<String>,
     /// Part of the pod's event.
@@ -161,7 +173,9 @@ pub struct Failed<'a, 'b> {
     pub filters: Option<&'b Filters<'a>>,
     pub nominator: &'b Nominator,
     /// A number below its argument.
-    pub random: &'b dyn Fn(u64) -> u64,
+    pub random: &'b (dyn Fn(u64) -> u64 + Sync),
+    /// Others have a say in which pods have to go.
+    pub others_agree: bool,
 }
 
 /// An object's state before and after; at least one is there.

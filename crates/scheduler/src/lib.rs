@@ -54,6 +54,7 @@ pub use config::{ConfigError, Configuration};
 pub const DEFAULT_NAME: &str = "default-scheduler";
 
 /// What a scheduler needs.
+#[derive(Clone)]
 pub struct Config {
     pub env: Env,
     /// Acts as `system:kube-scheduler`.
@@ -62,7 +63,7 @@ pub struct Config {
 }
 
 /// A scheduler, ready to run.
-pub struct Scheduler(Arc<Shared>);
+pub struct Scheduler(Config);
 
 /// What informers' handlers, the cycle and bindings share.
 struct Shared {
@@ -84,8 +85,13 @@ struct Shared {
 /// By the name that pods give.
 type Profiles = HashMap<String, Arc<Profile>>;
 
-/// Puts the parts together; nothing is scheduled yet. Needs a runtime.
+/// Nothing is scheduled yet.
 pub fn build(config: Config) -> Scheduler {
+    Scheduler(config)
+}
+
+/// Puts the parts together. Needs a runtime.
+fn assemble(config: Config) -> Arc<Shared> {
     let Config { env, client, configuration } = config;
     let (changes, preempting): (Arc<Changes>, Arc<Preempting>) = Default::default();
     let io = Io { client: client.clone(), changes: changes.clone() };
@@ -97,11 +103,11 @@ pub fn build(config: Config) -> Scheduler {
     let judge = Plugins { profiles: profiles.clone(), cluster: cluster.clone() };
     let informers = Informers::new(client.clone());
     let extender = |spec| Extender::new(env.clone(), spec, informers.clone());
-    Scheduler(Arc::new(Shared {
+    Arc::new(Shared {
         extenders: configuration.extenders.iter().map(extender).collect(),
         informers,
         recorder: EventRecorder::start(client.clone(), DEFAULT_NAME, ""),
-        percentage: configuration.percentage_of_nodes_to_score,
+        percentage: configuration.percentage(),
         cache: Mutex::default(),
         nominator: Nominator::default(),
         queue: Queue::new(env.clone(), Arc::new(judge), configuration.backoff()),
@@ -111,21 +117,40 @@ pub fn build(config: Config) -> Scheduler {
         changes,
         env,
         client,
-    }))
+    })
 }
 
 impl Scheduler {
-    /// Schedules until dropped.
+    /// Schedules until dropped; while it holds the lease, if the configuration says that there is one.
     pub async fn run(self) {
-        let _subscriptions = watch::subscribe(&self.0).await;
-        let mut engine = Engine::default();
-        loop {
-            let pod = self.0.queue.next().await;
-            cycle::schedule(&self.0, &mut engine, pod).await;
-            // Attempts don't wait for anything as long as there are pods: let bindings begin.
-            tokio::task::yield_now().await;
+        let Scheduler(config) = self;
+        match config.configuration.election(identity(&config.env)) {
+            None => term(config).await,
+            Some(election) => {
+                let client = config.client.clone();
+                election.run(&client, || term(config.clone())).await;
+            }
         }
     }
+}
+
+/// Schedules, beginning with nothing known, until dropped.
+async fn term(config: Config) {
+    let shared = assemble(config);
+    let _subscriptions = watch::subscribe(&shared).await;
+    let mut engine = Engine::default();
+    loop {
+        let pod = shared.queue.next().await;
+        cycle::schedule(&shared, &mut engine, pod).await;
+        // Attempts don't wait for anything as long as there are pods: let bindings begin.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Who holds the lease: the machine's name, and something that another process of it has not.
+fn identity(env: &Env) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}", host.trim(), env.uuid())
 }
 
 /// The queue's questions, answered by the plugins of each pod's profile.

@@ -29,7 +29,7 @@ use crate::snapshot::Snapshot;
 
 /// A cluster made of objects, and a profile that decides in it.
 pub struct Trial {
-    profile: Profile,
+    profiles: Vec<Profile>,
     percentage: u32,
     cache: Cache,
     snapshot: Snapshot,
@@ -54,15 +54,15 @@ pub struct Decision {
 }
 
 impl Trial {
-    /// Decides by the configuration's first profile.
+    /// Decides by the profile that a pod names; by the first one about pods that name none of them.
     ///
     /// # Panics
     /// If the configuration was not checked.
     pub fn new(configuration: &Configuration) -> Trial {
         let profiles = configuration.profiles(&Parts::default()).expect("a configuration is checked when it is read");
         Trial {
-            profile: profiles.into_iter().next().expect("there is a default profile"),
-            percentage: configuration.percentage_of_nodes_to_score,
+            profiles,
+            percentage: configuration.percentage(),
             cache: Cache::default(),
             snapshot: Snapshot::default(),
             cluster: Arc::default(),
@@ -131,6 +131,8 @@ impl Trial {
         let pod = Arc::new(PodInfo::new(&pod));
         let changes = self.cache.changes();
         self.snapshot.update(changes);
+        let named = self.profiles.iter().find(|profile| profile.name == pod.scheduler);
+        let Some(profile) = named.or(self.profiles.first()) else { return Decision::default() };
         let cycle = Cycle { pod: &pod, snapshot: &self.snapshot, cluster: &self.cluster };
         if self.snapshot.len() == 0 {
             let message = "no nodes available to schedule pods".into();
@@ -138,7 +140,7 @@ impl Trial {
         }
         self.search.default_percentage = self.percentage;
         let first = |_| 0;
-        match evaluate(&self.profile, cycle, &self.nominator, &mut self.search, &[], &first).await {
+        match evaluate(profile, cycle, &self.nominator, &mut self.search, &[], &first).await {
             Ok(evaluated) => found(&evaluated),
             Err(Problem::Error(message)) => Decision { message, ..Decision::default() },
             Err(Problem::Unsuitable { mut diagnosis, filters }) => {
@@ -148,8 +150,9 @@ impl Trial {
                     filters: filters.as_ref(),
                     nominator: &self.nominator,
                     random: &first,
+                    others_agree: false,
                 };
-                let after = self.profile.post_filter(&failed);
+                let after = profile.post_filter(&failed);
                 diagnosis.post_filter = after.message;
                 let named = |work: crate::framework::Preemption| {
                     let mut victims: Vec<String> = work.victims.iter().map(|pod| pod.key.to_string()).collect();

@@ -329,9 +329,11 @@ impl Maker {
         for i in 0..nodes {
             if !self.one_in(5) {
                 let count = 1 + self.below(3);
-                all.push(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": format!("n{i}")},
+                all.push(
+                    json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": format!("n{i}")},
                     "spec": {"drivers": [{"name": "disk.example.com", "nodeID": format!("n{i}"), "topologyKeys": [],
-                        "allocatable": {"count": count}}]}}));
+                        "allocatable": {"count": count}}]}}),
+                );
             }
         }
         for i in 0..6 {

@@ -159,7 +159,9 @@ impl World {
                 self.env.sleep(SETTLE).await;
                 let (_, victims) = self.pods().await?;
                 let victims: Vec<&String> = victims.iter().filter(|pod| !ending.contains(pod)).collect();
-                return Ok((json!({"nominated": nominated, "victims": victims}), false));
+                if !victims.is_empty() {
+                    return Ok((json!({"nominated": nominated, "victims": victims}), false));
+                }
             }
             if self.env.monotonic() > deadline {
                 bail!("upstream's scheduler leaves {key} alone; its log is {}", self.log.display());

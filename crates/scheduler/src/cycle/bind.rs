@@ -71,8 +71,13 @@ async fn carry_out(shared: &Shared, profile: &Profile, pod: &PodInfo, chosen: &C
             })?;
         }
     }
-    if let Some(extender) = shared.extenders.iter().find(|extender| extender.binds(pod)) {
-        return extender.bind(pod, node).await.map_err(Trouble::Error);
+    for extender in shared.extenders.iter().filter(|extender| extender.binds(pod)) {
+        match extender.bind(pod, node).await {
+            Err(error) if extender.is_ignorable() => {
+                tracing::info!(error, "an extender that may be ignored does not bind")
+            }
+            bound => return bound.map_err(Trouble::Error),
+        }
     }
     for enabled in profile.at(Point::Bind) {
         let Some(binding) = enabled.plugin.bind(&shared.client, pod, node) else { continue };

@@ -81,8 +81,9 @@ pub async fn evaluate<'a>(
     for (total, weighted) in scores.iter().flat_map(|(_, weighted)| totals_of(weighted)) {
         totals[total] += weighted;
     }
-    for extender in extenders {
-        extender.prioritize(cycle.pod, &feasible, &mut totals).await;
+    let asked = extenders.iter().map(|extender| extender.prioritize(cycle.pod, &feasible));
+    for extended in futures_util::future::join_all(asked).await {
+        extended.iter().zip(&mut totals).for_each(|(score, total)| *total += score);
     }
     let best = totals.iter().copied().max().unwrap_or_default();
     let ties: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
@@ -111,7 +112,7 @@ async fn extender_filter<'a>(
 ) -> Result<Vec<&'a NodeInfo>, Problem<'a>> {
     for extender in extenders {
         if !feasible.is_empty() {
-            feasible = extender.filter(cycle.pod, feasible, diagnosis).await.map_err(Problem::Error)?;
+            feasible = extender.filter(cycle.pod, feasible, cycle.snapshot, diagnosis).await.map_err(Problem::Error)?;
         }
     }
     Ok(feasible)

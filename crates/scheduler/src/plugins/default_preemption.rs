@@ -13,10 +13,10 @@ use serde::Deserialize;
 
 use crate::cluster::Cluster;
 use crate::diagnosis::Diagnosis;
-use crate::framework::{ClusterEvent, Failed, Finality, Plugin, PostFiltered, Preemption, Rejection};
+use crate::framework::{Candidate, ClusterEvent, Failed, Finality, Plugin, PostFiltered, Preemption, Rejection};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
-use candidates::{Candidate, select_victims};
+use candidates::select_victims;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -86,13 +86,11 @@ impl DefaultPreemption {
             }
             _ => Vec::new(),
         };
+        if failed.others_agree && !candidates.is_empty() {
+            return PostFiltered { candidates, last: true, ..PostFiltered::default() };
+        }
         match best(candidates) {
-            Some(candidate) => PostFiltered {
-                nominated: Some(candidate.node.clone()),
-                message: String::new(),
-                work: Some(Preemption { node: candidate.node, victims: candidate.victims }),
-                last: true,
-            },
+            Some(candidate) => make_room(candidate),
             None => {
                 unhelpful.absent = Some(Rejection::unresolvable("Preemption is not helpful for scheduling"));
                 PostFiltered { nominated: Some(String::new()), message: unhelpful.message(), ..PostFiltered::default() }
@@ -126,6 +124,23 @@ impl DefaultPreemption {
         }
         harmless.extend(violating);
         harmless
+    }
+}
+
+/// Takes the best candidate of those that everybody agreed to.
+pub(crate) fn choose(candidates: Vec<Candidate>) -> PostFiltered {
+    best(candidates).map_or_else(
+        || PostFiltered { message: "preemption: no candidate node for preemption".into(), ..PostFiltered::default() },
+        make_room,
+    )
+}
+
+fn make_room(candidate: Candidate) -> PostFiltered {
+    PostFiltered {
+        nominated: Some(candidate.node.clone()),
+        work: Some(Preemption { node: candidate.node, victims: candidate.victims }),
+        last: true,
+        ..PostFiltered::default()
     }
 }
 

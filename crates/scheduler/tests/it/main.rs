@@ -1,5 +1,7 @@
 //! The scheduler against a fake API server.
 
+mod election;
+mod extender;
 mod placements;
 mod preemption;
 mod volumes;
@@ -26,6 +28,18 @@ fn pod(name: &str, cpu: &str) -> String {
     .to_string()
 }
 
+/// Runs a scheduler with parts of a configuration.
+fn started(env: &Env, server: &FakeServer, parts: &serde_json::Value) -> tokio::task::JoinHandle<()> {
+    let mut configuration =
+        json!({"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration"});
+    for (key, value) in parts.as_object().unwrap() {
+        configuration[key] = value.clone();
+    }
+    let configuration = scheduler::Configuration::parse(&configuration).unwrap();
+    let config = scheduler::Config { env: env.clone(), client: server.client(), configuration };
+    env.spawn(scheduler::build(config).run())
+}
+
 struct World {
     env: Env,
     server: FakeServer,
@@ -34,14 +48,14 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let env = Env::seeded(1, Timestamp::UNIX_EPOCH);
+        World::with(Env::seeded(1, Timestamp::UNIX_EPOCH), &json!({}))
+    }
+
+    /// A scheduler with parts of a configuration.
+    fn with(env: Env, parts: &serde_json::Value) -> World {
         let server = FakeServer::new(env.clone());
-        let scheduler = scheduler::build(scheduler::Config {
-            env: env.clone(),
-            client: server.client(),
-            configuration: scheduler::Configuration::default(),
-        });
-        World { scheduler: env.spawn(scheduler.run()), env, server }
+        let scheduler = started(&env, &server, parts);
+        World { scheduler, env, server }
     }
 
     fn node_of(&self, pod: &str) -> Option<String> {

@@ -6,19 +6,9 @@ use jiff::Timestamp;
 
 use super::protects;
 use crate::cluster::Budget;
-use crate::framework::{Failed, Forked, Rejection};
+use crate::framework::{Candidate, Failed, Forked, Rejection};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
-
-/// A node on which the pod would fit if the victims were gone.
-#[derive(Debug)]
-pub struct Candidate {
-    pub node: String,
-    /// The most important first.
-    pub victims: Vec<Arc<PodInfo>>,
-    /// How many of them a budget protects.
-    pub violations: usize,
-}
 
 impl Candidate {
     /// When the oldest of the most important victims started.

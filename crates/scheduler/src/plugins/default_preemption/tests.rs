@@ -70,6 +70,7 @@ impl World {
             diagnosis.rejections.insert(node.slot, rejection);
         }
         let failed = Failed {
+            others_agree: false,
             cycle,
             diagnosis: &diagnosis,
             filters: Some(&filters),
