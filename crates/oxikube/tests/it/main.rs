@@ -1,12 +1,14 @@
 //! Whole clusters, driven by the commands and the real kubectl as a person drives them.
 
 mod apply;
+mod autoscaling;
 mod claims;
 mod clients;
 mod commands;
 mod crash;
 mod dns;
 mod full_disk;
+mod helm;
 mod jobs;
 mod kubectl;
 mod life;
@@ -14,6 +16,8 @@ mod lossless;
 mod path;
 mod pods;
 mod renewal;
+mod scheduling;
 mod sets;
 mod streams;
 mod support;
+mod tutorial;
