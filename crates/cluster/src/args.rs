@@ -80,6 +80,11 @@ pub struct Start {
     /// this one [default: * at first, then what was said last].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     pub controllers: Vec<String>,
+
+    /// A KubeSchedulerConfiguration (YAML): profiles, plugins and their arguments, extenders. The cluster keeps its content; an empty file
+    /// gives the defaults back.
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -47,6 +47,8 @@ pub struct Hooks {
     pub requirements: fn(&Settings) -> Vec<Requirement>,
     /// Whether all these, as `--controllers` names them, are known.
     pub controllers: fn(&[String]) -> Result<()>,
+    /// Whether this text is a configuration for the scheduler.
+    pub scheduler_config: fn(&str) -> Result<()>,
 }
 
 /// Runs one command and returns how the process ends. Errors are for the caller to print, whole chain in one line.

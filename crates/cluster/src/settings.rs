@@ -49,6 +49,9 @@ pub struct Settings {
     /// Which controllers run, if the command said so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
+    /// The scheduler's configuration as the command gave it, YAML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_config: Option<String>,
 }
 
 impl Settings {
@@ -142,6 +145,7 @@ impl Settings {
             certificate_lifetime: start.certificate_lifetime,
             runtime_handlers: start.runtime_handlers.iter().cloned().collect(),
             controllers: start.controllers.clone(),
+            scheduler_config: None,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,6 +24,7 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         bail!("root: {why}");
     }
     (hooks.controllers)(&start.controllers)?;
+    let scheduler_config = start.scheduler_config.as_deref().map(|path| scheduler_config(path, hooks)).transpose()?;
     let mut turn = match Settings::find(args)? {
         Some(settings) => Some(Turn::take(&settings, env).await?),
         None => None,
@@ -38,10 +40,13 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         return Ok(ExitCode::SUCCESS);
     }
     let first = existing.is_none();
-    let settings = match existing {
+    let mut settings = match existing {
         Some(settings) => resume(settings, args, start, env).await?,
         None => new_settings(args, start, env).await?,
     };
+    if let Some(text) = scheduler_config {
+        settings.scheduler_config = Some(text).filter(|text| !text.trim().is_empty());
+    }
     kubeconfig::check(&settings)?;
     process::gone(&settings, env).await?;
     check::must_meet(&settings, hooks)?;
@@ -74,6 +79,13 @@ pub(crate) async fn run(args: &Args, start: &Start, env: &env::Env, hooks: &Hook
         kubeconfig::context(&settings)
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The content of the file, which the scheduler must be able to use.
+fn scheduler_config(path: &Path, hooks: &Hooks) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    (hooks.scheduler_config)(&text).with_context(|| format!("{} can't be used", path.display()))?;
+    Ok(text)
 }
 
 /// Settings for a cluster that isn't there yet.

@@ -306,7 +306,7 @@ fn start_control_plane(
     let built = scheduler::build(scheduler::Config {
         env: env.clone(),
         client: clients.scheduler.clone(),
-        configuration: scheduler::Configuration::default(),
+        configuration: scheduler::Configuration::from_yaml(settings.scheduler_config.as_deref().unwrap_or_default())?,
     });
     tasks.push(guard(env, built.run()));
     Ok(())

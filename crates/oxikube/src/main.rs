@@ -33,6 +33,7 @@ fn command() -> ExitCode {
         cleanup: cleanup::cleanup,
         requirements: requirements::requirements,
         controllers: |names| Ok(controllers::check_names(names)?),
+        scheduler_config: |text| Ok(scheduler::Configuration::from_yaml(text).map(drop)?),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
