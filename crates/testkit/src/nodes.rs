@@ -12,7 +12,7 @@
 //! | `fake/after: "2"` | when they exit, in seconds after they ran |
 //! | `fake/linger: "3"` | how long its containers take to end once it is deleted |
 //!
-//! An image whose name contains `unpullable` leaves its pod Pending with `ErrImagePull`.
+//! An image whose name contains `unpullable` or `non-existent` leaves its pod Pending with `ErrImagePull`.
 
 mod pod;
 
@@ -88,12 +88,13 @@ impl FakeNodes {
         let key = ObjectKey::cluster(name);
         let mut node = node(name, number, labels, &self.now());
         merge(&mut node, more);
+        // Pods may be bound to it at once.
+        self.inner.alive.lock().insert(name.to_owned(), number);
         self.client.create(&resources::NODES, &body(&node)).await?;
         self.renew_one(name).await?;
         // What admission holds against a new node goes when it says that it is ready.
         let status = body(&json!({"status": node["status"]}));
         self.client.patch_status(&resources::NODES, &key, PatchKind::Strategic, &status).await?;
-        self.inner.alive.lock().insert(name.to_owned(), number);
         Ok(())
     }
 
@@ -187,11 +188,11 @@ fn node(name: &str, number: u32, labels: &BTreeMap<String, String>, now: &str) -
     all.extend(labels.iter().map(|(key, value)| (key.clone(), value.clone())));
     let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"});
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": all},
-        "status": {"capacity": room, "allocatable": room, "conditions": conditions(now),
-            "addresses": [
-                {"type": "InternalIP", "address": format!("192.168.{}.{}", number >> 8 & 255, number & 255)},
-                {"type": "Hostname", "address": name},
-            ]}})
+    "status": {"capacity": room, "allocatable": room, "conditions": conditions(now),
+        "addresses": [
+            {"type": "InternalIP", "address": format!("192.168.{}.{}", number >> 8 & 255, number & 255)},
+            {"type": "Hostname", "address": name},
+        ]}})
 }
 
 /// Merges the members of `more` into `value`.
@@ -249,7 +250,8 @@ impl Kubelet {
         let ending = object.is_deleting();
         if ending {
             let since = *began.ending.get_or_insert(clock);
-            let linger = if pod["metadata"]["deletionGracePeriodSeconds"] == 0 { Duration::ZERO } else { orders.linger };
+            let linger =
+                if pod["metadata"]["deletionGracePeriodSeconds"] == 0 { Duration::ZERO } else { orders.linger };
             self.remember(uid, began);
             if let Some(left) = (since + linger).checked_duration_since(clock).filter(|left| !left.is_zero()) {
                 return Ok(Requeue::After(left));

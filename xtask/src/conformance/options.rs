@@ -15,6 +15,7 @@ pub const USAGE: &str =
     --list                              name them and run none
     --procs N                           processes for the parallel ones (default: one per core and one)
     --kubeconfig F                      use this cluster instead of a fresh one
+    --fake-nodes N                      nodes beside the real one that only say that they run their pods
     --binary F                          the oxikube to run (default: a development build)
     --repeat N                          as many runs; a spec passes if it passes in all
     --spec-timeout MIN  --timeout MIN   how long one spec, and one run, may take (20, 180)
@@ -32,6 +33,7 @@ pub struct Options {
     pub list: bool,
     pub procs: usize,
     pub kubeconfig: Option<PathBuf>,
+    pub fake_nodes: usize,
     pub binary: Option<PathBuf>,
     pub repeat: usize,
     pub spec_timeout: Duration,
@@ -50,6 +52,7 @@ impl Default for Options {
             list: false,
             procs: std::thread::available_parallelism().map_or(2, |n| n.get()) + 1,
             kubeconfig: None,
+            fake_nodes: 0,
             binary: None,
             repeat: 1,
             spec_timeout: Duration::from_secs(20 * 60),
@@ -70,6 +73,7 @@ pub(super) fn parse(args: &[&str]) -> Result<Options> {
             "--sig" => options.sig = Some(value()?.trim_start_matches("sig-").to_owned()),
             "--kubeconfig" => options.kubeconfig = Some(absolute(value()?)?),
             "--binary" => options.binary = Some(absolute(value()?)?),
+            "--fake-nodes" => options.fake_nodes = number(arg, &value()?)?,
             "--procs" => options.procs = number(arg, &value()?)?,
             "--repeat" => options.repeat = number(arg, &value()?)?,
             "--spec-timeout" => options.spec_timeout = Duration::from_secs(60 * number(arg, &value()?)? as u64),
@@ -80,6 +84,9 @@ pub(super) fn parse(args: &[&str]) -> Result<Options> {
             "--bless" => options.bless = true,
             other => bail!("no option {other:?}\n{USAGE}"),
         }
+    }
+    if options.fake_nodes > 0 && (options.bless || options.kubeconfig.is_some()) {
+        bail!("--fake-nodes are for a cluster of its own, and what passes with them is not recorded");
     }
     let chosen = [("--sample", options.sample), ("--recorded", options.recorded)].into_iter().filter(|(_, set)| *set);
     let names: Vec<&str> = chosen.map(|(name, _)| name).collect();
@@ -116,6 +123,7 @@ mod tests {
         };
         check(&["--procs", "0"], "--procs needs a number above 0, not \"0\"");
         check(&["--focus"], "--focus needs a value");
+        check(&["--fake-nodes", "1", "--bless"], "--fake-nodes are for a cluster of its own");
         check(&["--fokus"], "no option \"--fokus\"");
         check(&["--sample", "--sig", "node"], "--sample chooses the specs itself");
         check(&["--recorded", "--focus", "DNS"], "--recorded chooses the specs itself");

@@ -44,7 +44,7 @@ impl Orders {
             _ => true,
         };
         Orders {
-            bad_image: images.any(|image| image.contains("unpullable")),
+            bad_image: images.any(|image| ["unpullable", "non-existent"].iter().any(|bad| image.contains(bad))),
             ready: order("ready") != Some("false"),
             ready_after: seconds("ready-after"),
             exit,
@@ -150,7 +150,11 @@ impl Seen {
             Seen::Running { restarts, .. } => (json!({"running": {"startedAt": now}}), *restarts, true),
             Seen::Over { code, .. } => {
                 let reason = if *code == 0 { "Completed" } else { "Error" };
-                (json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": now, "finishedAt": now}}), 0, false)
+                (
+                    json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": now, "finishedAt": now}}),
+                    0,
+                    false,
+                )
             }
         };
         json!({"name": container["name"], "image": container["image"], "imageID": "", "ready": ready, "started": started,
