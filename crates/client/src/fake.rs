@@ -149,7 +149,7 @@ impl FakeServer {
         self.0.requests.lock().clear();
     }
 
-    /// Lets `reactor` decide about each request, before others that were added earlier.
+    /// Lets `reactor` decide about each request, before others that were added earlier; these are asked until one refuses or loses it.
     pub fn react(&self, reactor: impl FnMut(&Request) -> Option<Reaction> + Send + 'static) {
         self.0.reactors.lock().insert(0, Box::new(reactor));
     }
@@ -203,13 +203,17 @@ impl FakeServer {
 
     fn answer(&self, request: Request) -> Result<Response, TransportError> {
         self.0.digest.lock().add(&request);
-        let reaction = self.0.reactors.lock().iter_mut().find_map(|reactor| reactor(&request));
-        let lose = matches!(reaction, Some(Reaction::LoseAnswer));
         let broken = || TransportError::Exchange("the connection broke".into());
-        match reaction {
-            Some(Reaction::Lose) => return Err(broken()),
-            Some(Reaction::Refuse(status)) => return Ok(respond(Err(status))),
-            Some(Reaction::LoseAnswer) | None => {}
+        let mut lose = false;
+        for reactor in self.0.reactors.lock().iter_mut() {
+            match reactor(&request) {
+                Some(Reaction::Lose) => return Err(broken()),
+                // What cannot be answered is refused all the same.
+                Some(Reaction::Refuse(_)) if lose => return Err(broken()),
+                Some(Reaction::Refuse(status)) => return Ok(respond(Err(status))),
+                Some(Reaction::LoseAnswer) => lose = true,
+                None => {}
+            }
         }
         let seen = Seen { method: request.method.clone(), target: request.target.clone(), body: request.body.clone() };
         let result = self.carry_out(request);
@@ -303,7 +307,10 @@ impl Default for Digest {
 impl Digest {
     fn add(&mut self, request: &Request) {
         for part in [request.method.as_str().as_bytes(), request.target.as_bytes(), &request.body] {
-            self.0 = part.iter().chain([&0]).fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+            self.0 = part
+                .iter()
+                .chain([&0])
+                .fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         }
     }
 }

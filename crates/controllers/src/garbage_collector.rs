@@ -54,30 +54,37 @@ pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'stati
         });
         let served_changed = Arc::new(Notify::new());
         let mut followed = BTreeMap::new();
-        collector.follow(&informers, &mut followed, &served_changed).await;
+        let mut complete = collector.follow(&informers, &mut followed, &served_changed).await;
         let env = collector.client.env().clone();
         if env.timeout(SYNC_LIMIT, collector.graph.synced()).await.is_none() {
             tracing::warn!("garbage collection begins without some resources");
         }
         let _workers: Vec<TaskGuard> =
             (0..WORKERS).map(|_| TaskGuard::new(env.spawn(collector.clone().work()))).collect();
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         loop {
-            served_changed.notified().await;
-            // Definitions come in groups, and take a moment to be served.
-            env.sleep(Duration::from_secs(1)).await;
-            collector.follow(&informers, &mut followed, &served_changed).await;
+            if complete {
+                backoff.reset();
+                served_changed.notified().await;
+                // Definitions come in groups, and take a moment to be served.
+                env.sleep(Duration::from_secs(1)).await;
+            } else {
+                // A group did not answer: what belongs to its objects waits for it.
+                env.timeout(backoff.next(&env), served_changed.notified()).await;
+            }
+            complete = collector.follow(&informers, &mut followed, &served_changed).await;
         }
     }
 }
 
 impl Collector {
-    /// Follows the resources that are served now.
+    /// Follows the resources that are served now; hands back whether every group said which.
     async fn follow(
         self: &Arc<Self>,
         informers: &Informers,
         followed: &mut BTreeMap<(String, String), Vec<Subscription>>,
         served_changed: &Arc<Notify>,
-    ) {
+    ) -> bool {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let (found, failed) = loop {
             match discover(&self.client).await {
@@ -110,6 +117,7 @@ impl Collector {
             }
             followed.insert(identity, subscriptions);
         }
+        failed.is_empty()
     }
 
     /// Queues what an event makes worth looking at.
@@ -168,7 +176,7 @@ impl Collector {
             let item = self.queue.get().await;
             let result = std::panic::AssertUnwindSafe(self.process(&item)).catch_unwind().await;
             match result {
-                Ok(Ok(())) => self.queue.forget(&item),
+                Ok(Ok(()) | Err(collect::CollectError::OwnerInNamespace)) => self.queue.forget(&item),
                 Ok(Err(error)) => {
                     tracing::debug!(key = %item.key, error = &error as &dyn std::error::Error, "not collected yet");
                     self.queue.add_rate_limited(item.clone());

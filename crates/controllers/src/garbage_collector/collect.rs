@@ -15,6 +15,9 @@ pub(super) enum CollectError {
     Request(#[from] Error),
     #[error("the owner's kind {kind} of {api_version} is not served")]
     UnknownKind { api_version: String, kind: String },
+    /// Nobody can say by whom it is owned, and trying again does not help.
+    #[error("an object of the cluster names an owner in a namespace")]
+    OwnerInNamespace,
 }
 
 /// The owners that an object names, by what has become of them.
@@ -108,7 +111,7 @@ impl Collector {
                 owner.api_version, owner.kind, owner.name, owner.uid
             );
             self.events.warning(object, "OwnerRefInvalidNamespace", message);
-            return Err(CollectError::UnknownKind { api_version: owner.api_version.clone(), kind: owner.kind.clone() });
+            return Err(CollectError::OwnerInNamespace);
         }
         if let Some(known) = self.graph.known(&item) {
             return Ok(Some(known));

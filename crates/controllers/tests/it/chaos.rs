@@ -9,26 +9,44 @@ use parking_lot::Mutex;
 use super::deployment::{ROLLING, deployment};
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn a_rollout_survives_a_bad_connection() {
-    for seed in 1..=8 {
+const CONTROLLERS: &[&str] = &[
+    "deployment-controller",
+    "replicaset-controller",
+    "node-lifecycle-controller",
+    "pod-garbage-collector-controller",
+    "garbage-collector-controller",
+];
+
+#[test]
+fn rollouts_survive_a_bad_connection() {
+    model::hold("chaos::rollouts_survive_a_bad_connection", model);
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    model::repeats(model);
+}
+
+fn model(seed: u64) -> model::Run {
+    Box::pin(async move {
         let server = FakeServer::new(Env::seeded(seed, "2026-01-01T00:00:00Z".parse().unwrap()));
-        let cluster = Cluster::start_with(server, |_| {});
+        let cluster = Cluster::start_some(server, CONTROLLERS);
         let _kubelet = Kubelet::start(&cluster.server);
         let _alive = cluster.put_node("n1");
         let _mischief = mischief(&cluster.server, seed);
         let surplus = watch_for_surplus(&cluster.server);
         cluster.put(&resources::DEPLOYMENTS, &deployment(8, ROLLING, "v1"));
         for image in ["v2", "v3"] {
-            finishes(&cluster, seed).await;
+            finishes(&cluster).await;
             cluster.set_image(image);
         }
-        finishes(&cluster, seed).await;
-        assert_eq!(*surplus.lock(), Vec::<String>::new(), "seed {seed}");
+        finishes(&cluster).await;
+        assert_eq!(*surplus.lock(), Vec::<String>::new());
         cluster.edit_deployment(|value| value.set(&["spec", "replicas"], 0));
-        finishes(&cluster, seed).await;
+        finishes(&cluster).await;
         assert!(cluster.sizes().iter().all(|(_, size)| *size == 0));
-    }
+        cluster.server
+    })
 }
 
 /// Notes each ReplicaSet that has more pods than it was ever told to have, looking before each write.
@@ -57,14 +75,14 @@ fn watch_for_surplus(server: &FakeServer) -> Arc<Mutex<Vec<String>>> {
     found
 }
 
-async fn finishes(cluster: &Cluster, seed: u64) {
+async fn finishes(cluster: &Cluster) {
     for _ in 0..20_000 {
         if cluster.complete() {
             return;
         }
         Env::system().sleep(Duration::from_millis(100)).await;
     }
-    panic!("seed {seed}: never complete: {:?}", cluster.sizes());
+    panic!("never complete: {:?}", cluster.sizes());
 }
 
 /// Disturbs what controllers ask, not the kubelet, until the guard is dropped.

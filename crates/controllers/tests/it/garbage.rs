@@ -1,5 +1,7 @@
 use client::{DeleteOptions, Propagation};
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use super::*;
 
 /// Puts a config map there that `owners` own.
@@ -100,4 +102,29 @@ async fn an_owner_that_never_was_owns_nothing() {
     );
     sleep(600).await;
     assert_eq!(names(&cluster), ["owner", "x"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_did_not_answer_is_asked_again() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let failures = std::sync::atomic::AtomicU32::new(3);
+    server.react(move |request| {
+        let fails = request.target == "/apis/batch/v1"
+            && failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        let refused = apimachinery::Status::new(503, apimachinery::Reason::ServiceUnavailable, "not yet");
+        fails.then_some(client::fake::Reaction::Refuse(refused))
+    });
+    let cluster = Cluster::start_with(server, |_| {});
+    sleep(1).await;
+    let job = cluster.put(&job::JOBS, &job::job(r#""suspend":true,"#));
+    let child = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"child","namespace":"ns","ownerReferences":[{{"apiVersion":"batch/v1","kind":"Job",
+        "name":"job","uid":"{}"}}]}}}}"#,
+        job.uid()
+    );
+    cluster.put(&resources::CONFIG_MAPS, &child);
+    sleep(1).await;
+    assert_eq!(names(&cluster), ["child"]);
+    cluster.server.remove(&job::JOBS, job.key());
+    eventually("what belonged to it is gone", || names(&cluster).is_empty()).await;
 }

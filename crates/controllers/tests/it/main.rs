@@ -9,8 +9,11 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod garbage;
+mod identity;
 mod job;
 mod job_model;
+mod mixed;
+mod model;
 mod namespace;
 mod node;
 mod replica_set;
@@ -31,7 +34,14 @@ use env::Env;
 /// A server with controllers.
 struct Cluster {
     server: FakeServer,
+    config: Config,
     _controllers: TaskGuard,
+}
+
+/// Runs controllers until the guard is dropped, wherever they are.
+fn run(config: &Config) -> TaskGuard {
+    let controllers = controllers::build(config.clone()).unwrap().run(std::future::pending());
+    TaskGuard::new(config.client.env().spawn(controllers))
 }
 
 const SERVED: [(Resource, &str); 22] = [
@@ -64,22 +74,23 @@ impl Cluster {
         Cluster::start_with(FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap())), |_| {})
     }
 
+    /// With the controllers of these names only.
+    fn start_some(server: FakeServer, names: &[&str]) -> Cluster {
+        Cluster::start_with(server, |config| config.controllers = names.iter().map(|&name| name.to_owned()).collect())
+    }
+
     fn start_with(server: FakeServer, configure: impl FnOnce(&mut Config)) -> Cluster {
         for (resource, kind) in SERVED {
             server.serve(&resource, kind);
         }
         let mut config = Config::new(server.client(), b"CA".to_vec());
         configure(&mut config);
-        let controllers = controllers::build(config).unwrap().run(std::future::pending());
-        let task = TaskGuard::new(server.client().env().spawn(controllers));
-        Cluster { server, _controllers: task }
+        Cluster { _controllers: run(&config), config, server }
     }
 
     /// Ends the controllers wherever they are and starts others.
     fn restart(&mut self) {
-        let config = Config::new(self.server.client(), b"CA".to_vec());
-        let controllers = controllers::build(config).unwrap().run(std::future::pending());
-        self._controllers = TaskGuard::new(self.server.client().env().spawn(controllers));
+        self._controllers = run(&self.config);
     }
 
     fn put(&self, resource: &Resource, json: &str) -> Arc<Object> {

@@ -1,5 +1,5 @@
 //! StatefulSets and DaemonSets under random operations, a bad connection, slow kubelets and controllers that die: what must never
-//! happen does not, and all comes right in the end. `OXIKUBE_SEEDS` says how many runs.
+//! happen does not, and all comes right in the end.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,36 @@ use super::*;
 
 const CLAIMS: &str =
     r#","volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{"accessModes":["ReadWriteOnce"]}}]"#;
-const SEEDS: u64 = 40;
 const OPERATIONS: usize = 12;
 /// How old what a controller knows may be.
 const STALE: Duration = Duration::from_secs(30);
 
-#[tokio::test(start_paused = true)]
-async fn sets_keep_their_promises() {
-    let seeds = std::env::var("OXIKUBE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
-    for seed in 1..=seeds {
-        Run::begin(seed).finish().await;
-    }
+const CONTROLLERS: &[&str] = &[
+    "statefulset-controller",
+    "daemonset-controller",
+    "node-lifecycle-controller",
+    "taint-eviction-controller",
+    "pod-garbage-collector-controller",
+    "persistentvolume-binder-controller",
+    "persistentvolumeclaim-protection-controller",
+    "garbage-collector-controller",
+];
+
+#[test]
+fn sets_keep_their_promises() {
+    model::hold("sets::sets_keep_their_promises", model);
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    model::repeats(model);
+}
+
+fn model(seed: u64) -> model::Run {
+    Box::pin(async move { Run::begin(seed).finish().await })
 }
 
 struct Run {
-    seed: u64,
     chance: Env,
     cluster: Cluster,
     broken: Arc<Mutex<Vec<String>>>,
@@ -38,7 +53,7 @@ impl Run {
     fn begin(seed: u64) -> Run {
         let start = || "2026-01-01T00:00:00Z".parse().unwrap();
         let chance = Env::seeded(seed + 7000, start());
-        let cluster = Cluster::start_with(FakeServer::new(Env::seeded(seed, start())), |_| {});
+        let cluster = Cluster::start_some(FakeServer::new(Env::seeded(seed, start())), CONTROLLERS);
         for name in ["n1", "n2", "n3"] {
             cluster.put(&resources::NODES, &node(name));
         }
@@ -54,10 +69,10 @@ impl Run {
         let more = format!(r#"{CLAIMS},"podManagementPolicy":"{policy}""#);
         cluster.put(&resources::STATEFUL_SETS, &stateful_set(3, &more, "v0"));
         cluster.put(&resources::DAEMON_SETS, &daemon_set(if surges { SURGE } else { REPLACE }, "v0"));
-        Run { seed, chance, cluster, broken, _tasks: tasks }
+        Run { chance, cluster, broken, _tasks: tasks }
     }
 
-    async fn finish(mut self) {
+    async fn finish(mut self) -> FakeServer {
         for step in 0..OPERATIONS {
             let pause = self.chance.random_below(4000);
             Env::system().sleep(Duration::from_millis(pause)).await;
@@ -71,14 +86,14 @@ impl Run {
             self.mend();
             Env::system().sleep(Duration::from_secs(1)).await;
         }
-        let (seed, pods) = (self.seed, self.cluster.pods());
-        assert!(self.is_complete(), "seed {seed}: never complete: {pods:?}");
-        assert_eq!(*self.broken.lock(), Vec::<String>::new(), "seed {seed}");
+        assert!(self.is_complete(), "never complete: {:?}", self.cluster.pods());
+        assert_eq!(*self.broken.lock(), Vec::<String>::new());
         for object in
             [resources::PODS, resources::CONTROLLER_REVISIONS].iter().flat_map(|r| self.cluster.server.list(r))
         {
-            assert!(object.controller().is_some(), "seed {seed}: {} is nobody's", object.key());
+            assert!(object.controller().is_some(), "{} is nobody's", object.key());
         }
+        self.cluster.server
     }
 
     fn operate(&mut self, step: usize) {
