@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod attach_detach;
 mod bootstrap_token;
 mod claim;
 mod cluster_role_aggregation;
@@ -54,6 +55,7 @@ mod stateful_set;
 mod storage;
 mod taint_eviction;
 mod ttl_after_finished;
+mod validating_admission_policy_status;
 mod volume_expand;
 mod volume_protection;
 

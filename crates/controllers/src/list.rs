@@ -93,10 +93,16 @@ const ALL: &[Row] = &[
         "volumeattributesclass-protection-controller",
         volume_protection::AttributesProtection::new
     ),
+    row!("persistentvolume-attach-detach-controller", "attachdetach-controller", attach_detach::AttachDetach::new),
     row!("persistentvolume-expander-controller", "expand-controller", volume_expand::VolumeExpand::new),
     row!("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume::EphemeralVolumes::new),
     row!("resourceclaim-controller", "resource-claim-controller", resource_claim::PodClaims::new),
     row!("resourceclaim-controller", "resource-claim-controller", resource_claim::ClaimUsers::new),
+    row!(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        validating_admission_policy_status::ValidatingAdmissionPolicyStatus::new
+    ),
     Row {
         name: "garbage-collector-controller",
         account: "generic-garbage-collector",
@@ -108,8 +114,6 @@ const ALL: &[Row] = &[
 /// 1.35.
 const NOTHING: &[&str] = &[
     "device-taint-eviction-controller",
-    "persistentvolume-attach-detach-controller",
-    "validatingadmissionpolicy-status-controller",
     "cloud-node-lifecycle-controller",
     "node-route-controller",
     "service-lb-controller",

@@ -122,13 +122,20 @@ async fn mark_failed(ctx: &ReconcileContext, pod: &Object) -> Result<(), Reconci
 }
 
 /// Somebody says that the node is gone for good, and it does not report.
-pub(crate) fn is_out_of_service(node: &Object) -> bool {
+fn is_out_of_service(node: &Object) -> bool {
     let value = node.to_value();
+    !is_ready(&value) && has_out_of_service(&value)
+}
+
+/// Whether the node says that it is ready.
+pub(crate) fn is_ready(node: &Value) -> bool {
     let is_ready = |c: &Value| c.str_at(&["type"]) == Some("Ready") && c.str_at(&["status"]) == Some("True");
-    if value.items_at(&["status", "conditions"]).iter().any(is_ready) {
-        return false;
-    }
-    value.items_at(&["spec", "taints"]).iter().any(|taint| taint.str_at(&["key"]) == Some(OUT_OF_SERVICE))
+    node.items_at(&["status", "conditions"]).iter().any(is_ready)
+}
+
+/// Whether somebody says that the node is gone for good.
+pub(crate) fn has_out_of_service(node: &Value) -> bool {
+    node.items_at(&["spec", "taints"]).iter().any(|taint| taint.str_at(&["key"]) == Some(OUT_OF_SERVICE))
 }
 
 impl Controller for PodGarbage {

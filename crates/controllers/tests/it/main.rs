@@ -1,6 +1,8 @@
 //! The controllers against a server in memory, with a kubelet that only says what a kubelet would.
 
+mod attach;
 mod autoscaler;
+mod bad_input;
 mod chaos;
 mod cluster;
 mod cron_job;
@@ -12,11 +14,13 @@ mod garbage;
 mod identity;
 mod job;
 mod job_model;
+
 mod mixed;
 mod model;
 mod namespace;
 mod node;
 mod replica_set;
+mod resource_claim;
 mod resource_quota;
 mod sets;
 mod stateful_set;
