@@ -1,4 +1,4 @@
-//! The scheduler as a program of its own, over TLS like upstream's: `run KUBECONFIG [CONFIGURATION]` (the latter as JSON).
+//! The scheduler as a program of its own, over TLS like upstream's: `run KUBECONFIG [CONFIGURATION]`. Told to end, it says how long attempts took.
 //! `cargo xtask bench scheduler` compares the two.
 
 use std::path::PathBuf;
@@ -14,13 +14,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut args = std::env::args().skip(1);
         let kubeconfig = PathBuf::from(args.next().ok_or("the first argument is a kubeconfig")?);
         let configuration = match args.next() {
-            Some(path) => Configuration::parse(&serde_json::from_slice(&std::fs::read(path)?)?)?,
+            Some(path) => Configuration::from_yaml(&std::fs::read_to_string(path)?)?,
             None => Configuration::default(),
         };
         let env = Env::system();
         let access = Kubeconfig::load(&[kubeconfig])?.access(None)?;
         let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "scheduler");
-        scheduler::build(Config { env, client, configuration }).run().await;
+        let scheduler = scheduler::build(Config { env, client, configuration });
+        let attempts = scheduler.attempts();
+        let mut told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            () = scheduler.run() => {}
+            _ = told.recv() => {}
+        }
+        let micros = |part| attempts.quantile(part).as_micros();
+        eprintln!(r#"{{"attempts":{},"p50_us":{},"p99_us":{}}}"#, attempts.count(), micros(0.5), micros(0.99));
         Ok(())
     })
 }

@@ -44,9 +44,12 @@ pub(crate) async fn schedule(shared: &Arc<Shared>, engine: &mut Engine, pod: Arc
     if pod.terminating || shared.cache.lock().placed(&pod.uid).is_some() {
         return shared.queue.remove(&pod.uid);
     }
+    let began = shared.env.monotonic();
     let changes = shared.cache.lock().changes();
     engine.snapshot.update(changes);
-    match attempt(shared, engine, &profile, &pod).await {
+    let outcome = attempt(shared, engine, &profile, &pod).await;
+    shared.attempts.record(shared.env.monotonic().duration_since(began));
+    match outcome {
         Ok(chosen) => {
             let shared = shared.clone();
             shared.env.clone().spawn(async move { bind::bind(&shared, &profile, pod, chosen).await });

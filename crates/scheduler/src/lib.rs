@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod attempts;
 mod cache;
 mod cluster;
 mod config;
@@ -48,6 +49,7 @@ use plugins::volume_binding::{Changes, Io};
 use pod::PodInfo;
 use queue::{Judge, Queue};
 
+pub use attempts::Attempts;
 pub use config::{ConfigError, Configuration};
 
 /// The name that pods get in `spec.schedulerName` unless they say otherwise.
@@ -63,7 +65,10 @@ pub struct Config {
 }
 
 /// A scheduler, ready to run.
-pub struct Scheduler(Config);
+pub struct Scheduler {
+    config: Config,
+    attempts: Arc<Attempts>,
+}
 
 /// What informers' handlers, the cycle and bindings share.
 struct Shared {
@@ -79,6 +84,7 @@ struct Shared {
     nominator: Nominator,
     preempting: Arc<Preempting>,
     changes: Arc<Changes>,
+    attempts: Arc<Attempts>,
     queue: Queue,
 }
 
@@ -87,11 +93,11 @@ type Profiles = HashMap<String, Arc<Profile>>;
 
 /// Nothing is scheduled yet.
 pub fn build(config: Config) -> Scheduler {
-    Scheduler(config)
+    Scheduler { config, attempts: Arc::default() }
 }
 
 /// Puts the parts together. Needs a runtime.
-fn assemble(config: Config) -> Arc<Shared> {
+fn assemble(config: Config, attempts: Arc<Attempts>) -> Arc<Shared> {
     let Config { env, client, configuration } = config;
     let (changes, preempting): (Arc<Changes>, Arc<Preempting>) = Default::default();
     let io = Io { client: client.clone(), changes: changes.clone() };
@@ -115,28 +121,34 @@ fn assemble(config: Config) -> Arc<Shared> {
         cluster,
         preempting,
         changes,
+        attempts,
         env,
         client,
     })
 }
 
 impl Scheduler {
+    /// How long attempts take, as long as it runs.
+    pub fn attempts(&self) -> Arc<Attempts> {
+        self.attempts.clone()
+    }
+
     /// Schedules until dropped; while it holds the lease, if the configuration says that there is one.
     pub async fn run(self) {
-        let Scheduler(config) = self;
+        let Scheduler { config, attempts } = self;
         match config.configuration.election(identity(&config.env)) {
-            None => term(config).await,
+            None => term(config, attempts).await,
             Some(election) => {
                 let client = config.client.clone();
-                election.run(&client, || term(config.clone())).await;
+                election.run(&client, || term(config.clone(), attempts.clone())).await;
             }
         }
     }
 }
 
 /// Schedules, beginning with nothing known, until dropped.
-async fn term(config: Config) {
-    let shared = assemble(config);
+async fn term(config: Config, attempts: Arc<Attempts>) {
+    let shared = assemble(config, attempts);
     let _subscriptions = watch::subscribe(&shared).await;
     let mut engine = Engine::default();
     loop {

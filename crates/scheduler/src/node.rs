@@ -15,6 +15,8 @@ pub struct NodeInfo {
     /// Its place in the tables that the snapshot's indexes are.
     pub slot: u32,
     allocatable: Resources,
+    /// How many pods it takes.
+    pub capacity: i64,
     requested: Resources,
     /// Like `requested`, with least amounts for pods that request nothing.
     scored_requests: Resources,
@@ -40,6 +42,7 @@ impl NodeInfo {
     /// Takes in the node's new state; its pods stay.
     pub fn set(&mut self, node: Node) {
         self.allocatable = rules::allocatable(&node);
+        self.capacity = self.allocatable.get("pods");
         let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
         let names = images.flat_map(|image| {
             let size = image.size_bytes.unwrap_or_default();

@@ -2,7 +2,6 @@
 
 use crate::framework::{Cycle, MAX_SCORE, Plugin, Scorer};
 use crate::node::NodeInfo;
-use crate::snapshot::Snapshot;
 
 /// Less than this is not worth anything; for each container, more than the second is worth no more.
 const LEAST: i64 = 23 << 20;
@@ -16,25 +15,29 @@ impl Plugin for ImageLocality {
     }
 
     fn pre_score<'a>(&'a self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Scorer + 'a>> {
-        Some(Box::new(Locality { images: &cycle.pod.images, snapshot: cycle.snapshot }))
+        let nodes = cycle.snapshot.len() as f64;
+        let shared = |image: &'a String| {
+            let having = cycle.snapshot.nodes_with_image(image);
+            (having > 0).then_some((image.as_str(), having as f64 / nodes))
+        };
+        let images = &cycle.pod.images;
+        Some(Box::new(Locality { count: images.len(), shared: images.iter().filter_map(shared).collect() }))
     }
 }
 
 struct Locality<'a> {
-    images: &'a [String],
-    snapshot: &'a Snapshot,
+    /// How many images the pod has.
+    count: usize,
+    /// Those that any node has, each with the part of the nodes that do.
+    shared: Vec<(&'a str, f64)>,
 }
 
 impl Scorer for Locality<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let nodes = self.snapshot.len() as f64;
-        let worth = |image: &String| {
-            let size = *node.images().get(image)?;
-            // What few nodes have would draw all its pods to those: it counts less.
-            Some((size as f64 * (self.snapshot.nodes_with_image(image) as f64 / nodes)) as i64)
-        };
-        let sum: i64 = self.images.iter().filter_map(worth).sum();
-        let most = MOST * self.images.len() as i64;
+        // What few nodes have would draw all its pods to those: it counts less.
+        let worth = |(image, part): &(&str, f64)| Some((*node.images().get(*image)? as f64 * part) as i64);
+        let sum: i64 = self.shared.iter().filter_map(worth).sum();
+        let most = MOST * self.count as i64;
         MAX_SCORE * (sum.min(most).max(LEAST) - LEAST) / (most - LEAST)
     }
 }

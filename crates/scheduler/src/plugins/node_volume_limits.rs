@@ -23,7 +23,11 @@ impl Plugin for NodeVolumeLimits {
         if cycle.pod.claims().next().is_none() {
             return Ok(Prepared::Skip);
         }
-        Ok(Prepared::Filter(Box::new(Filter { cluster: cycle.cluster, pod: cycle.pod })))
+        let filter = Filter { cluster: cycle.cluster, wanted: volumes(cycle.cluster, cycle.pod, true) };
+        if filter.wanted.as_ref().is_ok_and(BTreeSet::is_empty) {
+            return Ok(Prepared::Skip);
+        }
+        Ok(Prepared::Filter(Box::new(filter)))
     }
 
     fn helps(&self, pod: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {
@@ -70,40 +74,39 @@ fn driver_of(cluster: &Cluster, claim: &PersistentVolumeClaim) -> Option<(String
     (!class.provisioner.is_empty()).then(|| (class.provisioner.clone(), handle))
 }
 
+/// Driver and handle of volumes.
+type Volumes = BTreeSet<(String, String)>;
+
 struct Filter<'a> {
     cluster: &'a Cluster,
-    pod: &'a PodInfo,
+    /// Those of the pod, or why they aren't known.
+    wanted: Result<Volumes, Rejection>,
 }
 
-impl Filter<'_> {
-    /// Driver and handle of each of the pod's volumes.
-    fn volumes(&self, pod: &PodInfo, new: bool) -> Result<BTreeSet<(String, String)>, Rejection> {
-        let mut found = BTreeSet::new();
-        for (name, ephemeral) in pod.claims() {
-            let key = ObjectKey::new(&pod.key.namespace, name);
-            let Some(claim) = self.cluster.claims.get(&key) else {
-                if new {
-                    let reason =
-                        format!("looking up PVC {}/{name}: persistentvolumeclaim {name:?} not found", key.namespace);
-                    return Err(Rejection::unresolvable(reason));
-                }
-                continue;
-            };
-            if ephemeral {
-                owned_by(pod, &claim).map_err(Rejection::error)?;
+/// The pod's volumes. `new`: all its claims must be there.
+fn volumes(cluster: &Cluster, pod: &PodInfo, new: bool) -> Result<Volumes, Rejection> {
+    let mut found = BTreeSet::new();
+    for (name, ephemeral) in pod.claims() {
+        let key = ObjectKey::new(&pod.key.namespace, name);
+        let Some(claim) = cluster.claims.get(&key) else {
+            if new {
+                let reason =
+                    format!("looking up PVC {}/{name}: persistentvolumeclaim {name:?} not found", key.namespace);
+                return Err(Rejection::unresolvable(reason));
             }
-            found.extend(driver_of(self.cluster, &claim));
+            continue;
+        };
+        if ephemeral {
+            owned_by(pod, &claim).map_err(Rejection::error)?;
         }
-        Ok(found)
+        found.extend(driver_of(cluster, &claim));
     }
+    Ok(found)
 }
 
 impl NodeFilter for Filter<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let mut wanted = self.volumes(self.pod, true)?;
-        if wanted.is_empty() {
-            return Ok(());
-        }
+        let wanted = self.wanted.as_ref().map_err(Rejection::clone)?;
         let csi_node = self.cluster.csi_nodes.get(&ObjectKey::cluster(node.name()));
         let limits = csi_node.as_deref().map(limits).unwrap_or_default();
         if limits.is_empty() {
@@ -111,7 +114,7 @@ impl NodeFilter for Filter<'_> {
         }
         let mut attached = BTreeSet::new();
         for pod in node.pods() {
-            attached.extend(self.volumes(pod, false)?);
+            attached.extend(volumes(self.cluster, pod, false)?);
         }
         for attachment in self.cluster.attachments.list(|_, a| a.spec.node_name == node.name()) {
             let Some(volume) = &attachment.spec.source.persistent_volume_name else { continue };
@@ -119,10 +122,8 @@ impl NodeFilter for Filter<'_> {
             let csi = volume.as_ref().and_then(|volume| volume.spec.as_ref()?.csi.as_ref());
             attached.extend(csi.map(|csi| (attachment.spec.attacher.clone(), csi.volume_handle.clone())));
         }
-        wanted.retain(|volume| !attached.contains(volume));
-        let count = |volumes: &BTreeSet<(String, String)>, driver: &str| {
-            volumes.iter().filter(|(of, _)| of == driver).count() as i64
-        };
+        let wanted: Volumes = wanted.difference(&attached).cloned().collect();
+        let count = |volumes: &Volumes, driver: &str| volumes.iter().filter(|(of, _)| of == driver).count() as i64;
         for (driver, _) in &wanted {
             if let Some(limit) = limits.get(driver)
                 && count(&attached, driver) + count(&wanted, driver) > *limit

@@ -17,6 +17,13 @@ impl Plugin for TaintToleration {
     }
 
     fn pre_filter<'a>(&'a self, cycle: Cycle<'a>) -> Result<Prepared<'a>, Rejection> {
+        let everything = |t: &Toleration| {
+            let none = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+            none(&t.key) && none(&t.effect) && t.operator.as_deref() == Some("Exists")
+        };
+        if cycle.pod.tolerations.iter().any(everything) {
+            return Ok(Prepared::Skip);
+        }
         Ok(Prepared::Filter(Box::new(Filter(&cycle.pod.tolerations))))
     }
 

@@ -147,7 +147,11 @@ impl Plugin for VolumeBinding {
             rules::suiting_volumes(claim, &volumes).into_iter().cloned().collect()
         };
         let volumes = claims.waiting.iter().map(suiting).collect();
-        Ok(Prepared::Filter(Box::new(Filter { plugin: self, cycle, claims, volumes, plans: Mutex::default() })))
+        let find = |claim: &Arc<PersistentVolumeClaim>| {
+            cycle.cluster.volumes.get(&ObjectKey::cluster(rules::claim_volume(claim)))
+        };
+        let bound = claims.bound.iter().map(find).collect();
+        Ok(Prepared::Filter(Box::new(Filter { plugin: self, cycle, claims, bound, volumes, plans: Mutex::default() })))
     }
 
     fn helps(&self, pod: &PodInfo, event: &ClusterEvent, _: &Cluster) -> bool {
@@ -200,6 +204,8 @@ struct Filter<'a> {
     plugin: &'a VolumeBinding,
     cycle: Cycle<'a>,
     claims: Claims,
+    /// The volume of each bound claim, if it is there.
+    bound: Vec<Option<Arc<PersistentVolume>>>,
     /// For each waiting claim those that it might have, best first.
     volumes: Vec<Vec<Arc<PersistentVolume>>>,
     plans: Mutex<HashMap<String, Plan>>,
@@ -213,14 +219,10 @@ const VOLUME_GONE: &str = "node(s) unavailable due to one or more pvc(s) bound t
 impl Filter<'_> {
     /// The first bound claim whose volume is out of reach decides.
     fn bound_reason(&self, node: &NodeInfo) -> Option<&'static str> {
-        for claim in &self.claims.bound {
-            match self.cycle.cluster.volumes.get(&ObjectKey::cluster(rules::claim_volume(claim))) {
-                None => return Some(VOLUME_GONE),
-                Some(volume) if !rules::volume_reaches(&volume, node.node()) => return Some(NODE_CONFLICT),
-                Some(_) => {}
-            }
-        }
-        None
+        self.bound.iter().find_map(|volume| match volume {
+            None => Some(VOLUME_GONE),
+            Some(volume) => (!rules::volume_reaches(volume, node.node())).then_some(NODE_CONFLICT),
+        })
     }
 
     fn plan(&self, node: &NodeInfo) -> Result<Plan, Rejection> {
@@ -295,7 +297,9 @@ impl NodeFilter for Filter<'_> {
         let planned = if self.claims.waiting.is_empty() { Ok(Plan::default()) } else { self.plan(node) };
         match (bound, planned) {
             (None, Ok(plan)) => {
-                self.plans.lock().insert(node.name().to_owned(), plan);
+                if !self.claims.waiting.is_empty() {
+                    self.plans.lock().insert(node.name().to_owned(), plan);
+                }
                 Ok(())
             }
             (Some(reason), Ok(_)) => Err(Rejection::unresolvable(reason)),
