@@ -12,6 +12,7 @@ mod cron_job;
 mod csi;
 mod daemon_set;
 mod deployment;
+mod device;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -35,6 +36,7 @@ mod priority_class;
 mod rbac;
 mod replica_set;
 mod replication_controller;
+mod resource_claim;
 mod resource_quota;
 mod runtime_class;
 mod secret;
@@ -69,6 +71,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(csi::CsiStorageCapacity),
         Box::new(daemon_set::DaemonSet),
         Box::new(deployment::Deployment),
+        Box::new(device::DeviceClass),
         Box::new(endpoint_slice::EndpointSlice),
         Box::new(endpoints::Endpoints),
         Box::new(event::Event),
@@ -94,6 +97,9 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(rbac::Rbac("roles")),
         Box::new(replica_set::ReplicaSet),
         Box::new(replication_controller::ReplicationController),
+        Box::new(resource_claim::ResourceClaim),
+        Box::new(resource_claim::ResourceClaimTemplate),
+        Box::new(device::ResourceSlice),
         Box::new(resource_quota::ResourceQuota),
         Box::new(runtime_class::RuntimeClass),
         Box::new(secret::Secret),
