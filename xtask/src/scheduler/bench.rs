@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use apimachinery::Value as Any;
-use client::{Client, Informers, Kubeconfig, Resource, Tls, resources};
+use apimachinery::{ObjectKey, Value as Any};
+use client::{Client, Informers, Kubeconfig, PatchKind, Resource, Tls, resources};
 use env::Env;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
@@ -117,6 +117,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "bench");
     let objects = (0..nodes).map(shapes::node).collect();
     create(&client, objects).await?;
+    ready(&client, nodes).await?;
     create(&client, shapes::beginning(shape, nodes, count)).await?;
     create(&client, (0..count).map(|i| shapes::measured(shape, i)).collect()).await?;
     let mut scheduler = match who {
@@ -130,7 +131,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
             command.arg("--kubeconfig").arg(&kubeconfig);
             command.args(["--leader-elect=false", "--kube-api-qps=10000", "--kube-api-burst=10000"]);
             command.args(["--bind-address=127.0.0.1".to_owned(), format!("--secure-port={own_port}")]);
-            command.arg("--authentication-skip-lookup=true");
+            command.args(["--authentication-skip-lookup=true", "--authorization-always-allow-paths=/metrics"]);
             command
         }
     };
@@ -161,11 +162,80 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     };
     let seconds = last.duration_since(*first).as_secs_f64();
     let (cpu, memory) = usage(running.id())?;
-    Ok(json!({"shape": shape, "nodes": nodes, "pods": count, "who": who, "seconds": round(seconds),
+    let attempt = match who {
+        "ours" => own_attempts(&env, running, &logs).await?,
+        _ => upstreams_attempts(&env, own_port).await?,
+    };
+    Ok(json!({"attempt": attempt, "shape": shape, "nodes": nodes, "pods": count, "who": who, "seconds": round(seconds),
         "pods_per_second": round((after - before) as f64 / seconds.max(0.001)), "cpu_seconds": round(cpu), "rss_mib": memory >> 20}))
 }
 
-pub(crate) fn round(value: f64) -> f64 {
+/// Takes back what nodes are made with: that they aren't ready.
+async fn ready(client: &Client, nodes: usize) -> Result<()> {
+    let patch = Any::from_serialize(&json!({"spec": {"taints": null}}))?;
+    let one = |i: usize| {
+        let (patch, key) = (&patch, ObjectKey::cluster(shapes::node_name(i)));
+        async move { client.patch(&resources::NODES, &key, PatchKind::Merge, patch).await }
+    };
+    stream::iter((0..nodes).map(one)).buffer_unordered(WRITERS).try_for_each(|_| async { Ok(()) }).await?;
+    Ok(())
+}
+
+/// Ends our scheduler, which then says how long its attempts took.
+async fn own_attempts(env: &Env, mut running: Running, logs: &Path) -> Result<Value> {
+    let id = rustix::process::Pid::from_child(&running.child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+    for _ in 0..100 {
+        if running.child.try_wait()?.is_some() {
+            break;
+        }
+        env.sleep(Duration::from_millis(50)).await;
+    }
+    let log = fs::read_to_string(logs.join("scheduler.log"))?;
+    let last = log.lines().rev().find(|line| line.starts_with("{\"attempts\"")).context("how long attempts took")?;
+    Ok(serde_json::from_str(last)?)
+}
+
+/// Reads the histogram of upstream's scheduler: scheduler_scheduling_algorithm_duration_seconds.
+async fn upstreams_attempts(env: &Env, port: u16) -> Result<Value> {
+    let access =
+        client::TlsConfig { server: format!("https://127.0.0.1:{port}"), insecure: true, ..Default::default() };
+    let tls = Tls::new(env.clone(), &access)?;
+    let request = client::Request {
+        method: http::Method::GET,
+        target: "/metrics".into(),
+        headers: http::HeaderMap::new(),
+        body: Default::default(),
+    };
+    let answer = client::Transport::send(&tls, request).await?;
+    let client::Body::Stream(body) = answer.body else { bail!("no metrics") };
+    let chunks: Vec<_> = body.try_collect().await?;
+    let text = String::from_utf8(chunks.iter().flat_map(|chunk| chunk.to_vec()).collect())?;
+    let buckets: Vec<(f64, f64)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("scheduler_scheduling_algorithm_duration_seconds_bucket{le=\""))
+        .filter_map(|line| {
+            let (bound, count) = line.split_once("\"} ")?;
+            Some((if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? }, count.parse().ok()?))
+        })
+        .collect();
+    let all = buckets.last().map_or(0.0, |(_, count)| *count);
+    // Between two bounds as if attempts were spread evenly.
+    let quantile = |part: f64| {
+        let mut below = (0.0, 0.0);
+        for (bound, count) in &buckets {
+            if *count >= all * part {
+                let within = (all * part - below.1) / (count - below.1).max(1.0);
+                return ((below.0 + (bound.min(1e3) - below.0) * within) * 1e6).round();
+            }
+            below = (*bound, *count);
+        }
+        0.0
+    };
+    Ok(json!({"attempts": all, "p50_us": quantile(0.5), "p99_us": quantile(0.99)}))
+}
+
+fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 

@@ -41,7 +41,7 @@ pub fn beginning(shape: &str, nodes: usize, pods: usize) -> Vec<Value> {
     all
 }
 
-fn node_name(i: usize) -> String {
+pub fn node_name(i: usize) -> String {
     format!("node-{i}")
 }
 
@@ -102,9 +102,8 @@ pub fn fitting(shape: &str, pods: usize) -> usize {
 }
 
 fn pod(name: &str, app: &str, cpu: &str) -> Value {
-    // Nodes are made as if they weren't ready yet; nobody takes that back here.
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
-        "spec": {"automountServiceAccountToken": false, "tolerations": [{"operator": "Exists"}],
+        "spec": {"automountServiceAccountToken": false,
             "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10", "resources": {"requests": {"cpu": cpu, "memory": "50Mi"}}}]}})
 }
 
