@@ -54,9 +54,13 @@ fn request() -> &'static Decl {
     REQUEST.get_or_init(|| {
         let text = || Decl::string(None);
         let texts = || Decl::list_of(text(), None);
-        let kind = || Decl::object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
+        let kind =
+            || Decl::object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
         let resource = || {
-            Decl::object("kubernetes.GroupVersionResource", [("group", text()), ("version", text()), ("resource", text())])
+            Decl::object(
+                "kubernetes.GroupVersionResource",
+                [("group", text()), ("version", text()), ("resource", text())],
+            )
         };
         let user = Decl::object(
             "kubernetes.UserInfo",
@@ -159,7 +163,9 @@ impl<'a> Fields<'a> for Handle<'a> {
             Err(why) => Err(EvalError::Failed(format!("composited variable {name:?} fails to compile: {why}"))),
         };
         let result = result.map_err(|error| match error {
-            EvalError::Failed(why) => EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {why}")),
+            EvalError::Failed(why) => {
+                EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {why}"))
+            }
             limit => limit,
         });
         self.0.known.borrow_mut().insert(name.to_owned(), result.clone());

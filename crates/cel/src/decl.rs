@@ -287,10 +287,9 @@ impl Decl {
         Decl::of(ty, DeclShape::Map { value }, max, 2)
     }
 
-    /// An object of fields by their JSON names.
+    /// An object of fields by their JSON names, which expressions write as they are.
     pub fn object<'a>(name: &str, fields: impl IntoIterator<Item = (&'a str, Decl)>) -> Decl {
-        let fields =
-            fields.into_iter().filter_map(|(key, decl)| Some((escape(key)?, (key.to_owned(), decl)))).collect();
+        let fields = fields.into_iter().map(|(key, decl)| (key.to_owned(), (key.to_owned(), decl))).collect();
         Decl::with_fields(name, fields, 2)
     }
 
@@ -383,4 +382,10 @@ pub fn unescape(escaped: &str) -> Option<String> {
         }
     }
     Some(out)
+}
+
+/// Whether a name may be a variable of an expression.
+pub fn is_identifier(name: &str) -> bool {
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !RESERVED.contains(&name)
 }

@@ -49,7 +49,7 @@ mod tests;
 
 pub use authorizer::{Authorizer, Decision, Query};
 pub use cost::CostEstimate;
-pub use decl::{Decl, escape, unescape};
+pub use decl::{Decl, escape, is_identifier, unescape};
 pub use env::Environment;
 pub use error::{CompileError, CompileErrorKind, EvalError, Issue};
 pub use functions::opaque::Opaque;

@@ -218,8 +218,7 @@ fn asked<'a>(name: &str, opaque: &Opaque<'a>, rest: &[Value<'a>]) -> Option<Outc
         _ => return None,
     };
     let check = |query: Query, kind| Ok(Value::Opaque(Opaque::Check(authorizer.clone(), Arc::new(query), kind)));
-    let fresh =
-        || Query { service_account: query.service_account.clone(), ..Query::default() };
+    let fresh = || Query { service_account: query.service_account.clone(), ..Query::default() };
     let same = || query.as_ref().clone();
     Some(match (name, kind, texts.as_slice()) {
         ("path", None, [path]) if !path.is_empty() => {
