@@ -7,6 +7,7 @@ mod conformance;
 mod controllers;
 mod guest;
 mod images;
+mod models;
 mod parity;
 mod peers;
 mod powercut;
@@ -49,9 +50,11 @@ fn run() -> Result<()> {
         ["images", args @ ..] => images::command(&root(), args),
         ["schema"] => schema::run(&root()),
         ["bench", "scheduler", args @ ..] => scheduler::bench::run(&root(), args),
+        ["bench", "controllers", args @ ..] => controllers::bench::run(&root(), args),
         ["bench", name] => bench::run(name),
         ["tidy"] => tidy::run(&root()),
         ["parity", args @ ..] => parity::run(&root(), args),
+        ["models", args @ ..] => models::run(&root(), args),
         ["clients"] => clients::run(&root()),
         ["scheduler-diff", args @ ..] => scheduler::run(&root(), args),
         ["controllers-diff", args @ ..] => controllers::run(&root(), args),
@@ -63,8 +66,10 @@ fn run() -> Result<()> {
         ["guest", args @ ..] => guest::run(args),
         _ => {
             eprint!(
-                "{USAGE}{}{}{}{}{}{}",
+                "{USAGE}{}{}{}{}{}{}{}{}",
+                models::USAGE,
                 controllers::USAGE,
+                controllers::bench::USAGE,
                 scheduler::USAGE,
                 scheduler::bench::USAGE,
                 conformance::USAGE,

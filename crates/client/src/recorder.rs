@@ -205,7 +205,9 @@ impl Send {
         event.set(&["firstTimestamp"], seconds(self.first));
         event.set(&["lastTimestamp"], seconds(*at));
         event.set(&["source", "component"], &source.component);
-        event.set(&["reportingComponent"], &source.component);
+        // Upstream combines events into new ones, which no component reports.
+        let combined = self.identity.3.is_empty();
+        event.set(&["reportingComponent"], if combined { "" } else { &source.component });
         event.set(&["reportingInstance"], &source.host);
         if !source.host.is_empty() {
             event.set(&["source", "host"], &source.host);

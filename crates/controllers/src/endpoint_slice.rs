@@ -1,16 +1,18 @@
 //! EndpointSlices tell which pods are behind a Service. Upstream: pkg/controller/endpointslice, k8s.io/endpointslice.
 
 pub(crate) mod pack;
-mod trigger;
+mod topology;
+pub(crate) mod trigger;
 pub(crate) mod write;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources,
+    Controller, Event, EventRecorder, Informer, ObjectReference, ReconcileContext, ReconcileError, Requeue, Selection,
+    Watch, resources,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 
 use crate::Setup;
 use crate::meta::{NODE_INDEX, by_node};
@@ -20,6 +22,7 @@ use crate::service::{
     services_of,
 };
 use pack::{Change, Desired};
+use topology::Topology;
 use trigger::Triggers;
 
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -35,6 +38,7 @@ pub(crate) struct EndpointSlices {
     nodes: Informer,
     events: EventRecorder,
     triggers: Triggers,
+    topology: Topology,
 }
 
 /// A pod's node is not there: its endpoint is left out until it is.
@@ -63,6 +67,7 @@ impl EndpointSlices {
             nodes: setup.informers.of(&resources::NODES),
             events: setup.recorder("endpointslice-controller", "endpoint-slice-controller"),
             triggers: Triggers::default(),
+            topology: Topology::default(),
         }
     }
 
@@ -70,6 +75,7 @@ impl EndpointSlices {
         let Some(object) = self.services.get(key) else {
             // The slices are the Service's own, and go with it.
             self.triggers.forget(key);
+            self.topology.forget(key);
             return Ok(Requeue::No);
         };
         let Some((service, backends)) = backends(&object, &self.pods)? else { return Ok(Requeue::No) };
@@ -78,6 +84,10 @@ impl EndpointSlices {
         let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
         let mut missing = Vec::new();
         let mut changes = Vec::new();
+        let automatic = topology::is_automatic(&object);
+        let nodes = if automatic { self.nodes.list("") } else { Vec::new() };
+        let nodes: Vec<Node> = nodes.iter().filter_map(|node| node.view().ok()).collect();
+        let mut told = Vec::new();
         let families = families(&service);
         for slice in &existing {
             if !families.iter().any(|family| slice.to_value().str_at(&["addressType"]) == Some(family)) {
@@ -85,7 +95,11 @@ impl EndpointSlices {
             }
         }
         for family in families {
-            let desired = self.desired(&service, &backends, family, &mut missing);
+            let mut desired = self.desired(&service, &backends, family, automatic, &mut missing);
+            told.extend(match automatic {
+                true => self.topology.hint(key, family, &mut desired, &nodes),
+                false => self.topology.disable(key, family),
+            });
             changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &object, &service)));
         }
         let annotate = |slice: &mut Value| match &changed {
@@ -99,6 +113,9 @@ impl EndpointSlices {
                 return Err(error.into());
             }
         }
+        for (r#type, reason, message) in told {
+            self.events.event(ObjectReference::to(&object), r#type, reason, message);
+        }
         if !missing.is_empty() {
             return Err(MissingNodes { service: key.clone(), nodes: missing }.into());
         }
@@ -111,6 +128,7 @@ impl EndpointSlices {
         service: &Service,
         backends: &[Backend],
         family: &'static str,
+        automatic: bool,
         missing: &mut Vec<String>,
     ) -> Vec<Desired> {
         let mut desired: Vec<Desired> = Vec::new();
@@ -129,7 +147,7 @@ impl EndpointSlices {
                 continue;
             }
             let ports = ports(service, backend);
-            let endpoint = endpoint(service, backend, addresses, node_object.as_deref());
+            let endpoint = endpoint(service, backend, addresses, node_object.as_deref(), automatic);
             match desired.iter_mut().find(|desired| desired.ports == ports) {
                 Some(desired) => desired.endpoints.push(endpoint),
                 None => desired.push(Desired { ports, endpoints: vec![endpoint] }),
@@ -157,7 +175,14 @@ fn ports(service: &Service, backend: &Backend) -> Vec<Value> {
     ports.filter_map(|port| Some(endpoint_port(port, backend.port(port)?))).collect()
 }
 
-fn endpoint(service: &Service, backend: &Backend, addresses: Vec<String>, node: Option<&Object>) -> Value {
+/// `automatic`: hints follow from the whole, later.
+fn endpoint(
+    service: &Service,
+    backend: &Backend,
+    addresses: Vec<String>,
+    node: Option<&Object>,
+    automatic: bool,
+) -> Value {
     let serving = backend.view.is_ready();
     let terminating = backend.object.is_deleting();
     let ready = publishes_not_ready(service) || serving && !terminating;
@@ -177,7 +202,7 @@ fn endpoint(service: &Service, backend: &Backend, addresses: Vec<String>, node: 
     if let Some(zone) = zone {
         endpoint.set(&["zone"], zone);
     }
-    if ready {
+    if ready && !automatic {
         hint(&mut endpoint, service, backend.node(), zone);
     }
     endpoint

@@ -12,9 +12,11 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::Setup;
+use crate::endpoint_slice::trigger::Triggers;
 use crate::pod_view::Pods;
 use crate::service::{
-    Backend, HEADLESS, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready, services_of,
+    Backend, HEADLESS, LAST_CHANGE, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready,
+    services_of,
 };
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -28,6 +30,7 @@ pub(crate) struct Endpoints {
     pods: Pods,
     endpoints: Informer,
     events: EventRecorder,
+    triggers: Triggers,
 }
 
 impl Endpoints {
@@ -39,12 +42,14 @@ impl Endpoints {
             pods: setup.pods.clone(),
             endpoints: setup.informers.of(&resources::ENDPOINTS),
             events: setup.recorder("endpoint-controller", "endpoint-controller"),
+            triggers: Triggers::default(),
         }
     }
 
     async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let current = self.endpoints.get(key);
         let Some(object) = self.services.get(key) else {
+            self.triggers.forget(key);
             if let Some(current) = current.filter(|current| current.label(MANAGED_BY) == Some(OURSELVES)) {
                 let options = DeleteOptions::uid(current.uid());
                 match ctx.client().delete(&resources::ENDPOINTS, key, &options).await {
@@ -55,6 +60,7 @@ impl Endpoints {
             return Ok(Requeue::No);
         };
         let Some((service, backends)) = backends(&object, &self.pods)? else { return Ok(Requeue::No) };
+        let changed = self.triggers.changed(key, &object, &backends);
         let mut subsets = subsets(&service, &backends);
         let truncated = truncate(&mut subsets);
         let labels = labels(&object, &service);
@@ -69,6 +75,10 @@ impl Endpoints {
         }
         if before.as_ref().is_some_and(|before| same(before, &wanted)) {
             return Ok(Requeue::No);
+        }
+        match changed {
+            Some(changed) => wanted.set(&["metadata", "annotations", LAST_CHANGE], changed),
+            None => drop(wanted.remove(&["metadata", "annotations", LAST_CHANGE])),
         }
         let written = match before {
             Some(_) => ctx.client().update(&resources::ENDPOINTS, &wanted).await,

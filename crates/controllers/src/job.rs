@@ -315,9 +315,8 @@ impl<'a> Sync<'a> {
     }
 
     fn deadline_in(&self, seconds: i64) -> Duration {
-        // Of a Job that is being resumed the time begins anew.
-        let resumed = self.status.find_true("Suspended").map(|_| self.now);
-        let Some(start) = resumed.or(self.status.start_time) else { return FAR };
+        // That a Job is being resumed is found out later: the time before its pause counts until then, as upstream's.
+        let Some(start) = self.status.start_time else { return FAR };
         let since = Duration::try_from(self.now.duration_since(start)).unwrap_or_default();
         Duration::from_secs(seconds.max(0) as u64).saturating_sub(since)
     }

@@ -2,6 +2,7 @@
 //! Upstream: pkg/controller/nodelifecycle.
 
 mod health;
+mod labels;
 mod taints;
 mod zones;
 
@@ -23,6 +24,8 @@ use crate::meta::{Condition, NODE_INDEX, by_node, now};
 use health::Health;
 use zones::Zones;
 
+/// Nodes that fall silent within this time are judged together: upstream looks that often.
+const TOGETHER: Duration = Duration::from_secs(5);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 pub(crate) struct NodeLifecycle {
@@ -56,6 +59,7 @@ impl NodeLifecycle {
             return Ok(Requeue::No);
         };
         let client = ctx.client();
+        labels::complete(client, &node).await?;
         let lease = self.leases.get(&ObjectKey::new(LEASE_NAMESPACE, &*key.name));
         let (was_ready, expires) = {
             let mut health = self.health.lock();
@@ -95,7 +99,11 @@ impl NodeLifecycle {
         };
         if let Some(taint) = evict {
             let already = taints::has_no_execute(node);
-            let allowed = self.zones.lock().may_evict(&self.nodes, node, client.env().monotonic(), already);
+            let fresh = TOGETHER.saturating_sub(health::unready_for(node, client.env().now()));
+            let allowed = match already || fresh.is_zero() {
+                true => self.zones.lock().may_evict(&self.nodes, node, client.env().monotonic(), already),
+                false => zones::Verdict::Later(fresh),
+            };
             match allowed {
                 zones::Verdict::Evict => wanted.push((taint.to_owned(), "NoExecute")),
                 zones::Verdict::Never => {}

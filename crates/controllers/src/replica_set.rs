@@ -38,6 +38,8 @@ struct Flavour {
     /// The controller's name and its service account's.
     controller: &'static str,
     account: &'static str,
+    /// Whether its status says how many pods are ending.
+    tells_terminating: bool,
 }
 
 static REPLICA_SET: Flavour = Flavour {
@@ -45,6 +47,7 @@ static REPLICA_SET: Flavour = Flavour {
     resource: resources::REPLICA_SETS,
     controller: "replicaset-controller",
     account: "replicaset-controller",
+    tells_terminating: true,
 };
 
 static REPLICATION_CONTROLLER: Flavour = Flavour {
@@ -52,6 +55,7 @@ static REPLICATION_CONTROLLER: Flavour = Flavour {
     resource: resources::REPLICATION_CONTROLLERS,
     controller: "replication-controller",
     account: "replication-controller",
+    tells_terminating: false,
 };
 
 /// What is read of a ReplicaSet.
@@ -127,7 +131,8 @@ impl ReplicaSets {
         } else {
             scale::manage(self, ctx.client(), &object, &view, &members).await
         };
-        let counts = status::count(&view, &members, ctx.env().now());
+        let mut counts = status::count(&view, &members, ctx.env().now());
+        counts.terminating = self.flavour.tells_terminating.then(|| self.terminating(&object, &selector));
         status::write(
             ctx.client(),
             &self.flavour.resource,
@@ -143,6 +148,13 @@ impl ReplicaSets {
             Some(pause) => Requeue::After(pause + Duration::from_millis(1)),
             None => Requeue::No,
         })
+    }
+
+    /// How many of its pods are being deleted and have not ended.
+    fn terminating(&self, object: &Object, selector: &Selector) -> i64 {
+        let pods = self.pods.informer.by_index(CONTROLLER_INDEX, object.uid());
+        let ending = |pod: &&Arc<Object>| pod.is_deleting() && selector.matches(pod) && !self.pods.view(pod).is_ended();
+        pods.iter().filter(ending).count() as i64
     }
 
     /// The other ReplicaSets of the same controller: their pods count when nodes are compared.

@@ -49,13 +49,31 @@ impl Mask<'_> {
         let about = &event["involvedObject"];
         let message = self.text(text(event, &["message"]));
         let name = self.text(text(about, &["name"]));
+        // From the tenth on they are combined; that shows in the count.
+        let message = message.trim_start_matches("(combined from similar events): ");
         let key = format!("Event {}/{name} {}: {message}", text(about, &["kind"]), text(event, &["reason"]));
         let count = event["series"]["count"].as_i64().or(event["count"].as_i64()).unwrap_or(1);
         let entry = events.entry(key).or_insert_with(|| {
             json!({"type": event["type"], "component": component, "fieldPath": about["fieldPath"],
-                "apiVersion": about["apiVersion"], "reporting": event["reportingComponent"], "count": 0})
+                "apiVersion": about["apiVersion"], "count": 0})
         });
-        // Beyond a few, how often something was tried is chance.
+        // How often something was tried that cannot succeed is chance, and beyond a few everything is.
+        let waits = matches!(
+            text(event, &["reason"]),
+            "WaitForFirstConsumer"
+                | "ExternalProvisioning"
+                | "FailedBinding"
+                | "ProvisioningFailed"
+                | "FailedCreate"
+                | "FailedGetResourceMetric"
+                | "FailedComputeMetricsReplicas"
+                | "FailedGetScale"
+                | "UnmanagedPods"
+        );
+        if waits {
+            entry["count"] = "some".into();
+            return;
+        }
         entry["count"] = match &entry["count"] {
             Value::Number(so_far) if so_far.as_i64().unwrap_or(0) + count < 10 => {
                 (so_far.as_i64().unwrap_or(0) + count).into()
@@ -84,12 +102,31 @@ impl Mask<'_> {
     fn value(&self, key: &str, value: Value) -> Value {
         match value {
             Value::Object(members) => {
-                let kept = members.into_iter().filter(|(key, _)| self.places || !matches!(key.as_str(), "nodeName" | "zone" | "forNodes"));
-                kept.map(|(key, value)| (self.text(&key), self.value(&key, value))).collect::<BTreeMap<_, _>>().into_iter().collect::<Map<_, _>>().into()
+                let kept = members.into_iter().filter(|(key, _)| {
+                    self.places
+                        || !matches!(key.as_str(), "nodeName" | "zone" | "forNodes" | "topology.kubernetes.io/zone")
+                });
+                kept.map(|(key, value)| (self.text(&key), self.value(&key, value)))
+                    .collect::<BTreeMap<_, _>>()
+                    .into_iter()
+                    .collect::<Map<_, _>>()
+                    .into()
             }
             Value::Array(items) => {
                 let mut items: Vec<Value> = items.into_iter().map(|item| self.value(key, item)).collect();
-                if matches!(key, "conditions" | "ownerReferences" | "finalizers" | "endpoints" | "addresses" | "notReadyAddresses" | "taints" | "ports" | "active") {
+                if matches!(
+                    key,
+                    "conditions"
+                        | "ownerReferences"
+                        | "finalizers"
+                        | "endpoints"
+                        | "addresses"
+                        | "notReadyAddresses"
+                        | "taints"
+                        | "ports"
+                        | "active"
+                        | "subsets"
+                ) {
                     items.sort_by_cached_key(Value::to_string);
                 }
                 Value::Array(items)
@@ -135,7 +172,8 @@ impl Mask<'_> {
     }
 
     fn part(&self, part: &str, n: usize) -> String {
-        let (bare, dots) = part.split_once('.').map_or((part, ""), |_| part.split_at(part.find('.').unwrap_or(part.len())));
+        let (bare, dots) =
+            part.split_once('.').map_or((part, ""), |_| part.split_at(part.find('.').unwrap_or(part.len())));
         if let Some(name) = self.hashes.get(bare) {
             return format!("{name}{dots}");
         }

@@ -166,7 +166,10 @@ fn spec(of: &str, name: &str, members: &Map<String, Value>) -> Value {
             body = template;
         }
         "Job" => {
-            template["spec"]["restartPolicy"].as_str().is_none().then(|| template["spec"]["restartPolicy"] = "Never".into());
+            template["spec"]["restartPolicy"]
+                .as_str()
+                .is_none()
+                .then(|| template["spec"]["restartPolicy"] = "Never".into());
             members.entry("template").or_insert(template);
             body["spec"] = members.into();
         }

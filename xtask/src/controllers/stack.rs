@@ -1,6 +1,7 @@
 //! Our API server, fake nodes, our scheduler, and one controller manager: upstream's or ours.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl Stack {
         let mut serve = Command::new(examples.join("serve"));
         serve.arg(folder.path()).arg(format!("127.0.0.1:{port}"));
         let mut server = servers::spawn("ours", serve, logs)?;
-        server.ready()?;
+        wait_for_line(&mut server, logs)?;
         let pki = ClusterPki::load_or_create(folder.path(), &env)?;
         let admin = folder.path().join("kubeconfig");
         let access = Kubeconfig::load(std::slice::from_ref(&admin))?.access(None)?;
@@ -81,6 +82,28 @@ impl Stack {
         let nodes = FakeNodes::start(&client);
         Ok(Stack { env, client, nodes, manager, server, _scheduler: scheduler, _folder: folder })
     }
+}
+
+/// Our server prints a line when it is ready.
+fn wait_for_line(server: &mut Running, logs: &Path) -> Result<()> {
+    let mut line = String::new();
+    if let Some(output) = server.child.stdout.take() {
+        BufReader::new(output).read_line(&mut line)?;
+    }
+    anyhow::ensure!(!line.is_empty(), "our server did not become ready; its log is in {}", logs.display());
+    Ok(())
+}
+
+/// CPU seconds so far, and the most bytes that were resident.
+pub fn usage(process: &Running) -> Result<(f64, u64)> {
+    let id = process.child.id();
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("a process's name")?.1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a process's memory")?;
+    let kib: u64 = peak.trim().trim_end_matches("kB").trim().parse()?;
+    Ok((ticks / 100.0, kib << 10))
 }
 
 /// Examples of several crates are called `run`: each is looked for by a copy under its crate's name.

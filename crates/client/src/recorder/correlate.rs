@@ -25,7 +25,7 @@ pub(super) struct Send {
     pub first: Timestamp,
     /// The event to count up; `None`: a new one.
     pub known: Option<String>,
-    identity: Identity,
+    pub identity: Identity,
 }
 
 #[derive(Default)]

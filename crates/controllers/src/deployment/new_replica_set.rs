@@ -27,12 +27,11 @@ impl Rollout<'_> {
             self.patch_set(&set, patch).await?
         };
         let revision = set.annotations.get(REVISION).cloned().unwrap_or_default();
-        self.set_revision(&revision).await?;
-        if self.deployment.progress_deadline().is_some() && self.deployment.condition("Progressing").is_none() {
-            let message = format!("Found new replica set {:?}", set.name());
-            let condition = Condition::new("Progressing", "True", "FoundNewReplicaSet", message);
-            self.write_condition(condition).await?;
-        }
+        let untold =
+            self.deployment.progress_deadline().is_some() && self.deployment.condition("Progressing").is_none();
+        let message = format!("Found new replica set {:?}", set.name());
+        let condition = untold.then(|| Condition::new("Progressing", "True", "FoundNewReplicaSet", message));
+        self.write_revision(&revision, condition).await?;
         self.new = Some(set);
         Ok(())
     }
@@ -65,11 +64,10 @@ impl Rollout<'_> {
             let message = format!("Scaled up replica set {} from 0 to {}", set.name(), set.replicas);
             self.events.normal(&self.deployment.object, "ScalingReplicaSet", message);
         }
-        self.set_revision(&revision.to_string()).await?;
-        if !existed && self.deployment.progress_deadline().is_some() {
-            let message = format!("Created new replica set {:?}", set.name());
-            self.write_condition(Condition::new("Progressing", "True", "NewReplicaSetCreated", message)).await?;
-        }
+        let message = format!("Created new replica set {:?}", set.name());
+        let told = !existed && self.deployment.progress_deadline().is_some();
+        let condition = told.then(|| Condition::new("Progressing", "True", "NewReplicaSetCreated", message));
+        self.write_revision(&revision.to_string(), condition).await?;
         self.new = Some(set);
         Ok(())
     }
@@ -130,20 +128,6 @@ impl Rollout<'_> {
 
     fn next_revision(&self) -> i64 {
         self.old.iter().map(ReplicaSet::revision).max().unwrap_or_default() + 1
-    }
-
-    /// Writes the Deployment's own revision annotation. Upstream does it together with its status.
-    async fn set_revision(&mut self, revision: &str) -> Result<(), ReconcileError> {
-        if revision.is_empty() || self.deployment.annotations.get(REVISION).is_some_and(|known| known == revision) {
-            return Ok(());
-        }
-        let mut value = self.deployment.object.to_value();
-        value.set(&["metadata", "annotations", REVISION], revision);
-        // A newer Deployment is looked at anew.
-        let updated = self.client.update(&resources::DEPLOYMENTS, &value).await?;
-        self.deployment.annotations.insert(REVISION.to_owned(), revision.to_owned());
-        self.deployment.object = updated;
-        Ok(())
     }
 
     /// Patches one of the sets and returns it as it then is.

@@ -7,7 +7,7 @@ use client::{ReconcileError, Requeue, resources};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Rollout;
-use super::view::{Deployment, ReplicaSet, Status};
+use super::view::{Deployment, REVISION, ReplicaSet, Status};
 use crate::meta::{Condition, count, list, seconds, time, write_status};
 
 const PROGRESSING: &str = "Progressing";
@@ -55,6 +55,7 @@ impl Status {
         for (name, n) in counts {
             fields.set(&[name], count(n));
         }
+        fields.set(&["terminatingReplicas"], self.terminating_replicas);
         fields.set(&["collisionCount"], self.collision_count);
         fields.set(&["conditions"], list(&self.conditions));
         fields
@@ -96,6 +97,31 @@ impl Rollout<'_> {
         let mut fields = Value::object();
         fields.set(&["conditions"], list(&status.conditions));
         self.write_status_fields(fields).await
+    }
+
+    /// Writes the Deployment's own revision annotation, which goes with its status, and a condition.
+    pub(super) async fn write_revision(
+        &mut self,
+        revision: &str,
+        condition: Option<Condition>,
+    ) -> Result<(), ReconcileError> {
+        let known = self.deployment.annotations.get(REVISION).is_some_and(|known| known == revision);
+        if revision.is_empty() || known {
+            return match condition {
+                Some(condition) => self.write_condition(condition).await,
+                None => Ok(()),
+            };
+        }
+        let mut status = self.deployment.status.clone();
+        condition.into_iter().for_each(|condition| status.set(condition, self.now()));
+        let mut value = self.deployment.object.to_value();
+        value.set(&["metadata", "annotations", REVISION], revision);
+        value.set(&["status", "conditions"], list(&status.conditions));
+        // A newer Deployment is looked at anew.
+        self.deployment.object = self.client.update_status(&resources::DEPLOYMENTS, &value).await?;
+        self.deployment.annotations.insert(REVISION.to_owned(), revision.to_owned());
+        self.deployment.status = status;
+        Ok(())
     }
 
     pub(super) async fn write_status_fields(&mut self, fields: Value) -> Result<(), ReconcileError> {
@@ -214,6 +240,8 @@ impl Rollout<'_> {
             ready_replicas: sum(|set| set.status.ready_replicas),
             available_replicas: available,
             unavailable_replicas: (sum(|set| set.replicas) - available).max(0),
+            // Unknown as long as one set has not told.
+            terminating_replicas: self.all().map(|set| set.status.terminating_replicas).sum(),
             collision_count: self.deployment.status.collision_count,
             conditions: self.deployment.status.conditions.clone(),
         };

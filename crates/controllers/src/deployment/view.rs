@@ -78,6 +78,7 @@ pub(super) struct Status {
     pub ready_replicas: i64,
     pub available_replicas: i64,
     pub unavailable_replicas: i64,
+    pub terminating_replicas: Option<i64>,
     pub collision_count: Option<i64>,
     pub conditions: Vec<Condition>,
 }

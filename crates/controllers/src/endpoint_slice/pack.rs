@@ -139,7 +139,7 @@ impl Slice {
     }
 
     fn into_update(mut self) -> Change {
-        self.value.set(&["endpoints"], Value::Array(self.endpoints));
+        self.value.set(&["endpoints"], list(self.endpoints));
         Change::Update(self.value)
     }
 }
@@ -156,12 +156,17 @@ fn target(endpoint: &Value) -> (Option<&str>, &[Value]) {
     (endpoint.str_at(&["targetRef", "uid"]), endpoint.items_at(&["addresses"]))
 }
 
+/// Upstream tells nothing as `null`.
+fn list(items: Vec<Value>) -> Value {
+    if items.is_empty() { Value::Null } else { Value::Array(items) }
+}
+
 fn new_slice(family: &str, ports: &[Value], endpoints: Vec<Value>, dress: &impl Fn(&mut Value)) -> Value {
     let mut slice = Value::object();
     dress(&mut slice);
     slice.set(&["addressType"], family);
-    slice.set(&["endpoints"], Value::Array(endpoints));
-    slice.set(&["ports"], Value::Array(ports.to_vec()));
+    slice.set(&["endpoints"], list(endpoints));
+    slice.set(&["ports"], list(ports.to_vec()));
     slice
 }
 

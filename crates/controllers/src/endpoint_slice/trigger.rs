@@ -11,7 +11,7 @@ use crate::service::Backend;
 
 /// What was known of each Service.
 #[derive(Default)]
-pub(super) struct Triggers(Mutex<BTreeMap<ObjectKey, State>>);
+pub(crate) struct Triggers(Mutex<BTreeMap<ObjectKey, State>>);
 
 struct State {
     service: Timestamp,
@@ -19,12 +19,12 @@ struct State {
 }
 
 impl Triggers {
-    pub(super) fn forget(&self, key: &ObjectKey) {
+    pub(crate) fn forget(&self, key: &ObjectKey) {
         self.0.lock().remove(key);
     }
 
     /// The earliest change since the last call, as the annotation tells it.
-    pub(super) fn changed(&self, key: &ObjectKey, service: &Object, backends: &[Backend]) -> Option<String> {
+    pub(crate) fn changed(&self, key: &ObjectKey, service: &Object, backends: &[Backend]) -> Option<String> {
         let pods: BTreeMap<String, Timestamp> =
             backends.iter().filter_map(|b| Some((b.object.name().to_owned(), b.view.ready_changed?))).collect();
         let state = State { service: created(service), pods };

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use apimachinery::{Object, Value};
 use client::{Client, Error, resources};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::conditions;
-use crate::meta::{metadata, now, write_status_at};
+use crate::meta::{metadata, now, time, write_status_at};
 
 /// How long a node may be silent; and one that has never reported.
 const GRACE: Duration = Duration::from_secs(50);
@@ -52,6 +53,13 @@ impl Health {
     pub(super) fn expires(&self) -> Instant {
         self.heard + if self.reported { GRACE } else { STARTUP_GRACE }
     }
+}
+
+/// Since when the node is as ready as it is.
+pub(super) fn unready_for(node: &Object, now: Timestamp) -> Duration {
+    let ready = conditions(node).into_iter().find(|condition| condition.r#type == "Ready");
+    let since = time(ready.and_then(|ready| ready.last_transition_time).as_deref());
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 /// The `Ready` condition's status; `Unknown` where there is none.

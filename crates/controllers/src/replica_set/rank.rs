@@ -53,27 +53,11 @@ impl<'a> Candidate<'a> {
             .then(self.ready.is_some().cmp(&other.ready.is_some()))
             .then(self.cost.cmp(&other.cost))
             .then(other.crowd.cmp(&self.crowd))
-            .then_with(|| self.compare_ages(self.ready, other, other.ready, now))
+            .then(age_class(self.ready, now).cmp(&age_class(other.ready, now)))
             .then(other.restarts.cmp(&self.restarts))
-            .then_with(|| self.compare_ages(self.created, other, other.created, now))
-    }
-
-    /// The younger goes first; of about the same age (by powers of two), chance decides, by uid.
-    fn compare_ages(
-        &self,
-        a: Option<Timestamp>,
-        other: &Candidate<'_>,
-        b: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Ordering {
-        match (a, b) {
-            (Some(a), Some(b)) if a != b => {
-                age_class(a, now).cmp(&age_class(b, now)).then_with(|| self.uid().cmp(other.uid()))
-            }
-            (None, Some(_)) => Ordering::Less,
-            (Some(_), None) => Ordering::Greater,
-            _ => Ordering::Equal,
-        }
+            .then(age_class(self.created, now).cmp(&age_class(other.created, now)))
+            // Upstream asks chance as soon as two differ within a class, which is no order that can be sorted by.
+            .then_with(|| self.uid().cmp(other.uid()))
     }
 
     fn uid(&self) -> &str {
@@ -81,10 +65,10 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// The logarithm of the age in nanoseconds.
-fn age_class(since: Timestamp, now: Timestamp) -> i64 {
-    let age = now.duration_since(since).as_nanos();
-    if age > 0 { i64::from(age.ilog2()) } else { -1 }
+/// The logarithm of the age in nanoseconds: of about the same age is the same. The younger go first, and what never was before them.
+fn age_class(since: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+    let age = now.duration_since(since?).as_nanos();
+    Some(if age > 0 { i64::from(age.ilog2()) } else { -1 })
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub(super) struct Counts {
     fully_labeled: i64,
     ready: i64,
     available: i64,
+    /// Pods that are ending; ReplicationControllers don't tell them.
+    pub terminating: Option<i64>,
     /// When the next ready pod has been ready long enough.
     pub next_available_in: Option<Duration>,
 }
@@ -72,6 +74,9 @@ pub(super) async fn write(
     fields.set(&["fullyLabeledReplicas"], number(counts.fully_labeled));
     fields.set(&["readyReplicas"], number(counts.ready));
     fields.set(&["availableReplicas"], number(counts.available));
+    if let Some(terminating) = counts.terminating {
+        fields.set(&["terminatingReplicas"], terminating);
+    }
     fields.set(&["observedGeneration"], number(set.generation()));
     fields.set(&["conditions"], list(&conditions));
     match write_status(client, resource, set, fields).await {

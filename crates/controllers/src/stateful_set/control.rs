@@ -191,23 +191,17 @@ impl Sync<'_> {
     async fn mend(&self, pod: &Replica, identity: bool, storage: bool) -> Result<(), Failure> {
         let Some(object) = pod.object() else { return Ok(()) };
         let mended = self.try_mend(pod, object, identity, storage).await;
-        match mended {
-            Ok(false) => Ok(()),
-            result => {
-                self.tell("Update", object.name(), result.as_ref().err());
-                result.map(drop)
-            }
-        }
+        self.tell("Update", object.name(), mended.as_ref().err());
+        mended
     }
 
-    /// Whether the pod itself changed.
     async fn try_mend(
         &self,
         pod: &Replica,
         object: &Arc<Object>,
         identity: bool,
         storage: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<(), Failure> {
         let mut value = object.to_value();
         if !identity {
             self.set.set_identity(&mut value, pod.ordinal);
@@ -217,11 +211,10 @@ impl Sync<'_> {
             self.create_claims(pod.ordinal).await?;
         }
         self.own_claims(pod).await?;
-        if value == object.to_value() {
-            return Ok(false);
+        if value != object.to_value() {
+            self.client.update(&resources::PODS, &value).await?;
         }
-        self.client.update(&resources::PODS, &value).await?;
-        Ok(true)
+        Ok(())
     }
 
     /// Hands a condemned pod's claims to it if they are to go with it.
