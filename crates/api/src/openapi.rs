@@ -3,12 +3,14 @@
 //! They say what kubectl needs for `explain`, validation and patches: schemas with list types, merge keys and defaults, and
 //! for each path the operations, their kinds, parameters and the content types of a PATCH. Upstream: /openapi/v3, /openapi/v2.
 
+mod custom;
 mod descriptions;
 mod paths;
 mod schemas;
 mod v2;
 
-pub use v2::{Form, v2};
+pub use custom::{Custom, OBJECT_META, type_meta, v3_with};
+pub use v2::{Form, v2, v2_with};
 
 use serde_json::{Value as Json, json};
 

@@ -2,8 +2,8 @@
 
 mod json_error;
 
-use apimachinery::schema::Type;
-use apimachinery::{Status, Value};
+use apimachinery::schema::{StrictError, Type};
+use apimachinery::{FieldError, GroupKind, Status, Value};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -24,7 +24,7 @@ pub(crate) struct Expected<'a> {
     pub group: &'a str,
     pub version: &'a str,
     pub kind: &'a str,
-    pub schema: Type<'static>,
+    pub schema: Type<'a>,
 }
 
 /// A decoded body and what its author should be warned of.
@@ -93,6 +93,63 @@ pub(crate) fn decode(
     let mut value = decoded.value;
     expected.stamp(&mut value);
     Ok(Decoded { value, warnings })
+}
+
+/// Decodes a custom resource. `form` brings it into its form and names the fields it lost.
+pub(crate) fn decode_custom(
+    headers: &HeaderMap,
+    body: &Bytes,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    form: impl FnOnce(&mut Value) -> Vec<StrictError>,
+) -> Result<Decoded, Status> {
+    let json;
+    let text: &[u8] = match Media::of(headers)? {
+        Media::Json => body,
+        Media::Yaml => {
+            json = yaml_to_json(body, expected)?;
+            &json
+        }
+        Media::Protobuf => {
+            return Err(Status::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml",
+            ));
+        }
+    };
+    let head = Head::read(text).map_err(|why| expected.unrecognized(&why, body))?;
+    if head.kind.is_empty() {
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(text));
+        return Err(expected.unrecognized(&why, body));
+    }
+    if head.api_version != expected.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            head.api_version,
+            expected.api_version()
+        )));
+    }
+    let parsed = Value::parse_strict(text);
+    let (mut value, duplicates) = parsed.map_err(|error| expected.cannot_handle(&head, &error.message))?;
+    if head.kind != expected.kind {
+        let name = value.str_at(&["metadata", "name"]).unwrap_or_default();
+        let error = FieldError::invalid("kind", head.kind.as_str(), format!("must be {}", expected.kind));
+        let kind = GroupKind { group: expected.group.to_owned(), kind: expected.kind.to_owned() };
+        return Err(Status::invalid(&kind, name, &[error]));
+    }
+    if let Some(why) = crate::extension::metadata_error(&value) {
+        return Err(expected.cannot_handle(&head, &why));
+    }
+    expected.stamp(&mut value);
+    let duplicates = duplicates.into_iter().map(StrictError::Duplicate);
+    let problems: Vec<String> = duplicates.chain(form(&mut value)).map(|problem| problem.to_string()).collect();
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(expected.cannot_handle(&head, &format!("strict decoding error: {}", problems.join(", "))))
+        }
+        FieldValidation::Warn => Ok(Decoded { value, warnings: problems }),
+        _ => Ok(Decoded { value, warnings: Vec::new() }),
+    }
 }
 
 /// Reads a body of any kind of options (`DeleteOptions`), which clients send under many API versions.

@@ -1,6 +1,10 @@
 //! Discovery: which groups, versions and resources are served; plain for old clients, aggregated for those that ask for it.
 //!
-//! Everything is rendered once. Upstream: apiserver pkg/endpoints/discovery.
+//! Everything is rendered once for each set of custom resources. Upstream: apiserver pkg/endpoints/discovery.
+
+mod custom;
+
+use std::sync::Arc;
 
 use apimachinery::Status;
 use base64::Engine as _;
@@ -8,17 +12,26 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, StatusCode};
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::accept::{self, Clause, Encoding};
 use crate::answer::Answer;
 use crate::config::Settings;
+use crate::registry::{Customs, Registry};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Rendered documents.
+/// Documents, rendered when what is served has changed.
 pub(crate) struct Discovery {
+    rendered: RwLock<Arc<Rendered>>,
+}
+
+/// The documents of one set of resources.
+struct Rendered {
+    /// Of the custom resources in them.
+    epoch: u64,
     /// `/api` and `/apis`, aggregated.
     aggregated: Vec<Aggregated>,
     group_list: Bytes,
@@ -34,9 +47,54 @@ struct Aggregated {
 
 impl Discovery {
     pub(crate) fn new() -> Discovery {
+        Discovery { rendered: RwLock::new(Arc::new(Rendered::new(&Customs::default()))) }
+    }
+
+    /// The paths that are answered.
+    pub(crate) fn paths(&self, registry: &Registry) -> Vec<String> {
+        let rendered = self.rendered(registry);
+        let fixed = ["/api", "/apis"].map(str::to_owned);
+        fixed.into_iter().chain(rendered.documents.iter().map(|(path, _)| path.clone())).collect()
+    }
+
+    /// Answers discovery requests; `None` for other paths.
+    pub(crate) fn answer(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        settings: &Settings,
+        registry: &Registry,
+    ) -> Option<Result<Answer, Status>> {
+        if path != "/api" && !path.starts_with("/api/") && !path.starts_with("/apis") {
+            return None;
+        }
+        self.rendered(registry).answer(path, headers, settings)
+    }
+
+    fn rendered(&self, registry: &Registry) -> Arc<Rendered> {
+        let customs = registry.customs();
+        let known = self.rendered.read().clone();
+        if known.epoch == customs.epoch {
+            return known;
+        }
+        let rendered = Arc::new(Rendered::new(&customs));
+        *self.rendered.write() = rendered.clone();
+        rendered
+    }
+}
+
+impl Rendered {
+    fn new(customs: &Customs) -> Rendered {
+        let custom = custom::groups(customs);
         let mut aggregated = Vec::new();
         for path in ["/api", "/apis"] {
-            let body = Bytes::from(aggregate(path).to_string());
+            let mut document = aggregate(path);
+            if path == "/apis"
+                && let Some(items) = document["items"].as_array_mut()
+            {
+                items.extend(custom.iter().map(custom::Group::aggregated));
+            }
+            let body = Bytes::from(document.to_string());
             let etag = format!("\"{}\"", hex(&Sha256::digest(&body)).to_uppercase());
             aggregated.push(Aggregated { path, body, etag });
         }
@@ -48,34 +106,27 @@ impl Discovery {
         let mut documents = Vec::new();
         for group in served() {
             if !group.name.is_empty() {
-                let mut document = group_document(group);
-                document["kind"] = "APIGroup".into();
-                document["apiVersion"] = "v1".into();
-                documents.push((format!("/apis/{}", group.name), Bytes::from(document.to_string())));
+                documents.push((format!("/apis/{}", group.name), as_document(group_document(group))));
             }
             for version in group.versions {
                 let path = format!("/{}", api::openapi::root(group.name, version.name));
                 documents.push((path, Bytes::from(resource_list(group.name, version.name).to_string())));
             }
         }
-        let groups: Vec<Value> = served().filter(|group| !group.name.is_empty()).map(group_document).collect();
+        let mut groups: Vec<Value> = served().filter(|group| !group.name.is_empty()).map(group_document).collect();
+        for group in &custom {
+            groups.push(group.document());
+            documents.push((format!("/apis/{}", group.name), as_document(group.document())));
+            for version in &group.versions {
+                let path = format!("/apis/{}/{}", group.name, version.name);
+                documents.push((path, Bytes::from(group.resource_list(version).to_string())));
+            }
+        }
         let group_list = json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }).to_string().into();
-        Discovery { aggregated, group_list, documents }
+        Rendered { epoch: customs.epoch, aggregated, group_list, documents }
     }
 
-    /// The paths that are answered.
-    pub(crate) fn paths(&self) -> Vec<String> {
-        let fixed = ["/api", "/apis"].map(str::to_owned);
-        fixed.into_iter().chain(self.documents.iter().map(|(path, _)| path.clone())).collect()
-    }
-
-    /// Answers discovery requests; `None` for other paths.
-    pub(crate) fn answer(
-        &self,
-        path: &str,
-        headers: &HeaderMap,
-        settings: &Settings,
-    ) -> Option<Result<Answer, Status>> {
+    fn answer(&self, path: &str, headers: &HeaderMap, settings: &Settings) -> Option<Result<Answer, Status>> {
         if !matches!(path, "/api" | "/apis") {
             let (_, body) = self.documents.iter().find(|(known, _)| known == path)?;
             return Some(plain(headers, body.clone()));
@@ -95,6 +146,13 @@ impl Discovery {
         };
         Some(plain(headers, body).map(|answer| answer.with(VARY, "Accept")))
     }
+}
+
+/// A group as a document of its own.
+fn as_document(mut group: Value) -> Bytes {
+    group["kind"] = "APIGroup".into();
+    group["apiVersion"] = "v1".into();
+    group.to_string().into()
 }
 
 impl Aggregated {
@@ -172,8 +230,7 @@ fn resource_list(group: &str, version: &str) -> Value {
             entry["categories"] = kind.categories.into();
         }
         if let Some(storage) = kind.storage {
-            let name = format!("{}/{}/{}", storage.group, storage.version, kind.kind);
-            entry["storageVersionHash"] = STANDARD.encode(&Sha256::digest(name.as_bytes())[..8]).into();
+            entry["storageVersionHash"] = storage_hash(storage.group, storage.version, kind.kind).into();
         }
         resources.push(entry);
         for subresource in kind.subresources {
@@ -193,6 +250,11 @@ fn resource_list(group: &str, version: &str) -> Value {
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources })
+}
+
+/// What tells clients that the stored version has changed.
+fn storage_hash(group: &str, version: &str, kind: &str) -> String {
+    STANDARD.encode(&Sha256::digest(format!("{group}/{version}/{kind}").as_bytes())[..8])
 }
 
 fn aggregate(path: &str) -> Value {

@@ -34,6 +34,7 @@ mod config;
 mod connect;
 mod discovery;
 mod edge;
+mod extension;
 mod gate;
 mod health;
 mod identity;

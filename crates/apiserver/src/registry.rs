@@ -6,6 +6,7 @@
 mod cache;
 mod charge;
 mod convert;
+mod custom;
 mod delete;
 mod feed;
 mod manage;
@@ -24,9 +25,12 @@ use std::sync::{Arc, OnceLock};
 
 use apimachinery::{Object, ObjectKey, Status};
 use env::Env;
+use parking_lot::RwLock;
 use tracing::error;
 
+pub(crate) use cache::Range;
 pub(crate) use charge::Charge;
+pub(crate) use custom::{Custom, Customs};
 pub(crate) use delete::DeleteOptions;
 pub(crate) use manage::{NoOther, check_config, managed_once, refused_config};
 pub(crate) use meta::timestamp;
@@ -37,6 +41,7 @@ pub(crate) use update::{Change, PatchKind, apply_patch, check_name, other_uid};
 pub(crate) use write::{Admission, Call, Operation};
 
 use crate::config::Settings;
+use crate::extension::Rows;
 use crate::strategy::{self, Objects};
 
 /// Where everything is stored.
@@ -48,6 +53,8 @@ pub(crate) struct Registry {
     pub store: Arc<dyn store::Store>,
     pub resources: Vec<Arc<Resource>>,
     storages: Vec<Arc<Storage>>,
+    customs: RwLock<Arc<Customs>>,
+    rows: Rows,
     by_prefix: BTreeMap<String, usize>,
     /// The caches hold every change up to this revision.
     through: tokio::sync::watch::Sender<u64>,
@@ -85,7 +92,18 @@ impl Registry {
         }
         debug_assert!(strategies.is_empty(), "a strategy is for no kind");
         let (through, stopping) = (tokio::sync::watch::Sender::new(0), tokio::sync::watch::Sender::new(false));
-        Registry { env, store, resources, storages, by_prefix, through, stopping, observer: OnceLock::new() }
+        Registry {
+            env,
+            store,
+            resources,
+            storages,
+            customs: RwLock::default(),
+            rows: Rows::default(),
+            by_prefix,
+            through,
+            stopping,
+            observer: OnceLock::new(),
+        }
     }
 
     /// Has `see` shown every object and change of some resources (group and plural). Once, before [`Registry::load`].
@@ -110,15 +128,26 @@ impl Registry {
         }
     }
 
-    pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+    pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let named = |kind: &api::Kind| kind.resource == plural && kind.group == group && kind.version == version;
-        self.resources.iter().find(|resource| named(resource.kind))
+        let found = self.resources.iter().find(|resource| named(resource.kind)).cloned();
+        found.or_else(|| {
+            let customs = self.customs.read();
+            let served = &customs.get(group, plural)?.resources;
+            served.iter().find(|resource| resource.kind.version == version).cloned()
+        })
+    }
+
+    /// The row of a resource, also of one that is answered and not kept.
+    pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&'static api::Kind> {
+        api::resource(group, version, plural).or_else(|| Some(self.resource(group, version, plural)?.kind))
     }
 
     /// The storage of a resource, whatever its version.
-    pub(crate) fn storage(&self, group: &str, plural: &str) -> Option<&Arc<Storage>> {
+    pub(crate) fn storage(&self, group: &str, plural: &str) -> Option<Arc<Storage>> {
         let named = |resource: &&Arc<Resource>| resource.kind.group == group && resource.kind.resource == plural;
-        self.resources.iter().find(named).map(|resource| &resource.storage)
+        let found = self.resources.iter().find(named).map(|resource| resource.storage.clone());
+        found.or_else(|| Some(self.customs.read().get(group, plural)?.storage.clone()))
     }
 
     /// The revision up to which the caches are complete.
@@ -154,8 +183,8 @@ impl Objects for Registry {
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
         let Some(storage) = self.storage(group, resource) else { return Vec::new() };
         let range = match namespace {
-            "" => cache::Range::All,
-            namespace => cache::Range::Namespace(namespace.to_owned()),
+            "" => Range::All,
+            namespace => Range::Namespace(namespace.to_owned()),
         };
         let mut objects = Vec::new();
         storage.cache.scan(&range, "", 0, |_, object| {

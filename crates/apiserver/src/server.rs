@@ -190,7 +190,8 @@ impl Server {
 
     async fn served(&self, inbound: Inbound) -> Answer {
         let (info, query) = RequestInfo::parse(&inbound.method, &inbound.target);
-        let labels = Labels::of(&info);
+        let known = self.0.registry.kind(&info.group, &info.version, &info.resource).is_some();
+        let labels = Labels::of(&info, known);
         let answer = self.answered(inbound, info, query).await;
         self.0.metrics.count(labels, answer.code);
         answer
@@ -285,14 +286,14 @@ impl Request<'_> {
 
     /// What is served here and elsewhere.
     fn discovered(&self, path: &str) -> Option<Result<Answer, Status>> {
-        let Inner { aggregation, discovery, settings, .. } = &**self.inner;
+        let Inner { aggregation, discovery, settings, registry, .. } = &**self.inner;
         if !aggregation.adds_to(path) {
-            return discovery.answer(path, self.headers, settings);
+            return discovery.answer(path, self.headers, settings, registry);
         }
         // The answer as a whole is what a client may know already.
         let mut headers = self.headers.clone();
         headers.remove(http::header::IF_NONE_MATCH);
-        match discovery.answer(path, &headers, settings).transpose() {
+        match discovery.answer(path, &headers, settings, registry).transpose() {
             Ok(own) => aggregation.completed(path, self.headers, own).map(Ok),
             Err(status) => Some(Err(status)),
         }
@@ -310,7 +311,7 @@ impl Request<'_> {
         if let Some(answer) = self.discovered(path) {
             return answer;
         }
-        if let Some(answer) = self.inner.openapi.answer(path, &self.query, self.headers).await {
+        if let Some(answer) = self.inner.openapi.answer(path, &self.query, self.headers, &self.inner.registry).await {
             return match path {
                 "/openapi/v3" => self.inner.aggregation.complete_index(&self.inner.registry, answer?).await,
                 _ => answer,
@@ -342,7 +343,7 @@ impl Request<'_> {
 
     /// What `/` lists.
     fn paths(&self) -> Vec<u8> {
-        let mut paths = self.inner.discovery.paths();
+        let mut paths = self.inner.discovery.paths(&self.inner.registry);
         paths.extend(
             [
                 "/.well-known/openid-configuration",
@@ -395,8 +396,12 @@ impl Request<'_> {
                 (Content::Stream(answer::partial_watch(events)), "application/json")
             }
             (Shape::Table(version), content) => {
-                let kind = api::resource(&self.info.group, &self.info.version, &self.info.resource);
-                let table = table::Table::new(kind, version, self.query.get("includeObject"), &self.inner.env)?;
+                let info = &self.info;
+                let kind = self.kind();
+                let mut table = table::Table::new(kind, version, self.query.get("includeObject"), &self.inner.env)?;
+                if let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) {
+                    table.show_custom(&resource);
+                }
                 match content {
                     Content::Object(object) => (json(table.of_object(&object)), "application/json"),
                     Content::List { list, .. } if list.items.len() > MANY_ROWS => {
@@ -415,9 +420,15 @@ impl Request<'_> {
 
     /// The form of an answer that holds objects. Reviews are answered and not kept: nobody lists them in tables.
     fn negotiated(&self, watch: bool) -> Result<accept::Form, Status> {
-        let kind = api::resource(&self.info.group, &self.info.version, &self.info.resource);
+        let kind = self.kind();
         let tables = kind.is_none_or(|kind| kind.storage.is_some() || kind.has_verb("list"));
         accept::negotiate(self.headers, watch, tables)
+    }
+
+    /// The row of what the request is about.
+    fn kind(&self) -> Option<&'static api::Kind> {
+        let info = &self.info;
+        self.inner.registry.kind(&info.group, &info.version, &info.resource)
     }
 
     pub(crate) fn warn(&self, text: impl Into<String>) {

@@ -9,6 +9,7 @@ mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+pub(crate) mod custom_resource_definition;
 mod csi;
 mod daemon_set;
 mod deployment;
@@ -66,6 +67,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(config_map::ConfigMap),
         Box::new(controller_revision::ControllerRevision),
         Box::new(cron_job::CronJob),
+        Box::new(custom_resource_definition::CustomResourceDefinition),
         Box::new(csi::CsiDriver),
         Box::new(csi::CsiNode),
         Box::new(csi::CsiStorageCapacity),
@@ -138,6 +140,11 @@ pub trait Strategy: Send + Sync {
 
     /// Whether `metadata.generation` counts the changes of this kind (of everything but `metadata` and `status`).
     fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// Whether a change of `status` counts too.
+    fn counts_status(&self) -> bool {
         false
     }
 
@@ -242,6 +249,7 @@ pub struct Context<'a> {
     pub namespace: &'a str,
     /// The group that the request names; events are in two.
     pub group: &'a str,
+    pub version: &'a str,
     /// Empty for the object itself; `status`, `finalize`, `ephemeralcontainers`, `resize`, `approval`, ...
     pub subresource: &'a str,
     /// Nothing will be written.

@@ -12,6 +12,7 @@ mod storage;
 mod workloads;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use api::{Cell, Column, Kind};
 use apimachinery::{Object, Selector, Status, Value};
@@ -24,6 +25,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::answer::{framed, list_meta, partial_object};
+use crate::extension::{self, Version};
+use crate::registry::Resource;
 
 /// A kind's table in the making.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub(crate) struct Table {
     version: &'static str,
     include: Include,
     env: Env,
+    /// The columns of a definition.
+    custom: Option<Arc<Version>>,
 }
 
 /// What a row holds besides its cells.
@@ -60,7 +65,12 @@ impl Table {
                 return Err(Status::bad_request(format!("Unable to convert to Table as requested: {error}")));
             }
         };
-        Ok(Table { kind, version, include, env: env.clone() })
+        Ok(Table { kind, version, include, env: env.clone(), custom: None })
+    }
+
+    /// Shows the columns that the resource's definition has.
+    pub(crate) fn show_custom(&mut self, resource: &Resource) {
+        self.custom = resource.as_custom().map(|custom| custom.version.clone()).filter(|version| !version.columns.is_empty());
     }
 
     pub(crate) fn of_object(&self, object: &Object) -> Bytes {
@@ -111,7 +121,9 @@ impl Table {
         columns: &[Column],
         with_columns: bool,
     ) -> Bytes {
-        let definitions: Vec<serde_json::Value> = columns.iter().map(definition).collect();
+        let columns = if self.custom.is_some() { NAME } else { columns };
+        let mut definitions: Vec<serde_json::Value> = columns.iter().map(definition).collect();
+        definitions.extend(self.custom.iter().flat_map(|version| &version.columns).map(custom_definition));
         let definitions = if with_columns { json!(definitions) } else { serde_json::Value::Null };
         let mut out = format!(
             "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{}\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":[",
@@ -132,7 +144,11 @@ impl Table {
     fn row(&self, object: &Object, columns: &[Column], now: Timestamp, out: &mut Vec<u8>) {
         let value = object.to_value();
         let row = Row { object, value: &value, now };
-        let cells = Value::Array(columns.iter().map(|column| row.cell(column)).collect());
+        let mut cells: Vec<Value> = columns.iter().map(|column| row.cell(column)).collect();
+        let since = |time: &str| time.parse().map_or_else(|_| "<invalid>".to_owned(), |time| duration::between(time, now));
+        let customs = self.custom.iter().flat_map(|version| &version.columns);
+        cells.extend(customs.map(|column| column.cell(&value, since).unwrap_or_default()));
+        let cells = Value::Array(cells);
         let _ = write!(out, "{{\"cells\":{cells}");
         match self.include {
             Include::Nothing => out.extend_from_slice(b",\"object\":null"),
@@ -155,6 +171,9 @@ const DEFAULT: &[Column] = &[
     Column { name: "Created At", ty: "date", format: "", priority: 0, cell: Cell::Created },
 ];
 
+/// The first column of every definition.
+const NAME: &[Column] = DEFAULT.split_at(1).0;
+
 /// Of any kind's `scale`, which no resource lists.
 const SCALE: &[Column] = &[
     Column { name: "Name", ty: "string", format: "", priority: 0, cell: Cell::Name },
@@ -173,6 +192,16 @@ fn definition(column: &Column) -> serde_json::Value {
         "type": column.ty,
         "format": column.format,
         "description": "",
+        "priority": column.priority,
+    })
+}
+
+fn custom_definition(column: &extension::Column) -> serde_json::Value {
+    json!({
+        "name": column.name,
+        "type": column.ty,
+        "format": column.format,
+        "description": column.description,
         "priority": column.priority,
     })
 }

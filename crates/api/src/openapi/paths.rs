@@ -19,9 +19,15 @@ const PATCHES: [&str; 4] = [
 
 /// Every path below a group version with its item.
 pub(super) fn of(group: &str, version: &str) -> Vec<(String, Json)> {
+    let kinds = kinds::kinds().iter().copied().filter(|kind| kind.group == group && kind.version == version);
+    of_kinds(group, version, &kinds.collect::<Vec<_>>())
+}
+
+/// Every path of these kinds below their group version.
+pub(super) fn of_kinds(group: &str, version: &str, kinds: &[&Kind]) -> Vec<(String, Json)> {
     let base = format!("/{}", root(group, version));
     let mut paths = vec![(format!("{base}/"), resource_list())];
-    for kind in kinds::kinds().iter().filter(|kind| kind.group == group && kind.version == version) {
+    for kind in kinds {
         let scoped = if kind.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
         let collection = format!("{scoped}/{}", kind.resource);
         if kind.namespaced && kind.has_verb("list") {

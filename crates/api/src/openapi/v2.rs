@@ -6,7 +6,9 @@ mod message;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::custom::{self, Custom};
 use super::{REFERENCE, descriptions, paths, schemas, security};
+use crate::kind::Kind;
 use crate::kinds;
 
 /// How a document is encoded.
@@ -19,6 +21,11 @@ pub enum Form {
 
 /// The document of all built-in group versions. `server_version` is the `gitVersion`.
 pub fn v2(form: Form, server_version: &str) -> Vec<u8> {
+    v2_with(form, server_version, &[])
+}
+
+/// Like [`v2`], with kinds that are not built in.
+pub fn v2_with(form: Form, server_version: &str, customs: &[Custom]) -> Vec<u8> {
     let versions: Vec<_> =
         kinds::groups().iter().flat_map(|group| group.versions.iter().map(|version| (group.name, version))).collect();
     let mut out = match form {
@@ -33,7 +40,18 @@ pub fn v2(form: Form, server_version: &str) -> Vec<u8> {
             out.path(&path, &path_item(item));
         }
     }
+    for kinds in customs.chunk_by(|a, b| (a.kind.group, a.kind.version) == (b.kind.group, b.kind.version)) {
+        let rows: Vec<&Kind> = kinds.iter().map(|custom| custom.kind).collect();
+        for (path, mut item) in paths::of_kinds(rows[0].group, rows[0].version, &rows) {
+            custom::strip(&mut item);
+            collector.note_references(&item);
+            out.path(&path, &path_item(item));
+        }
+    }
+    let own = custom::schemas_of(customs);
+    own.iter().for_each(|(_, schema)| collector.note_references(schema));
     out.definitions();
+    own.into_iter().for_each(|(name, schema)| out.definition(&name, &definition(schema)));
     let descriptions = descriptions::Descriptions::unpack();
     collector.each(&descriptions, |name, schema| out.definition(name, &definition(schema)));
     out.finish()

@@ -2,6 +2,7 @@
 
 use super::managed::{ManagedEntry, ManagedFields};
 use super::{FieldSet, PathElement};
+use crate::Key;
 
 const SCALE: &str = "autoscaling/v1";
 
@@ -11,7 +12,7 @@ pub struct ScaleFields<'a> {
     pub version: &'a str,
     /// Other versions that have it in the same place.
     pub versions: &'a [&'a str],
-    pub path: &'a [&'static str],
+    pub path: &'a [Key],
 }
 
 impl ScaleFields<'_> {
@@ -20,7 +21,7 @@ impl ScaleFields<'_> {
     }
 
     fn path(&self) -> Vec<PathElement> {
-        self.path.iter().map(|name| PathElement::field(*name)).collect()
+        self.path.iter().map(|name| PathElement::Field(name.clone())).collect()
     }
 
     /// Of the object's managers those of its replica count, as managers of the scale.

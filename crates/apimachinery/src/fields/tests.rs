@@ -430,7 +430,7 @@ fn scales_share_the_managers_of_the_replica_count() {
         time: None,
         fields: FieldSet::parse(&value(json)).unwrap(),
     };
-    let fields = ScaleFields { version: "apps/v1", versions: &[], path: &["spec", "replicas"] };
+    let fields = ScaleFields { version: "apps/v1", versions: &[], path: &["spec".into(), "replicas".into()] };
     let object = ManagedFields(vec![
         entry("a", Operation::Apply, "", "apps/v1", r#"{"f:spec":{"f:replicas":{},"f:paused":{}}}"#),
         entry("b", Operation::Update, "", "apps/v1", r#"{"f:spec":{"f:template":{}}}"#),

@@ -91,6 +91,12 @@ impl Cache {
         before.into_keys().filter(|key| !state.objects.contains_key(key)).collect()
     }
 
+    /// Shows the objects in another form; what happened, and who watches it, stays.
+    pub(crate) fn replace(&self, objects: Vec<(Arc<str>, Arc<Object>)>) {
+        let mut state = self.state.write();
+        state.objects = objects.into_iter().collect();
+    }
+
     /// Appends a change and wakes whom it concerns.
     pub(crate) fn append(&self, change: Change, now: Instant) {
         let mut state = self.state.write();

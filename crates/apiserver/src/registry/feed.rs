@@ -24,6 +24,7 @@ impl Registry {
     /// Reads everything that is stored and returns the revision it was read at.
     pub(crate) async fn load(&self) -> Result<u64, store::Error> {
         let revision = self.store.read_barrier().await?;
+        let mut definitions: Vec<Arc<Object>> = Vec::new();
         for storage in &self.storages {
             let range = self.store.range(RangeQuery::prefix(storage.prefix.clone()).at(revision)).await?;
             let mut objects = Vec::with_capacity(range.items.len());
@@ -39,9 +40,24 @@ impl Registry {
             for (key, object) in &objects {
                 self.show(storage, key, Some(object));
             }
+            if Registry::defines(storage) {
+                definitions = objects.iter().map(|(_, object)| object.clone()).collect();
+            }
             for gone in storage.cache.load(objects, revision) {
                 self.show(storage, &gone, None);
             }
+        }
+        let customs = self.customs();
+        let gone = customs.all().map(|custom| custom.definition.name.clone());
+        for name in gone.filter(|name| !definitions.iter().any(|object| object.name() == name)).collect::<Vec<_>>() {
+            self.define(&name, None, revision).await;
+        }
+        for object in &definitions {
+            self.define(object.name(), Some(object), revision).await;
+        }
+        // What was known before the store was lost sight of may be of any age.
+        for custom in customs.all() {
+            self.fill(&custom.storage, revision, false).await;
         }
         self.through.send_replace(revision);
         Ok(revision)
@@ -54,7 +70,7 @@ impl Registry {
             let failure = match self.store.watch(query).await {
                 Ok(mut stream) => loop {
                     match stream.next().await {
-                        Ok(batch) => self.apply(batch),
+                        Ok(batch) => self.apply(batch).await,
                         Err(failure) => break failure,
                     }
                 },
@@ -81,20 +97,24 @@ impl Registry {
         }
     }
 
-    fn apply(&self, batch: WatchBatch) {
+    async fn apply(&self, batch: WatchBatch) {
         let now = self.env.monotonic();
         for event in &batch.events {
             let Some((storage, key)) = self.locate(&event.key) else { continue };
             let object = match event.kind {
                 EventKind::Delete => None,
-                EventKind::Put => match object_of(storage, event) {
+                EventKind::Put => match object_of(&storage, event) {
                     Some(object) => Some(object),
                     None => continue,
                 },
             };
             let same = |new: &Arc<Object>| storage.cache.get(&key).is_some_and(|old| desires_the_same(&old, new));
             if !object.as_ref().is_some_and(same) {
-                self.show(storage, &key, object.as_deref());
+                self.show(&storage, &key, object.as_deref());
+            }
+            // Whoever sees that a definition is served finds it served.
+            if Registry::defines(&storage) {
+                self.define(&key, object.as_deref(), event.revision).await;
             }
             storage.cache.append(Change { key, object, revision: event.revision }, now);
         }
@@ -105,11 +125,16 @@ impl Registry {
         });
     }
 
-    fn locate(&self, key: &[u8]) -> Option<(&Arc<Storage>, Arc<str>)> {
+    fn locate(&self, key: &[u8]) -> Option<(Arc<Storage>, Arc<str>)> {
         let text = std::str::from_utf8(key).ok()?;
-        let (prefix, index) = self.by_prefix.range::<str, _>((Bound::Unbounded, Bound::Included(text))).next_back()?;
-        let storage = &self.storages[*index];
-        text.starts_with(prefix.as_str()).then(|| storage.key_of(key)).flatten().map(|key| (storage, key))
+        let found = self.by_prefix.range::<str, _>((Bound::Unbounded, Bound::Included(text))).next_back();
+        match found.filter(|(prefix, _)| text.starts_with(prefix.as_str())) {
+            Some((_, index)) => {
+                let storage = &self.storages[*index];
+                storage.key_of(key).map(|key| (storage.clone(), key))
+            }
+            None => self.locate_custom(text),
+        }
     }
 
     /// Gives up old history now and then, and deletes what has outlived its time.

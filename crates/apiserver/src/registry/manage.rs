@@ -25,13 +25,15 @@ pub(super) struct Managed {
 /// The other versions of a storage in the same group: upstream never converts between groups.
 struct Served<'a> {
     registry: &'a Registry,
+    /// Those of a definition.
+    customs: Vec<Arc<super::Resource>>,
     storage: &'a Storage,
     group: &'a str,
 }
 
 impl Served<'_> {
     fn find(&self, version: &str) -> Option<&Arc<super::Resource>> {
-        let mut resources = self.registry.resources.iter();
+        let mut resources = self.registry.resources.iter().chain(&self.customs);
         resources.find(|resource| {
             std::ptr::eq(&*resource.storage, self.storage)
                 && resource.kind.group == self.group
@@ -50,7 +52,7 @@ impl Versions for Served<'_> {
     }
 
     fn ty(&self, version: &str) -> Option<Type<'_>> {
-        self.find(version).map(|resource| resource.schema)
+        self.find(version).map(|resource| resource.schema())
     }
 }
 
@@ -58,14 +60,22 @@ impl Call<'_> {
     /// Calls `with` with the field manager of this write.
     fn managing<T>(&self, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
         let now = timestamp(self.registry.env.now());
+        let kind = self.resource.kind;
+        let customs = match self.resource.as_custom() {
+            None => Vec::new(),
+            Some(_) => {
+                let customs = self.registry.customs();
+                customs.get(kind.group, kind.resource).map(|custom| custom.resources.clone()).unwrap_or_default()
+            }
+        };
         with(&FieldManager {
             name: self.manager,
             subresource: self.subresource,
             version: self.resource.api_version(),
-            ty: self.resource.schema,
+            ty: self.resource.schema(),
             now: &now,
             reset: reset(self.resource.kind, self.subresource),
-            versions: &Served { registry: self.registry, storage: self.storage(), group: self.resource.kind.group },
+            versions: &Served { registry: self.registry, customs, storage: self.storage(), group: self.resource.kind.group },
         })
     }
 
@@ -135,7 +145,7 @@ impl Call<'_> {
             (None, Some((old, _))) => return Ok((old.clone(), managed)),
             (value, _) => value.unwrap_or_else(|| empty.clone()),
         };
-        let decoded = resource.schema.canonical(value).map_err(|error| {
+        let decoded = resource.canonical(value).map_err(|error| {
             let kind = shown_kind(config);
             let why = format!("unable to convert unstructured object to {kind}: {error}");
             failed(format!("failed to convert new object ({}) to proper version: {why}", named(config)))
@@ -164,7 +174,7 @@ impl Call<'_> {
 
     /// An object of which nothing is set, as Go writes it.
     fn empty(&self) -> Value {
-        let mut empty = self.resource.schema.zero();
+        let mut empty = self.resource.schema().zero();
         empty.set(&["apiVersion"], self.resource.api_version());
         empty.set(&["kind"], self.resource.kind.kind);
         empty

@@ -88,7 +88,12 @@ pub(super) fn count_generation(storage: &Storage, new: &mut Value, old: &Value) 
     }
     let spec = |value: &Value| -> Vec<(String, Value)> {
         let members = value.as_object().into_iter().flat_map(|map| map.iter());
-        let desired = members.filter(|(key, _)| !matches!(*key, "metadata" | "status" | "apiVersion" | "kind"));
+        let counted = |key: &str| match key {
+            "metadata" | "apiVersion" | "kind" => false,
+            "status" => storage.strategy.counts_status(),
+            _ => true,
+        };
+        let desired = members.filter(|(key, _)| counted(key));
         desired.map(|(key, value)| (key.to_owned(), value.clone())).collect()
     };
     if spec(new) != spec(old) {

@@ -64,6 +64,11 @@ impl Filter {
         Ok(Filter { namespace: namespace.to_owned(), labels: options.label_selector.clone(), fields })
     }
 
+    /// Selects all objects of all namespaces.
+    pub(crate) fn everything() -> Filter {
+        Filter { namespace: String::new(), labels: Selector::default(), fields: FieldSelector::default() }
+    }
+
     pub(crate) fn matches(&self, object: &Object) -> bool {
         (self.namespace.is_empty() || self.namespace == object.namespace())
             && self.labels.matches(object)

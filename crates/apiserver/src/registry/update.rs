@@ -209,7 +209,7 @@ impl Call<'_> {
                 let patched = |managers: bool| {
                     let mut shown = if managers { current.to_value() } else { old.clone() };
                     self.resource.to_served(&mut shown);
-                    apply_patch(shown, *kind, patch, self.resource.schema)
+                    apply_patch(shown, *kind, patch, self.resource.schema())
                 };
                 let managers = touches_managers(*kind, patch);
                 let shown = || patched(true).map(|value| value.to_string());
@@ -237,7 +237,7 @@ impl Call<'_> {
         }
         // An empty list means something here, and is not in the canonical form.
         let forgets = patched.at(&["metadata", "managedFields"]).and_then(Value::as_array).is_some_and(Vec::is_empty);
-        let decoded = resource.schema.canonical(patched).map_err(|error| refused(error.to_string()))?;
+        let decoded = resource.canonical(patched).map_err(|error| refused(error.to_string()))?;
         if !decoded.problems.is_empty() {
             match validation {
                 FieldValidation::Ignore => {}

@@ -35,6 +35,8 @@ struct Watch {
     bookmarks: Option<Instant>,
     deadline: Instant,
     stopping: watch::Receiver<bool>,
+    /// Of a custom resource: its definition changes.
+    redefined: Option<watch::Receiver<bool>>,
     ended: bool,
 }
 
@@ -99,6 +101,7 @@ impl Registry {
             bookmarks: options.allow_watch_bookmarks.then(|| now + BOOKMARK_INTERVAL),
             deadline: now + timeout,
             stopping: self.stopping.subscribe(),
+            redefined: resource.as_custom().map(|custom| custom.ended.clone()),
             ended: false,
         };
         Ok(stream::unfold(watch, Watch::next).boxed())
@@ -136,6 +139,7 @@ impl Watch {
         tokio::select! {
             biased;
             _ = self.stopping.wait_for(|stopping| *stopping) => Woken::Stopping,
+            () = turned(&mut self.redefined) => Woken::Deadline,
             () = self.registry.env.sleep_until(self.deadline) => Woken::Deadline,
             () = self.registry.env.sleep_until(bookmark), if self.bookmarks.is_some() => Woken::Bookmark,
             () = self.cursor.wait() => Woken::Change,
@@ -165,6 +169,14 @@ impl Watch {
         if self.bookmarks.is_some() && !self.ended {
             self.pending.push_back(WatchEvent::Bookmark { revision: self.reached, initial_events_end: false });
         }
+    }
+}
+
+/// Waits until it turns true; for ever where there is nothing to turn.
+async fn turned(flag: &mut Option<watch::Receiver<bool>>) {
+    match flag {
+        Some(flag) => drop(flag.wait_for(|turned| *turned).await),
+        None => std::future::pending().await,
     }
 }
 

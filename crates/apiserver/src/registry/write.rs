@@ -106,6 +106,7 @@ impl Call<'_> {
             groups: &self.user.groups,
             namespace: self.namespace,
             group: self.resource.kind.group,
+            version: self.resource.kind.version,
             subresource: self.subresource,
             dry_run: self.dry_run,
             objects: self.registry,
@@ -240,8 +241,9 @@ pub(super) fn reset_status(storage: &Storage, value: &mut Value) {
         return;
     }
     value.remove(&["status"]);
-    let field = storage.schema.field("status");
+    let schema = storage.schema();
+    let field = schema.field("status");
     if let Some(field) = field.filter(|field| field.presence == apimachinery::schema::Presence::Always) {
-        value.set(&["status"], storage.schema.of(field).zero());
+        value.set(&["status"], schema.of(field).zero());
     }
 }

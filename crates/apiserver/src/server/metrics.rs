@@ -23,9 +23,10 @@ pub(super) struct Labels {
 pub(crate) struct Metrics(Mutex<BTreeMap<(Labels, u16), u64>>);
 
 impl Labels {
-    pub(super) fn of(info: &RequestInfo) -> Labels {
+    /// `known`: it is about a resource that is served.
+    pub(super) fn of(info: &RequestInfo, known: bool) -> Labels {
         // Other paths and names are anybody's: only their verb is told, so that nobody can make counters at will.
-        let known = info.is_resource && api::resource(&info.group, &info.version, &info.resource).is_some();
+        let known = info.is_resource && known;
         let told = |text: &String| if known { text.clone() } else { String::new() };
         Labels {
             verb: info.verb.to_uppercase(),
@@ -71,7 +72,8 @@ mod tests {
         let metrics = Metrics::default();
         let count = |target: &str, code: StatusCode| {
             let (info, _) = RequestInfo::parse(&Method::GET, target);
-            metrics.count(Labels::of(&info), code);
+            let known = api::resource(&info.group, &info.version, &info.resource).is_some();
+            metrics.count(Labels::of(&info, known), code);
         };
         count("/api/v1/namespaces/default/pods/a", StatusCode::OK);
         count("/api/v1/namespaces/default/pods/b", StatusCode::OK);

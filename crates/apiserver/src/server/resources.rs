@@ -28,8 +28,9 @@ impl Request<'_> {
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Result<Answer, Status> {
         let info = &self.info;
-        let kind = api::resource(&info.group, &info.version, &info.resource).ok_or_else(Status::path_not_found)?;
+        let kind = self.kind().ok_or_else(Status::path_not_found)?;
         self.check_path(kind)?;
+        self.check_custom()?;
         self.warn_of(kind);
         if !Nodes::serves(kind, &info.subresource) {
             if !matches!(*self.method, Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
@@ -52,7 +53,6 @@ impl Request<'_> {
         let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) else {
             return self.not_stored(kind, body).await;
         };
-        let resource = resource.clone();
         match info.verb.as_str() {
             "get" => self.get(&resource).await,
             "list" => self.list(&resource).await,
@@ -79,6 +79,24 @@ impl Request<'_> {
             (true, false) if info.name.is_empty() && info.subresource.is_empty() => Err(Status::method_not_allowed()),
             _ => Err(Status::path_not_found()),
         }
+    }
+
+    /// What a definition says to a request for its objects.
+    fn check_custom(&self) -> Result<(), Status> {
+        let info = &self.info;
+        let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) else {
+            return Ok(());
+        };
+        let Some(custom) = resource.as_custom() else { return Ok(()) };
+        if let Some(warning) = &custom.version.deprecation {
+            self.warn(warning);
+        }
+        if custom.definition.terminating && info.verb == "create" {
+            let mut status = Status::method_not_allowed();
+            status.message = "create not allowed while custom resource definition is terminating".to_owned();
+            return Err(status);
+        }
+        custom.convertible()
     }
 
     fn warn_of(&self, kind: &Kind) {

@@ -28,7 +28,7 @@ impl Request<'_> {
     ) -> Result<Answer, Status> {
         let info = &self.info;
         let Some(subresource) = kind.subresource(&info.subresource) else { return Err(Status::path_not_found()) };
-        let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource).cloned() else {
+        let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) else {
             return Err(Status::path_not_found());
         };
         if Nodes::serves(kind, subresource.name) {
@@ -91,7 +91,7 @@ impl Request<'_> {
         if let Some(status) = Status::plain(&errors) {
             return Err(status);
         }
-        let pods = self.inner.registry.resource("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
+        let pods = self.inner.registry.resource("", "v1", "pods").ok_or_else(Status::path_not_found)?;
         let uid = binding.str_at(&["metadata", "uid"]).unwrap_or_default();
         let now = timestamp(self.inner.env.now());
         let conflict = |why: &str| Status::conflict(&apimachinery::GroupResource::new("", "pods/binding"), name, why);

@@ -8,6 +8,7 @@ use super::Request;
 use super::resources::list_answer;
 use crate::answer::{Answer, Content};
 use crate::body::{self, Expected};
+use crate::extension;
 use crate::registry::{self, Change, DeleteOptions, Filter, ListOptions, PatchKind, Resource, WriteOptions};
 
 /// The media type of server-side apply.
@@ -40,6 +41,9 @@ impl Request<'_> {
         }
         let options = WriteOptions::parse(&self.query, "PatchOptions")?;
         let kind = self.patch_kind()?;
+        if kind == PatchKind::Strategic && resource.as_custom().is_some() {
+            return Err(no_strategic_patch());
+        }
         let change = Change::Patch { kind, patch: body::decode_patch(kind, &body)?, validation: options.validation };
         let call = self.call(resource, &self.info.name, options.dry_run);
         let (object, created) = call.update(&change).await?;
@@ -102,8 +106,14 @@ impl Request<'_> {
     /// The object in the body, in the stored version, defaulted.
     pub(super) fn object_in(&self, resource: &Resource, body: &Bytes, options: &WriteOptions) -> Result<Value, Status> {
         let kind = resource.kind;
-        let expected = Expected { group: kind.group, version: kind.version, kind: kind.kind, schema: resource.schema };
-        let decoded = body::decode(self.headers, body, expected, options.validation)?;
+        let expected =
+            Expected { group: kind.group, version: kind.version, kind: kind.kind, schema: resource.schema() };
+        let decoded = match resource.as_custom() {
+            None => body::decode(self.headers, body, expected, options.validation)?,
+            Some(custom) => body::decode_custom(self.headers, body, expected, options.validation, |value| {
+                extension::decode(&custom.version, value)
+            })?,
+        };
         self.warnings.lock().extend(decoded.warnings);
         let mut value = decoded.value;
         resource.to_storage(&mut value);
@@ -132,4 +142,12 @@ impl Request<'_> {
         }
         Ok(())
     }
+}
+
+/// Schemas of definitions say nothing of strategic merges.
+fn no_strategic_patch() -> Status {
+    Status::unsupported_media_type(
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, \
+         application/merge-patch+json, application/apply-patch+yaml",
+    )
 }

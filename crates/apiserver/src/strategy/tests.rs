@@ -50,6 +50,7 @@ impl World {
             user: "alice",
             groups: &[],
             namespace: "default",
+            version: "v1",
             group: "",
             subresource,
             dry_run: false,

@@ -5,6 +5,7 @@ mod admission;
 mod aggregation;
 mod clients;
 mod connect;
+mod crds;
 mod evictions;
 mod fixture;
 mod kinds;

@@ -112,7 +112,7 @@ impl Request<'_> {
                 return Ok(Verdict::AsItIs(budget.name().to_owned()));
             }
         }
-        let resource = call.registry.resource("policy", "v1", "poddisruptionbudgets").cloned();
+        let resource = call.registry.resource("policy", "v1", "poddisruptionbudgets");
         let resource = resource.ok_or_else(Status::path_not_found)?;
         let now = timestamp(call.registry.env.now());
         let edit = |budget: &mut Value| take_one(budget, pod.name(), &now);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::fields::{FieldManager, ManagedFields, Reset, ScaleFields};
 use apimachinery::schema::Type;
-use apimachinery::{FieldError, GroupKind, Object, Selector, Status, Value};
+use apimachinery::{FieldError, GroupKind, Key, Object, Selector, Status, Value};
 use bytes::Bytes;
 
 use crate::answer::Answer;
@@ -17,9 +17,10 @@ const GVK: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 impl Request<'_> {
     pub(super) async fn scale(&self, resource: &Resource, body: Bytes) -> Result<Answer, Status> {
+        let places = Places::of(resource);
         if self.info.verb == "get" {
             let object = self.inner.registry.get(resource, &self.key(resource), &self.info.name, "").await?;
-            return Ok(Answer::object(Arc::new(scale_of(&object.to_value())?)));
+            return Ok(Answer::object(Arc::new(places.scale_of(&object.to_value())?)));
         }
         let patching = self.info.verb == "patch";
         let applying = patching && body::content_type(self.headers) == APPLY;
@@ -39,8 +40,8 @@ impl Request<'_> {
             None => self.body_of(GVK.0, GVK.1, GVK.2, &body, &options)?,
         };
         let edit = |object: &mut Value, managed: &mut Vec<u8>| {
-            let old = scale_of(object)?.to_value();
-            let scale = Scale { request: self, resource, schema };
+            let old = places.scale_of(object)?.to_value();
+            let scale = Scale { request: self, resource, schema, places: &places };
             let new = match kind {
                 None if applying => scale.apply(&old, &given, options.force, managed)?,
                 None => scale.update(&old, given.clone(), managed),
@@ -57,12 +58,13 @@ impl Request<'_> {
             {
                 return Err(Status::modified(&resource.group_resource(), &self.info.name));
             }
-            object.set(&["spec", "replicas"], new.i64_at(&["spec", "replicas"]).unwrap_or_default());
+            let path: Vec<&str> = places.replicas.iter().map(|name| &**name).collect();
+            object.set(&path, new.i64_at(&["spec", "replicas"]).unwrap_or_default());
             Ok(())
         };
         let call = Call { subresource: "", ..self.call(resource, &self.info.name, options.dry_run) };
         let (object, _) = call.update(&Change::Manage(&edit)).await?;
-        Ok(Answer::object(Arc::new(scale_of(&object.to_value())?)))
+        Ok(Answer::object(Arc::new(places.scale_of(&object.to_value())?)))
     }
 
     fn check_scale(&self, new: &Value, old: &Value) -> Result<(), Status> {
@@ -89,6 +91,7 @@ struct Scale<'a> {
     request: &'a Request<'a>,
     resource: &'a Resource,
     schema: Type<'static>,
+    places: &'a Places,
 }
 
 impl Scale<'_> {
@@ -106,7 +109,7 @@ impl Scale<'_> {
     }
 
     fn fields(&self) -> ScaleFields<'_> {
-        ScaleFields { version: self.resource.api_version(), versions: &[], path: &["spec", "replicas"] }
+        ScaleFields { version: self.resource.api_version(), versions: &[], path: &self.places.replicas }
     }
 
     /// `new`, whose change of `old` is the manager's from now on.
@@ -138,8 +141,50 @@ impl Scale<'_> {
     }
 }
 
-/// The scale of a workload, at the workload's revision.
-fn scale_of(object: &Value) -> Result<Object, Status> {
+/// Where a kind keeps what its scale says.
+struct Places {
+    replicas: Vec<Key>,
+    /// Of a custom resource: where the count is told, and the selector.
+    custom: Option<(Vec<String>, Option<Vec<String>>)>,
+}
+
+impl Places {
+    fn of(resource: &Resource) -> Places {
+        match resource.as_custom().and_then(|custom| custom.version.scale.as_ref()) {
+            None => Places { replicas: vec!["spec".into(), "replicas".into()], custom: None },
+            Some(scale) => Places {
+                replicas: scale.spec_replicas.iter().map(|name| Key::Owned(name.clone())).collect(),
+                custom: Some((scale.status_replicas.clone(), scale.selector.clone())),
+            },
+        }
+    }
+
+    fn scale_of(&self, object: &Value) -> Result<Object, Status> {
+        let Some((told, selector)) = &self.custom else { return scale_of(object) };
+        let at = |path: &[String]| path.iter().try_fold(object, |value, name| value.get(name));
+        let wanted = self.replicas.iter().try_fold(object, |value, name| value.get(name));
+        let Some(wanted) = wanted.and_then(Value::as_i64) else {
+            let path: String = self.replicas.iter().map(|name| format!(".{name}")).collect();
+            let name = object.str_at(&["metadata", "name"]).unwrap_or_default();
+            let why = format!("the spec replicas field {path:?} does not exist");
+            tracing::debug!(name, why, "no scale");
+            return Err(Status::internal(why));
+        };
+        let mut scale = scale_meta(object);
+        scale.set(&["spec", "replicas"], wanted);
+        if wanted == 0 {
+            scale.set(&["spec"], Value::object());
+        }
+        scale.set(&["status", "replicas"], at(told).and_then(Value::as_i64).unwrap_or_default());
+        if let Some(text) = selector.as_ref().and_then(|path| at(path)?.as_str()).filter(|text| !text.is_empty()) {
+            scale.set(&["status", "selector"], text);
+        }
+        Object::from_answer(&scale).map_err(Status::internal)
+    }
+}
+
+/// A scale that says nothing yet.
+fn scale_meta(object: &Value) -> Value {
     let mut scale = Value::object();
     scale.set(&["apiVersion"], "autoscaling/v1");
     scale.set(&["kind"], "Scale");
@@ -148,6 +193,12 @@ fn scale_of(object: &Value) -> Result<Object, Status> {
             scale.set(&["metadata", key], value);
         }
     }
+    scale
+}
+
+/// The scale of a workload, at the workload's revision.
+fn scale_of(object: &Value) -> Result<Object, Status> {
+    let mut scale = scale_meta(object);
     scale.set(&["spec"], Value::object());
     if let Some(replicas) = object.i64_at(&["spec", "replicas"]).filter(|replicas| *replicas != 0) {
         scale.set(&["spec", "replicas"], replicas);
