@@ -7,7 +7,7 @@ use env::Env;
 use http::HeaderMap;
 
 use crate::config::Config;
-use crate::gate::{Attributes, Authenticator, Gate, Reviewer, TokenIssuer, admission, impersonate, review};
+use crate::gate::{Attributes, Authenticator, Gate, Reviewer, TokenIssuer, Uses, admission, impersonate, review};
 use crate::identity::UserInfo;
 use crate::registry::Registry;
 use crate::request::{Query, RequestInfo};
@@ -40,6 +40,11 @@ impl Access {
             gate,
             tokens: TokenIssuer::new(config.pki.clone(), issuer),
         })
+    }
+
+    /// Which tokens out of Secrets are used.
+    pub(crate) fn uses(&self) -> &Uses {
+        self.authenticator.uses()
     }
 
     /// Who sends the request, after impersonation.

@@ -16,8 +16,9 @@ mod review;
 mod rule;
 mod token;
 
+pub(crate) use admission::validating_admission_policy::policy::compile as compile_policy_expression;
 pub(crate) use attributes::{Attributes, Decision};
-pub(crate) use authentication::Authenticator;
+pub(crate) use authentication::{Authenticator, LAST_USED, Uses, day};
 pub(crate) use impersonation::impersonate;
 pub(crate) use review::{Reviewer, review};
 pub(crate) use token::TokenIssuer;

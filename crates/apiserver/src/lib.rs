@@ -38,6 +38,7 @@ mod extension;
 mod gate;
 mod health;
 mod identity;
+mod legacy_tokens;
 mod local;
 mod openapi;
 mod registry;

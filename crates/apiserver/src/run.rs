@@ -21,6 +21,7 @@ use crate::connect::Nodes;
 use crate::edge;
 use crate::extension;
 use crate::identity::UserInfo;
+use crate::legacy_tokens;
 use crate::local::Local;
 use crate::registry::Registry;
 use crate::server::{Issuer, Server};
@@ -131,7 +132,7 @@ impl ApiServer {
             async {
                 bootstrap::run(&server, &config.pki).await;
                 ready.send_replace(true);
-                aggregation::run(&server).await;
+                future::join(aggregation::run(&server), legacy_tokens::run(&server)).await;
             },
             pki::keep_fresh(config.env.clone(), renew_at, || {
                 let leaf = config.pki.certificate("apiserver", &serving_spec(&config))?;

@@ -1,5 +1,7 @@
 //! From a connection and its headers to a user. Upstream: apiserver pkg/authentication, pkg/serviceaccount.
 
+mod secrets;
+
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Status, parse_time};
@@ -16,11 +18,13 @@ use crate::UserInfo;
 use crate::aggregation;
 use crate::strategy::Objects;
 
+pub(crate) use secrets::{LAST_USED, Uses, day};
+
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// What is being deleted since less than this may still authenticate, as clocks differ.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
-/// Front proxies, certificates and service-account tokens; whoever brings neither is anonymous.
+/// Front proxies, certificates, tokens of service accounts and of nodes that join; whoever brings none is anonymous.
 pub(crate) struct Authenticator {
     pki: Arc<ClusterPki>,
     clients: ClientVerifier,
@@ -28,6 +32,7 @@ pub(crate) struct Authenticator {
     front_proxies: ClientVerifier,
     issuer: String,
     audiences: Vec<String>,
+    uses: Uses,
 }
 
 impl Authenticator {
@@ -35,7 +40,19 @@ impl Authenticator {
     pub(crate) fn new(pki: Arc<ClusterPki>, issuer: &str) -> Result<Authenticator, pki::PkiError> {
         let clients = pki.client_verifier()?;
         let front_proxies = ClientVerifier::new(pki.front_proxy_ca().certificate_pem())?;
-        Ok(Authenticator { pki, clients, front_proxies, issuer: issuer.to_owned(), audiences: vec![issuer.to_owned()] })
+        Ok(Authenticator {
+            pki,
+            clients,
+            front_proxies,
+            issuer: issuer.to_owned(),
+            audiences: vec![issuer.to_owned()],
+            uses: Uses::default(),
+        })
+    }
+
+    /// Which tokens out of Secrets are used.
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// The audiences that tokens for this server are made out to.
@@ -94,6 +111,19 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<(UserInfo, Vec<String>), String> {
         let told = |why: &str| format!("[invalid bearer token, {why}]");
+        let bootstrap = secrets::bootstrap_parts(token);
+        if let Some((id, secret)) = bootstrap {
+            let user = secrets::bootstrap(id, secret, objects, now).ok_or("invalid bearer token")?;
+            return Ok((with_authenticated(user), audiences.to_vec()));
+        }
+        if let Some(claims) = self.pki.token_key().verify_legacy(token) {
+            let matching: Vec<String> = audiences.iter().filter(|own| self.audiences.contains(own)).cloned().collect();
+            if matching.is_empty() {
+                return Err(told(&pki::TokenError::Audience.to_string()));
+            }
+            let user = secrets::legacy(&claims, token, objects, &self.uses, now).map_err(|why| told(&why))?;
+            return Ok((with_authenticated(user), matching));
+        }
         let verified = self.pki.token_key().verify(token, &self.issuer, audiences, now);
         let (claims, audiences) = verified.map_err(|error| match error {
             // Of what is no token at all there is nothing more to say.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use http::HeaderValue;
 use pki::CertificateSpec;
 
@@ -154,4 +156,84 @@ fn browsers_show_their_token_as_a_subprotocol() {
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&value).unwrap());
     let user = cluster.authenticator.authenticate(&headers, &[], &cluster.world, cluster.env.now()).unwrap();
     assert_eq!(user.name, "system:serviceaccount:n:sa");
+}
+
+#[test]
+fn tokens_of_secrets_name_accounts_while_both_are_there() {
+    use base64::prelude::BASE64_STANDARD;
+    let cluster = cluster();
+    let token = cluster.pki.token_key().sign_legacy(&pki::LegacyClaims::new("n", "sa", "sa-1", "t")).unwrap();
+    let put = |token: &str, more: &str| {
+        let data = BASE64_STANDARD.encode(token);
+        let json =
+            format!(r#"{{"metadata":{{"name":"t","namespace":"n","uid":"t-1"{more}}},"data":{{"token":"{data}"}}}}"#);
+        cluster.world.put("", "secrets", &json);
+    };
+    let why = |after: i64| {
+        let now = cluster.env.now() + SignedDuration::from_secs(after);
+        let result = cluster.authenticator.token(&token, &[ISSUER.to_owned()], &cluster.world, now);
+        result.map(|(user, _)| user).map_err(|why| why.trim_start_matches("[invalid bearer token, ").to_owned())
+    };
+    assert_eq!(why(0).unwrap_err(), "service account token has been invalidated]");
+    put(&token, "");
+    let user = why(400 * 86_400).unwrap();
+    assert_eq!((user.name.as_str(), user.uid.as_str()), ("system:serviceaccount:n:sa", "sa-1"));
+    assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:n", "system:authenticated"]);
+    let noted = futures_util::FutureExt::now_or_never(cluster.authenticator.uses().next());
+    assert_eq!(noted, Some(vec![(ObjectKey::new("n", "t"), "2027-02-05".to_owned())]));
+    put("another", "");
+    assert_eq!(why(0).unwrap_err(), "service account token does not match server's copy]");
+    put(&token, r#","labels":{"kubernetes.io/legacy-token-invalid-since":"2026-01-01"}"#);
+    assert!(
+        why(0)
+            .unwrap_err()
+            .starts_with("the token in secret n/t for service account n/sa has been marked invalid. Use")
+    );
+    put(&token, r#","deletionTimestamp":"2026-01-01T00:00:00Z""#);
+    assert_eq!(why(0).unwrap_err(), "service account token has been invalidated]");
+    put(&token, "");
+    cluster.world.put("", "serviceaccounts", r#"{"metadata":{"name":"sa","namespace":"n","uid":"sa-2"}}"#);
+    assert_eq!(why(0).unwrap_err(), "service account UID (sa-2) does not match claim (sa-1)]");
+}
+
+#[test]
+fn bootstrap_tokens_name_who_joins() {
+    use base64::prelude::BASE64_STANDARD;
+    let cluster = cluster();
+    let put = |members: &[(&str, &str)]| {
+        let mut all = BTreeMap::from([
+            ("token-id", "abcdef"),
+            ("token-secret", "0123456789abcdef"),
+            ("usage-bootstrap-authentication", "true"),
+        ]);
+        all.extend(members.iter().copied());
+        let data: Vec<String> =
+            all.iter().map(|(key, value)| format!(r#""{key}":"{}""#, BASE64_STANDARD.encode(value))).collect();
+        let json = format!(
+            r#"{{"metadata":{{"name":"bootstrap-token-abcdef","namespace":"kube-system","uid":"b"}},"type":"bootstrap.kubernetes.io/token","data":{{{}}}}}"#,
+            data.join(",")
+        );
+        cluster.world.put("", "secrets", &json);
+    };
+    let groups =
+        || cluster.bearer("abcdef.0123456789abcdef", 0).map(|user| format!("{} {}", user.name, user.groups.join(" ")));
+    assert_eq!(groups(), Err(401));
+    put(&[]);
+    assert_eq!(groups().unwrap(), "system:bootstrap:abcdef system:bootstrappers system:authenticated");
+    assert_eq!(cluster.bearer("abcdef.0123456789abcdee", 0), Err(401));
+    put(&[("auth-extra-groups", "system:bootstrappers:kubeadm:default-node-token")]);
+    let expect = "system:bootstrap:abcdef system:bootstrappers system:bootstrappers:kubeadm:default-node-token system:authenticated";
+    assert_eq!(groups().unwrap(), expect);
+    for refused in [
+        ("auth-extra-groups", "system:masters"),
+        ("expiration", "2025-12-31T23:59:59Z"),
+        ("expiration", "soon"),
+        ("usage-bootstrap-authentication", "false"),
+        ("token-id", "other0"),
+    ] {
+        put(&[refused]);
+        assert_eq!(groups(), Err(401), "{refused:?}");
+    }
+    put(&[("expiration", "2026-01-01T00:00:01Z")]);
+    assert!(groups().is_ok());
 }
