@@ -9,8 +9,8 @@ mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
 mod cron_job;
-pub(crate) mod custom_resource_definition;
 mod csi;
+pub(crate) mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod device;
@@ -48,6 +48,7 @@ mod stateful_set;
 mod storage_class;
 #[cfg(test)]
 mod tests;
+mod validating_admission_policy;
 mod workload;
 
 use std::sync::Arc;
@@ -110,6 +111,8 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Strategy>> {
         Box::new(service_cidr::ServiceCidr),
         Box::new(stateful_set::StatefulSet),
         Box::new(storage_class::StorageClass),
+        Box::new(validating_admission_policy::ValidatingAdmissionPolicy),
+        Box::new(validating_admission_policy::ValidatingAdmissionPolicyBinding),
         Box::new(csi::VolumeAttachment),
         Box::new(storage_class::VolumeAttributesClass),
     ]

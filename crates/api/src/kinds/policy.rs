@@ -14,7 +14,6 @@ macro_rules! admission {
         row!("io.k8s.api.admissionregistration.v1", "admissionregistration.k8s.io", "v1", $kind, $resource)
             .cluster()
             .categories(&["api-extensions"])
-            .unenforced()
     };
 }
 

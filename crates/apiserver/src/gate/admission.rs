@@ -19,6 +19,7 @@ mod runtime_class;
 mod service_account;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
+pub(crate) mod validating_admission_policy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub(crate) trait Plugin: Send + Sync {
 pub(crate) struct Chain {
     gate: Arc<Gate>,
     plugins: Vec<Box<dyn Plugin>>,
+    /// After the plugins, which belong to the server; it needs the whole call.
+    policies: validating_admission_policy::ValidatingAdmissionPolicy,
     /// After all others, as it writes.
     quotas: resource_quota::ResourceQuota,
 }
@@ -90,7 +93,7 @@ impl Chain {
             Box::new(pod_topology_labels::PodTopologyLabels),
             Box::new(role_escalation::RoleEscalation),
         ];
-        Chain { gate, plugins, quotas: Default::default() }
+        Chain { gate, plugins, policies: Default::default(), quotas: Default::default() }
     }
 
     /// Runs the completing part of all plugins.
@@ -182,7 +185,11 @@ impl registry::Admission for Chain {
         new: Option<&'a Value>,
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move { Chain::validate(self, &self.write(call, operation), new, old) })
+        Box::pin(async move {
+            let write = self.write(call, operation);
+            Chain::validate(self, &write, new, old)?;
+            self.policies.validate(call, &write, new, old)
+        })
     }
 
     fn charge<'a>(

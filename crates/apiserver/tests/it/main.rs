@@ -11,6 +11,7 @@ mod fixture;
 mod kinds;
 mod lists;
 mod parity;
+mod policies;
 mod quotas;
 mod strategies;
 mod wire;
