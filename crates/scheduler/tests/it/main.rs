@@ -4,6 +4,7 @@ mod election;
 mod extender;
 mod placements;
 mod preemption;
+mod resource_claim;
 mod volumes;
 
 use std::time::Duration;
