@@ -17,9 +17,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("completion bash", "complete -o default"),
     ("plugin list", "!unable to find any kubectl plugins in your PATH"),
     ("alpha", "kuberc"),
-    // What measures pods comes later.
-    ("top node", "!error: Metrics API not available"),
-    ("top pod", "!error: Metrics API not available"),
+    ("top node", "CPU(cores)"),
+    ("top pod", ""),
     ("cluster-info dump", "\"kind\": \"NodeList\""),
     ("get --raw /api/v1/namespaces/verbs", "\"name\":\"verbs\""),
     ("get componentstatuses", ""),
