@@ -49,6 +49,7 @@ fn body(kind: &str) -> Value {
             json!({ "spec": { "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K", "signerName": "example.com/s", "usages": ["client auth"] } })
         }
         "Ingress" => json!({ "spec": { "defaultBackend": { "service": { "name": "s", "port": { "number": 80 } } } } }),
+        "APIService" => json!({ "spec": { "group": "example.com", "version": "v9", "groupPriorityMinimum": 9, "versionPriority": 9 } }),
         "IngressClass" => json!({ "spec": { "controller": "example.com/c" } }),
         "IPAddress" => json!({ "spec": { "parentRef": { "resource": "services", "namespace": "test", "name": "s" } } }),
         "NetworkPolicy" => json!({ "spec": { "podSelector": {} } }),
@@ -91,6 +92,7 @@ fn example(kind: &api::Kind) -> (String, &'static str, Value) {
     let name = match kind.kind {
         "IPAddress" => "192.168.7.9",
         "CSIDriver" => "driver.example.com",
+        "APIService" => "v9.example.com",
         _ => "x",
     };
     let mut object = body(if kind.group == "events.k8s.io" { "EventsEvent" } else { kind.kind });
@@ -107,6 +109,7 @@ fn condition(of: &str) -> Value {
 
 /// Their metadata is not changed with their status. Upstream: ResetObjectMetaForStatus.
 const METADATA_APART: &[&str] = &[
+    "APIService",
     "FlowSchema",
     "PriorityLevelConfiguration",
     "ResourceClaim",
@@ -182,6 +185,9 @@ async fn every_kind_is_deleted_by_the_dozen() {
         let other = if kind.kind == "IPAddress" { "192.168.7.10" } else { "y.example.com" };
         let other = if kind.kind == "Service" { "y" } else { other };
         object["metadata"] = json!({ "name": other, "labels": { "it": "no" } });
+        if kind.kind == "APIService" {
+            object["spec"]["version"] = "y".into();
+        }
         if kind.kind == "ServiceCIDR" {
             object["spec"]["cidrs"] = json!(["10.201.0.0/24"]);
         }
