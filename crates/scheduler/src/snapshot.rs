@@ -115,7 +115,6 @@ impl Snapshot {
     }
 
     /// The node in a slot.
-    #[cfg(test)]
     pub fn slot(&self, slot: u32) -> Option<&NodeInfo> {
         self.slots.get(slot as usize)?.as_deref()
     }

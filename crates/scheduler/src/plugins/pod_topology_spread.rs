@@ -159,18 +159,37 @@ struct Counted {
     min_domains: i32,
 }
 
+/// Calls `each` with slot and place of every node that has the labels of all these constraints and whose pods count for `constraint`. Nodes
+/// themselves are looked at only if the constraint says so: there are many.
+fn for_each_place(
+    cycle: Cycle<'_>,
+    constraint: &Constraint,
+    all: &[Constraint],
+    topology: &Topology,
+    mut each: impl FnMut(u32, u32),
+) {
+    let others = all.iter().filter(|other| other.key != constraint.key);
+    let others: Vec<Arc<Topology>> = others.map(|other| cycle.snapshot.topology(&other.key)).collect();
+    let counts_all = constraint.counts_all(cycle.pod);
+    for slot in 0..cycle.snapshot.slots() as u32 {
+        let Some(domain) = topology.domain(slot) else { continue };
+        if others.iter().all(|other| other.domain(slot).is_some())
+            && (counts_all || cycle.snapshot.slot(slot).is_some_and(|node| constraint.counts(cycle.pod, node)))
+        {
+            each(slot, domain);
+        }
+    }
+}
+
 impl Counted {
     fn new(constraint: &Constraint, all: &[Constraint], cycle: Cycle<'_>) -> Counted {
         let topology = cycle.snapshot.topology(&constraint.key);
         let matching = cycle.snapshot.matching(&constraint.query(cycle.pod));
         let mut pods = vec![None; topology.size()];
-        for node in cycle.snapshot.nodes() {
-            let Some(domain) = topology.domain(node.slot) else { continue };
-            if has_all_keys(node, all) && constraint.counts(cycle.pod, node) {
-                let here = matching.get(node.slot as usize).copied().unwrap_or_default();
-                *pods[domain as usize].get_or_insert(0) += i64::from(here);
-            }
-        }
+        for_each_place(cycle, constraint, all, &topology, |slot, domain| {
+            let here = matching.get(slot as usize).copied().unwrap_or_default();
+            *pods[domain as usize].get_or_insert(0) += i64::from(here);
+        });
         let mut counted = Counted { topology, pods, least: 0, min_domains: constraint.min_domains };
         counted.find_least();
         counted
@@ -271,7 +290,6 @@ impl Evenness {
         let weigh = |constraint: &Constraint| {
             let topology = cycle.snapshot.topology(&constraint.key);
             let matching = cycle.snapshot.matching(&constraint.query(cycle.pod));
-            let of = |node: &NodeInfo| i64::from(matching.get(node.slot as usize).copied().unwrap_or_default());
             let by_slot = constraint.key == HOSTNAME;
             let (pods, places) = if by_slot {
                 (matching.iter().map(|count| i64::from(*count)).collect(), compared.len())
@@ -286,12 +304,12 @@ impl Evenness {
                     }
                 }
                 let mut pods = vec![0; topology.size()];
-                for node in cycle.snapshot.nodes() {
-                    let Some(domain) = topology.domain(node.slot) else { continue };
-                    if wanted[domain as usize] && !left_out(node) && constraint.counts(cycle.pod, node) {
-                        pods[domain as usize] += of(node);
+                let all = if strict { &constraints[..] } else { &[] };
+                for_each_place(cycle, constraint, all, &topology, |slot, domain| {
+                    if wanted[domain as usize] {
+                        pods[domain as usize] += i64::from(matching.get(slot as usize).copied().unwrap_or_default());
                     }
-                }
+                });
                 (pods, wanted.iter().filter(|wanted| **wanted).count() + usize::from(unlabelled))
             };
             let weight = ((places + 2) as f64).ln();

@@ -59,6 +59,11 @@ impl Constraint {
         }
     }
 
+    /// Whether every node's pods count: there is nothing that the pod's affinity or taints say.
+    pub fn counts_all(&self, pod: &PodInfo) -> bool {
+        !self.honors_taints && (!self.honors_affinity || pod.node_selector.is_empty() && pod.node_affinity.is_none())
+    }
+
     /// Whether the node's pods count.
     pub fn counts(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
         (!self.honors_affinity || node_affinity::allows(pod, node))
