@@ -44,6 +44,9 @@ impl Declarations {
                 .with("authorizer", Type::Opaque(AUTHORIZER))
                 .with("authorizer.requestResource", Type::Opaque(RESOURCE_CHECK));
         }
+        if self.variables.is_empty() {
+            return env;
+        }
         env.with("variables", Type::object("kubernetes.variables", self.variables.iter().cloned()))
     }
 }

@@ -53,8 +53,8 @@ impl Environment {
         if !outputs.is_empty() && !outputs.contains(&output) {
             let names: Vec<String> = outputs.iter().map(output_name).collect();
             let text = match names.as_slice() {
-                [one] => format!("must evaluate to {one}"),
-                many => format!("must evaluate to one of [{}]", many.join(" ")),
+                [one] => format!("must evaluate to {one} but got {}", output_name(&output)),
+                many => format!("must evaluate to one of [{}] but got {}", many.join(" "), output_name(&output)),
             };
             return Err(CompileError::output(text));
         }

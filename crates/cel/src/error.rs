@@ -23,7 +23,7 @@ pub struct CompileError {
 pub enum CompileErrorKind {
     /// It does not parse or type check. Upstream prefixes the text with `compilation failed: `.
     Syntax,
-    /// It is sound, but evaluates to something else than asked for (`must evaluate to bool`).
+    /// It is sound, but evaluates to something else than asked for (`must evaluate to bool but got int`).
     Output,
 }
 
@@ -72,6 +72,16 @@ impl CompileError {
 
     pub(crate) fn output(text: String) -> CompileError {
         CompileError { kind: CompileErrorKind::Output, issues: Vec::new(), text }
+    }
+
+    pub(crate) fn program(text: String) -> CompileError {
+        CompileError { kind: CompileErrorKind::Syntax, issues: Vec::new(), text }
+    }
+
+    /// The expression is sound, but a constant in it cannot be what it is made into (`int('x')`). Upstream prefixes the text with
+    /// `program instantiation failed: ` instead, and sometimes calls it an internal error.
+    pub fn is_program(&self) -> bool {
+        self.kind == CompileErrorKind::Syntax && self.issues.is_empty()
     }
 }
 

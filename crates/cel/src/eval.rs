@@ -295,6 +295,16 @@ impl<'p, 'a> Evaluator<'p, 'a> {
     }
 }
 
+/// The conversion of a constant, made when its program is; `None` for anything else.
+pub(crate) fn fold_conversion<'a>(expr: &Expr) -> Result<Option<Value<'a>>, EvalError> {
+    let Kind::Call { function, target: None, args } = &expr.kind else { return Ok(None) };
+    let [Expr { kind: Kind::Const(constant), .. }] = args.as_slice() else { return Ok(None) };
+    if !functions::is_conversion(function) {
+        return Ok(None);
+    }
+    functions::standard::convert(function, &const_value(constant)).map(Some)
+}
+
 fn const_value<'a>(constant: &Const) -> Value<'a> {
     match constant {
         Const::Null => Value::Null,

@@ -8,7 +8,7 @@ pub(crate) mod opaque;
 pub(crate) mod pattern;
 mod semver;
 pub(crate) mod standard;
-mod strings;
+pub(crate) mod strings;
 pub(crate) mod time;
 mod url;
 
@@ -31,7 +31,10 @@ pub(crate) fn call<'a>(program: &Program, name: &str, args: &[Value<'a>]) -> Out
         .or_else(|| lists::call(name, args))
         .or_else(|| net::call(name, args))
         .or_else(|| opaque::call(name, args));
-    outcome.unwrap_or_else(no_overload)
+    outcome.unwrap_or_else(|| {
+        let types: Vec<String> = args.iter().map(Value::type_name).collect();
+        failed(format!("no such overload: {name}({})", types.join(", ")))
+    })
 }
 
 /// Conversions of constants are made when a program is.

@@ -67,7 +67,9 @@ impl Lexer {
                 Some(token) => return Some(Lexeme { token, at: start as u32, text }),
                 None => {
                     if self.at == start {
-                        self.at += 1;
+                        // The first half of an operator takes what should have been the second with it.
+                        let half = matches!(c, '=' | '&' | '|');
+                        self.at = (start + 1 + usize::from(half)).min(self.chars.len());
                     }
                     let text: String = self.chars[start..self.at].iter().map(|c| quoted_char(*c)).collect();
                     self.issue(start, format!("Syntax error: token recognition error at: '{text}'"));

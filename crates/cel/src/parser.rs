@@ -127,7 +127,7 @@ impl Parser {
     fn expect(&mut self, sign: &str) -> Parsed<u32> {
         match self.eat(sign) {
             Some(at) => Ok(at),
-            None if self.peek().token == Token::End => {
+            None if self.peek().token == Token::End && sign != ":" => {
                 self.issue(self.peek().at, format!("Syntax error: missing '{sign}' at '<EOF>'"))
             }
             None => self.mismatched(&format!("'{sign}'")),

@@ -79,6 +79,7 @@ impl<'a> Activation<'a> {
 impl Program {
     pub(crate) fn new(source: &str, ast: Ast, checked: Checked, output: Type) -> Result<Program, CompileError> {
         let mut patterns = HashMap::new();
+        let mut impossible = None;
         crate::validate::walk(&ast.root, &mut |expr| {
             if let Kind::Call { function, target, args } = &expr.kind
                 && let Some(Expr { kind: Kind::Const(Const::String(pattern)), .. }) = match function.as_ref() {
@@ -86,11 +87,19 @@ impl Program {
                     "matches" | "find" | "findAll" => args.first(),
                     _ => None,
                 }
-                && let Some(regex) = crate::functions::pattern::compile(pattern)
             {
-                patterns.insert(pattern.to_string(), regex);
+                match crate::functions::pattern::compile(pattern) {
+                    Some(regex) => drop(patterns.insert(pattern.to_string(), regex)),
+                    None => impossible = impossible.take().or(Some(crate::functions::pattern::mistake(pattern))),
+                }
+            }
+            if let Err(error) = crate::eval::fold_conversion(expr) {
+                impossible = impossible.take().or(Some(error.to_string()));
             }
         });
+        if let Some(why) = impossible {
+            return Err(CompileError::program(why));
+        }
         Ok(Program { source: source.to_owned(), root: ast.root, checked, output, patterns })
     }
 

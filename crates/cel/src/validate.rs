@@ -34,6 +34,16 @@ pub(crate) fn literals(ast: &Ast) -> Vec<Issue> {
     let mut issues = Vec::new();
     walk(&ast.root, &mut |expr| {
         let Kind::Call { function, target, args } = &expr.kind else { return };
+        if let (
+            "format",
+            Some(Expr { kind: Kind::Const(Const::String(pattern)), .. }),
+            [Expr { kind: Kind::List { .. }, .. }],
+        ) = (function.as_ref(), target.as_deref(), args.as_slice())
+            && let Some(verb) = crate::functions::strings::unknown_clause(pattern)
+        {
+            let message = format!("could not parse formatting clause: unrecognized formatting clause \"{verb}\"");
+            issues.push(Issue { at: ast.offsets[expr.id as usize], message });
+        }
         let argument = match (function.as_ref(), target.is_some(), args.as_slice()) {
             ("duration" | "timestamp", false, [argument])
             | ("matches", true, [argument])

@@ -205,6 +205,19 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The type as errors at run time name it.
+    pub(crate) fn type_name(&self) -> String {
+        match self.type_of() {
+            Type::List(_) => "list".to_owned(),
+            Type::Map(..) => "map".to_owned(),
+            Type::Optional(_) => "optional_type".to_owned(),
+            Type::Null => "null_type".to_owned(),
+            Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Type::Duration => "google.protobuf.Duration".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// What `size()` would say, or 1: the measure of costs.
     pub(crate) fn size(&self) -> u64 {
         match self {

@@ -58,7 +58,8 @@ fn prefix(text: &str) -> String {
 }
 
 fn uri(text: &str) -> Vec<String> {
-    super::url::Url::parse(text).err().into_iter().collect()
+    let own = |why: String| why.trim_start_matches("URL parse error during conversion from string: ").to_owned();
+    super::url::Url::parse(text).err().map(own).into_iter().collect()
 }
 
 fn uuid(text: &str) -> Vec<String> {

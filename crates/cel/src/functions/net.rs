@@ -33,12 +33,10 @@ pub(super) fn call<'a>(name: &str, args: &[Value<'a>]) -> Option<Outcome<'a>> {
 
 fn parse_ip(text: &str) -> Result<IpAddr, String> {
     let Ok(address) = text.parse::<IpAddr>() else {
-        let why = if text.contains('%') { "zone" } else { "unable to parse IP" };
-        return Err(if why == "zone" {
-            format!("IP address with zone value is not allowed, got {text:?}")
-        } else {
-            format!("IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): {why}")
-        });
+        let why = mistake(text);
+        return Err(format!(
+            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): {why}"
+        ));
     };
     match address {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err("IPv4-mapped IPv6 address is not allowed".to_owned()),
@@ -46,17 +44,37 @@ fn parse_ip(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-fn parse_cidr(text: &str) -> Result<(IpAddr, u8), String> {
-    let wrong =
-        || format!("network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'");
-    let (address, length) = text.split_once('/').ok_or_else(wrong)?;
-    let parsed: IpAddr = address.parse().map_err(|_| wrong())?;
-    let plain =
-        !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
-    let length: u8 = length.parse().ok().filter(|_| plain).ok_or_else(wrong)?;
-    if length > if parsed.is_ipv4() { 32 } else { 128 } {
-        return Err(wrong());
+/// What Go's `netip` says of a text that is no address.
+fn mistake(text: &str) -> &'static str {
+    let octets: Vec<&str> = text.split('.').collect();
+    if text.contains(':') || octets.len() == 1 || !octets.iter().all(|octet| octet.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return "unable to parse IP";
     }
+    for octet in &octets {
+        if octet.len() > 1 && octet.starts_with('0') {
+            return "IPv4 field has octet with leading zero";
+        }
+        if octet.parse::<u8>().is_err() && !octet.is_empty() {
+            return "IPv4 field has value >255";
+        }
+    }
+    if octets.len() > 4 { "IPv4 address too long" } else { "IPv4 address too short" }
+}
+
+fn parse_cidr(text: &str) -> Result<(IpAddr, u8), String> {
+    // Upstream says it twice.
+    let said = "network address parse error during conversion from string: ";
+    let wrong = |why: String| format!("{said}{said}netip.ParsePrefix({text:?}): {why}");
+    let (address, length) = text.rsplit_once('/').ok_or_else(|| wrong("no '/'".to_owned()))?;
+    let parsed: IpAddr = address.parse().map_err(|_| wrong(format!("ParseAddr({address:?}): {}", mistake(address))))?;
+    let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
+    if !digits || length.len() > 1 && length.starts_with('0') {
+        return Err(wrong(format!("bad bits after slash: {length:?}")));
+    }
+    let most = if parsed.is_ipv4() { 32 } else { 128 };
+    let length = length.parse().ok().filter(|length: &u8| *length <= most);
+    let length = length.ok_or_else(|| wrong("prefix length out of range".to_owned()))?;
     match parsed {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err("IPv4-mapped IPv6 address is not allowed".to_owned()),
         address => Ok((address, length)),

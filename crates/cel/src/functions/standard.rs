@@ -215,7 +215,7 @@ fn arithmetic<'a>(name: &str, a: &Value<'a>, b: &Value<'a>) -> Outcome<'a> {
     }
 }
 
-fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
+pub(crate) fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
     let range = |what: &str| failed(format!("{what} out of range"));
     match (to, value) {
         ("bool", Value::Bool(_))
@@ -229,14 +229,14 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
         ("bool", Value::String(text)) => match &**text {
             "true" | "TRUE" | "True" | "t" | "1" => Ok(Value::Bool(true)),
             "false" | "FALSE" | "False" | "f" | "0" => Ok(Value::Bool(false)),
-            other => failed(format!("type conversion error from 'string' to 'bool': {other:?}")),
+            _ => failed("type conversion error from 'string' to 'bool'"),
         },
         ("bytes", Value::String(text)) => Ok(Value::Bytes(text.as_bytes().into())),
         ("double", Value::Int(n)) => Ok(Value::Double(*n as f64)),
         ("double", Value::Uint(n)) => Ok(Value::Double(*n as f64)),
         ("double", Value::String(text)) => match text.parse() {
             Ok(f) => Ok(Value::Double(f)),
-            Err(_) => failed(format!("strconv.ParseFloat: parsing {:?}: invalid syntax", &**text)),
+            Err(_) => failed("type conversion error from 'string' to 'double'"),
         },
         ("duration", Value::Int(n)) => {
             n.checked_mul(1_000_000_000).map_or_else(|| range("duration"), |n| Ok(Value::Duration(n)))
@@ -256,7 +256,7 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
         ("int", Value::Duration(nanos)) => Ok(Value::Int(*nanos)),
         ("int", Value::String(text)) => match text.parse() {
             Ok(n) => Ok(Value::Int(n)),
-            Err(_) => failed(format!("strconv.ParseInt: parsing {:?}: invalid syntax", &**text)),
+            Err(_) => failed("type conversion error from 'string' to 'int'"),
         },
         ("uint", Value::Int(n)) => {
             u64::try_from(*n).map_or_else(|_| failed("unsigned integer overflow"), |n| Ok(Value::Uint(n)))
@@ -265,7 +265,7 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
         ("uint", Value::Double(_)) => failed("unsigned integer overflow"),
         ("uint", Value::String(text)) => match text.parse() {
             Ok(n) => Ok(Value::Uint(n)),
-            Err(_) => failed(format!("strconv.ParseUint: parsing {:?}: invalid syntax", &**text)),
+            Err(_) => failed("type conversion error from 'string' to 'uint'"),
         },
         ("timestamp", Value::Int(n)) => match Timestamp::from_second(*n).ok().filter(in_range) {
             Some(at) => Ok(Value::Timestamp(at)),
@@ -278,8 +278,8 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
                 &**text
             )),
         },
-        ("string", value) => text(value).map_or_else(no_overload, |text| Ok(Value::string(text))),
-        _ => no_overload(),
+        ("string", value) if text(value).is_some() => Ok(Value::string(text(value).unwrap_or_default())),
+        (_, value) => failed(format!("no such overload: {to}({})", value.type_name())),
     }
 }
 

@@ -8,7 +8,6 @@ use super::time::{show_duration, show_time};
 use crate::error::failed;
 use crate::eval::Outcome;
 use crate::program::Program;
-use crate::types::Type;
 use crate::value::{List, Map, Value};
 
 pub(super) fn call<'a>(program: &Program, name: &str, args: &[Value<'a>]) -> Option<Outcome<'a>> {
@@ -176,38 +175,44 @@ fn format<'a>(pattern: &str, values: &List<'a>) -> Outcome<'a> {
         match written {
             Some(text) => out.push_str(&text),
             None if !"sdfeboxX".contains(verb) => {
-                return failed(format!("could not parse formatting clause: unrecognized formatting clause {verb:?}"));
+                return failed(format!("could not parse formatting clause: unrecognized formatting clause \"{verb}\""));
             }
             None => {
-                return failed(format!(
-                    "error during formatting: {} clause cannot be used on {}",
-                    clause_name(verb),
-                    go_type(&value)
-                ));
+                return failed(format!("error during formatting: {}, was given {}", only_for(verb), value.type_name()));
             }
         }
     }
     Ok(Value::string(out))
 }
 
-fn clause_name(verb: char) -> &'static str {
+/// What a clause takes, in cel-go's words.
+fn only_for(verb: char) -> &'static str {
     match verb {
-        's' => "string",
-        'd' => "decimal",
-        'f' => "fixed-point",
-        'e' => "scientific",
-        'b' => "binary",
-        'o' => "octal",
-        _ => "hex",
+        's' => {
+            "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps"
+        }
+        'd' => "decimal clause can only be used on integers",
+        'f' => "fixed-point clause can only be used on doubles",
+        'e' => "scientific clause can only be used on doubles",
+        'b' => "only integers and bools can be formatted as binary",
+        'o' => "octal clause can only be used on integers",
+        _ => "only integers, byte buffers, and strings can be formatted as hex",
     }
 }
 
-fn go_type(value: &Value<'_>) -> String {
-    match value.type_of() {
-        Type::List(_) => "list".to_owned(),
-        Type::Map(..) => "map".to_owned(),
-        other => other.to_string(),
+/// The first clause of a format that there is none of.
+pub(crate) fn unknown_clause(pattern: &str) -> Option<char> {
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            continue;
+        }
+        let verb = chars.find(|c| *c != '.' && !c.is_ascii_digit())?;
+        if !"%sdfeboxX".contains(verb) {
+            return Some(verb);
+        }
     }
+    None
 }
 
 fn clause(verb: char, precision: Option<usize>, value: &Value<'_>) -> Option<String> {
@@ -257,7 +262,16 @@ fn scientific(f: f64, precision: usize) -> String {
     let text = format!("{f:.precision$e}");
     let Some((mantissa, exponent)) = text.split_once('e') else { return text };
     let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-    format!("{mantissa}e{sign}{digits:0>2}")
+    let raised = |c: char| match c {
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        '0' | '4'..='9' => char::from_u32(0x2070 + (c as u32 - '0' as u32)).unwrap_or(c),
+        c => c,
+    };
+    let sign = if sign == '-' { "\u{207b}" } else { "" };
+    let exponent: String = format!("{digits:0>2}").chars().map(raised).collect();
+    format!("{mantissa}\u{d7}10{sign}{exponent}")
 }
 
 /// What `%s` makes of a value.
@@ -267,14 +281,14 @@ fn shown(value: &Value<'_>) -> Option<String> {
         Value::Timestamp(at) => show_time(*at),
         Value::Duration(nanos) => show_duration(*nanos),
         Value::List(list) => {
-            let items: Vec<String> = list.iter().map(|item| shown(&item)).collect::<Option<_>>()?;
+            let items: Vec<String> = list.iter().map(|item| inner(&item)).collect::<Option<_>>()?;
             format!("[{}]", items.join(", "))
         }
         Value::Map(map) => {
             let entries: Vec<String> = map
                 .keys()
                 .iter()
-                .map(|key| Some(format!("{}: {}", shown(&key.value())?, shown(&member(map, key)?)?)))
+                .map(|key| Some(format!("{}:{}", inner(&key.value())?, inner(&member(map, key)?)?)))
                 .collect::<Option<_>>()?;
             format!("{{{}}}", entries.join(", "))
         }
@@ -282,6 +296,12 @@ fn shown(value: &Value<'_>) -> Option<String> {
         Value::Double(f) => double(*f),
         other => text(other)?,
     })
+}
+
+/// Texts within lists and maps are quoted.
+fn inner(value: &Value<'_>) -> Option<String> {
+    let text = shown(value)?;
+    Some(if matches!(value, Value::String(_)) { quote(&text) } else { text })
 }
 
 fn member<'a>(map: &Map<'a>, key: &crate::value::Key) -> Option<Value<'a>> {

@@ -57,7 +57,12 @@ impl Parser {
         }
         let body = args.pop().ok_or(Stop)?;
         let first = if args.is_empty() { return Err(Stop) } else { args.remove(0) };
-        let var = self.variable(&first)?;
+        let simple = if matches!(name, "map" | "filter") {
+            "argument is not an identifier"
+        } else {
+            "argument must be a simple name"
+        };
+        let var = self.variable(&first, simple)?;
         if name.starts_with("opt") {
             return self.opt_map(at, name, target, var, body);
         }
@@ -76,7 +81,7 @@ impl Parser {
     }
 
     /// The name of a macro's variable.
-    fn variable(&mut self, expr: &Expr) -> Parsed<Arc<str>> {
+    fn variable(&mut self, expr: &Expr, otherwise: &str) -> Parsed<Arc<str>> {
         let at = self.offsets[expr.id as usize];
         match &expr.kind {
             Kind::Ident(name) if !name.starts_with('.') => {
@@ -85,12 +90,12 @@ impl Parser {
                 }
                 Ok(name.clone())
             }
-            _ => self.issue(at, "argument must be a simple name"),
+            _ => self.issue(at, otherwise),
         }
     }
 
     fn second_variable(&mut self, first: &str, expr: &Expr) -> Parsed<Arc<str>> {
-        let second = self.variable(expr)?;
+        let second = self.variable(expr, "argument must be a simple name")?;
         if first == second.as_ref() {
             let at = self.offsets[expr.id as usize];
             self.issues.push(Issue { at, message: format!("duplicate variable name: {second}") });

@@ -107,6 +107,18 @@ fn values() {
         ("[1] + [2, 3]", "[1,2,3]"),
         ("size('héllo') + size([1, 2]) + o.l.size()", "10"),
         ("// a comment\n1", "1"),
+        ("'%s %e'.format([dyn(['a', 'b']), dyn(1234.5)])", r#""[\"a\", \"b\"] 1.234500×10⁰³""#),
+        (
+            "'%d'.format([dyn('a')])",
+            "! error during formatting: decimal clause can only be used on integers, was given string",
+        ),
+        ("string(o)", "! no such overload: string(map)"),
+        ("int('x')", "type conversion error from 'string' to 'int'"),
+        ("int(o.s)", "! type conversion error from 'string' to 'int'"),
+        (
+            "ip('300.1.1.1')",
+            r#"! IP Address "300.1.1.1" parse error during conversion from string: ParseAddr("300.1.1.1"): IPv4 field has value >255"#,
+        ),
     ] {
         assert_eq!(run(expression), expect, "{expression}");
     }
@@ -127,10 +139,16 @@ fn mistakes() {
             "1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | 1.all(x, x)\n | ^",
         ),
         ("has(o)", "1:5: invalid argument to has() macro\n | has(o)\n | ....^"),
-        ("[1].map(a.b, 1)", "1:10: argument must be a simple name\n | [1].map(a.b, 1)\n | .........^"),
+        ("[1].map(a.b, 1)", "1:10: argument is not an identifier\n | [1].map(a.b, 1)\n | .........^"),
         ("'a'.foo", "1:4: type 'string' does not support field selection\n | 'a'.foo\n | ...^"),
         ("duration('x')", "1:10: invalid duration argument\n | duration('x')\n | .........^"),
         ("'a'.matches('(')", "1:13: invalid matches argument\n | 'a'.matches('(')\n | ............^"),
+        ("1 == = 1 + 'a'", "1:6: Syntax error: token recognition error at: '= '\n | 1 == = 1 + 'a'\n | .....^"),
+        ("true ? 1", "1:9: Syntax error: mismatched input '<EOF>' expecting ':'\n | true ? 1\n | ........^"),
+        (
+            "'%q'.format([1])",
+            "1:12: could not parse formatting clause: unrecognized formatting clause \"q\"\n | '%q'.format([1])\n | ...........^",
+        ),
         (
             "1 +",
             "1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | 1 +\n | ...^",
@@ -144,9 +162,9 @@ fn mistakes() {
 fn output_types() {
     let env = Environment::new().with("o", Type::Dyn);
     let message = |expression: &str, types: &[Type]| env.compile(expression, types).unwrap_err().to_string();
-    assert_eq!(message("1", &[Type::Bool]), "must evaluate to bool");
-    assert_eq!(message("o.a", &[Type::Bool]), "must evaluate to bool");
-    assert_eq!(message("1", &[Type::String, Type::Null]), "must evaluate to one of [string null_type]");
+    assert_eq!(message("1", &[Type::Bool]), "must evaluate to bool but got int");
+    assert_eq!(message("o.a", &[Type::Bool]), "must evaluate to bool but got dyn");
+    assert_eq!(message("1", &[Type::String, Type::Null]), "must evaluate to one of [string null_type] but got int");
 }
 
 /// On a stack like the server's.
