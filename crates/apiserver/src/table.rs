@@ -70,7 +70,8 @@ impl Table {
 
     /// Shows the columns that the resource's definition has.
     pub(crate) fn show_custom(&mut self, resource: &Resource) {
-        self.custom = resource.as_custom().map(|custom| custom.version.clone()).filter(|version| !version.columns.is_empty());
+        self.custom =
+            resource.as_custom().map(|custom| custom.version.clone()).filter(|version| !version.columns.is_empty());
     }
 
     pub(crate) fn of_object(&self, object: &Object) -> Bytes {
@@ -145,7 +146,8 @@ impl Table {
         let value = object.to_value();
         let row = Row { object, value: &value, now };
         let mut cells: Vec<Value> = columns.iter().map(|column| row.cell(column)).collect();
-        let since = |time: &str| time.parse().map_or_else(|_| "<invalid>".to_owned(), |time| duration::between(time, now));
+        let since =
+            |time: &str| time.parse().map_or_else(|_| "<invalid>".to_owned(), |time| duration::between(time, now));
         let customs = self.custom.iter().flat_map(|version| &version.columns);
         cells.extend(customs.map(|column| column.cell(&value, since).unwrap_or_default()));
         let cells = Value::Array(cells);

@@ -68,8 +68,7 @@ fn priority(version: &str) -> (u8, u64, u64) {
 impl Group {
     /// As `/apis` lists it.
     pub(super) fn document(&self) -> Value {
-        let version =
-            |version: &Version| json!({ "groupVersion": format!("{}/{}", self.name, version.name), "version": version.name });
+        let version = |version: &Version| json!({ "groupVersion": format!("{}/{}", self.name, version.name), "version": version.name });
         let versions: Vec<Value> = self.versions.iter().map(version).collect();
         json!({ "name": self.name, "preferredVersion": versions.first(), "versions": versions })
     }

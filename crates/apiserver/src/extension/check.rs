@@ -160,7 +160,8 @@ fn check_names(names: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) 
 fn check_version(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let deprecated = version.bool_at(&["deprecated"]).unwrap_or_default();
     if let Some(warning) = version.str_at(&["deprecationWarning"]) {
-        let mut refuse = |why: String| errors.push(FieldError::invalid(format!("{path}.deprecationWarning"), warning, why));
+        let mut refuse =
+            |why: String| errors.push(FieldError::invalid(format!("{path}.deprecationWarning"), warning, why));
         if !deprecated {
             refuse("can only be set for deprecated versions".to_owned());
         } else {
@@ -347,9 +348,9 @@ pub(super) enum Approval {
 }
 
 pub(super) fn is_protected(group: &str) -> bool {
-    ["k8s.io", "kubernetes.io"].iter().any(|own| {
-        group == *own || group.strip_suffix(own).is_some_and(|rest| rest.ends_with('.'))
-    })
+    ["k8s.io", "kubernetes.io"]
+        .iter()
+        .any(|own| group == *own || group.strip_suffix(own).is_some_and(|rest| rest.ends_with('.')))
 }
 
 /// Upstream: apihelpers.GetAPIApprovalState.
@@ -393,7 +394,8 @@ fn check_approval(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>
 fn check_preservation(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let preserves = |of: &Value| of.bool_at(&["spec", "preserveUnknownFields"]) == Some(true);
     if preserves(new) && !old.is_some_and(preserves) {
-        let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        let why =
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.push(FieldError::invalid("spec.preserveUnknownFields", true, why));
     }
 }

@@ -43,7 +43,9 @@ pub(super) fn canonical(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
     for (name, member) in map.iter_mut() {
         match (name, member) {
-            ("items" | "additionalProperties" | "additionalItems" | "not", member @ Value::Object(_)) => canonical(member),
+            ("items" | "additionalProperties" | "additionalItems" | "not", member @ Value::Object(_)) => {
+                canonical(member)
+            }
             ("items" | "allOf" | "anyOf" | "oneOf", Value::Array(items)) => items.iter_mut().for_each(canonical),
             ("properties" | "patternProperties" | "definitions", Value::Object(map)) => {
                 map.iter_mut().for_each(|(_, member)| canonical(member));
@@ -94,7 +96,8 @@ fn go_name(key: &str) -> String {
 
 fn check_root(schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if text(schema, "type") != "object" && !text(schema, "type").is_empty() {
-        let why = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+        let why =
+            "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
         errors.push(FieldError::invalid(format!("{path}.type"), text(schema, "type"), why));
         return;
     }
@@ -201,8 +204,7 @@ fn check_metadata(metadata: &Value, is_object: bool, level: Level, path: &str, e
     let properties = metadata.get("properties").and_then(Value::as_object);
     let properties = properties.is_some_and(|map| map.keys().any(|name| !matches!(name, "name" | "generateName")));
     if others || properties || metadata.get("description").is_some() {
-        let why =
-            "must not specify anything other than name and generateName, but metadata is implicitly specified";
+        let why = "must not specify anything other than name and generateName, but metadata is implicitly specified";
         errors.push(FieldError::forbidden(path, why));
     }
 }
@@ -474,8 +476,7 @@ fn check_list_and_map(schema: &Value, path: &str, errors: &mut Vec<FieldError>) 
         let at = format!("{path}.x-kubernetes-list-type");
         errors.push(FieldError::not_supported(at, list_type, &["atomic", "set", "map"]));
     }
-    let keys: Vec<&str> =
-        schema.items_at(&["x-kubernetes-list-map-keys"]).iter().filter_map(Value::as_str).collect();
+    let keys: Vec<&str> = schema.items_at(&["x-kubernetes-list-map-keys"]).iter().filter_map(Value::as_str).collect();
     if !keys.is_empty() && list_type != "map" {
         let (at, why) =
             (format!("{path}.x-kubernetes-list-type"), "must be map if x-kubernetes-list-map-keys is non-empty");

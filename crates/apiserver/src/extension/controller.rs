@@ -125,7 +125,8 @@ async fn sync(registry: &Registry, name: &str) -> bool {
         let finalizers = object.to_value();
         return finalizers.items_at(&["metadata", "finalizers"]).iter().any(|held| held.as_str() == Some(CLEANUP));
     }
-    let others: Vec<Value> = all(registry).iter().filter(|other| other.name() != name).map(|other| other.to_value()).collect();
+    let others: Vec<Value> =
+        all(registry).iter().filter(|other| other.name() != name).map(|other| other.to_value()).collect();
     let now = registry.env.now();
     let result = edit(registry, name, &|definition| {
         accept_names(definition, &others, now);
@@ -297,12 +298,25 @@ async fn delete_all(registry: &Registry, custom: &Custom) -> Result<(), Status> 
 async fn emptied(registry: &Registry, custom: &Custom) {
     let cache = &custom.storage.cache;
     loop {
-        let mut count = 0;
-        let (_, cursor) = cache.list_and_watch(&Range::All, Range::All, registry.through(), |_, _| count += 1);
-        if count == 0 {
+        let mut left = BTreeSet::new();
+        let (_, mut cursor) = cache.list_and_watch(&Range::All, Range::All, registry.through(), |key, _| {
+            left.insert(key.clone());
+        });
+        while !left.is_empty() {
+            cursor.wait().await;
+            let read = cursor.read(256, registry.through(), |entry| {
+                match entry.new {
+                    Some(_) => left.insert(entry.key.clone()),
+                    None => left.remove(&entry.key),
+                };
+            });
+            if read.is_err() {
+                break;
+            }
+        }
+        if left.is_empty() {
             return;
         }
-        cursor.wait().await;
     }
 }
 

@@ -80,7 +80,11 @@ fn check_scale(scale: &super::Scale, new: &Value, errors: &mut Vec<FieldError>) 
         if let Some(number) = value_at(new, path).and_then(Value::as_i64)
             && !(0..=i64::from(i32::MAX)).contains(&number)
         {
-            let why = if number < 0 { "should be a non-negative integer" } else { "should be less than or equal to 2147483647" };
+            let why = if number < 0 {
+                "should be a non-negative integer"
+            } else {
+                "should be less than or equal to 2147483647"
+            };
             errors.push(FieldError::invalid(format!(".{}", path.join(".")), number, why));
         }
     }

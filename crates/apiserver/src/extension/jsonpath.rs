@@ -11,11 +11,19 @@ enum Step {
     Field(String),
     Wildcard,
     Recursive,
-    Slice { from: Option<i64>, to: Option<i64>, by: i64 },
+    Slice {
+        from: Option<i64>,
+        to: Option<i64>,
+        by: i64,
+    },
     /// Several fields or indexes.
     Union(Vec<Step>),
     Index(i64),
-    Filter { left: Operand, operator: String, right: Option<Operand> },
+    Filter {
+        left: Operand,
+        operator: String,
+        right: Option<Operand>,
+    },
 }
 
 #[derive(Debug)]
@@ -190,9 +198,10 @@ impl Step {
                 let inside = items.iter().take(to as usize).skip(from as usize);
                 inside.step_by(*by as usize).collect()
             }
-            (Step::Filter { left, operator, right }, Value::Array(items)) => {
-                items.iter().filter(|item| holds(left.of(item), operator, right.as_ref().map(|right| right.of(item)))).collect()
-            }
+            (Step::Filter { left, operator, right }, Value::Array(items)) => items
+                .iter()
+                .filter(|item| holds(left.of(item), operator, right.as_ref().map(|right| right.of(item))))
+                .collect(),
             _ => Vec::new(),
         }
     }

@@ -96,7 +96,10 @@ fn simplify(schema: &mut Json) {
     if let Some(Json::Object(properties)) = map.get_mut("properties") {
         let optional: Vec<String> =
             properties.iter().filter(|(_, property)| nullable(property)).map(|(name, _)| name.clone()).collect();
-        properties.values_mut().filter_map(Json::as_object_mut).for_each(|property| drop(property.remove("x-was-nullable")));
+        properties
+            .values_mut()
+            .filter_map(Json::as_object_mut)
+            .for_each(|property| drop(property.remove("x-was-nullable")));
         if let Some(Json::Array(required)) = map.get_mut("required") {
             required.retain(|name| !optional.iter().any(|optional| name == optional));
             if required.is_empty() {

@@ -54,7 +54,13 @@ fn row(definition: &Definition, version: &Version) -> Kind {
         subresources.push(Subresource { name: "status", group, version: name, kind, verbs: EDIT });
     }
     if version.scale.is_some() {
-        subresources.push(Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: EDIT });
+        subresources.push(Subresource {
+            name: "scale",
+            group: "autoscaling",
+            version: "v1",
+            kind: "Scale",
+            verbs: EDIT,
+        });
     }
     let selectable: Vec<Selectable> = version
         .fields

@@ -90,7 +90,8 @@ impl Node {
         let nodes = |key: &str| list(key).iter().map(Node::read).collect();
         let float = |key: &str| schema.get(key).and_then(Value::as_f64);
         let whole = |key: &str| schema.i64_at(&[key]);
-        let boxed = |key: &str| schema.get(key).filter(|value| value.as_object().is_some()).map(Node::read).map(Box::new);
+        let boxed =
+            |key: &str| schema.get(key).filter(|value| value.as_object().is_some()).map(Node::read).map(Box::new);
         let members = schema.get("properties").and_then(Value::as_object);
         Node {
             ty: text("type"),
@@ -102,7 +103,11 @@ impl Node {
             list_type: text("x-kubernetes-list-type"),
             list_keys: texts("x-kubernetes-list-map-keys"),
             atomic_map: text("x-kubernetes-map-type") == "atomic",
-            properties: members.into_iter().flat_map(|map| map.iter()).map(|(k, v)| (k.to_owned(), Node::read(v))).collect(),
+            properties: members
+                .into_iter()
+                .flat_map(|map| map.iter())
+                .map(|(k, v)| (k.to_owned(), Node::read(v)))
+                .collect(),
             additional: match schema.get("additionalProperties") {
                 Some(Value::Bool(allows)) => Additional::Bool(*allows),
                 Some(value @ Value::Object(_)) => Additional::Schema(Box::new(Node::read(value))),
@@ -163,4 +168,3 @@ impl Node {
 fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
-

@@ -91,7 +91,8 @@ impl Registry {
             }
             (old, Some(new)) => {
                 let same = old.as_ref().filter(|old| old.definition.uid == new.uid);
-                let cache = same.map_or_else(|| Arc::new(Cache::new(LogLimits::default())), |old| old.storage.cache.clone());
+                let cache =
+                    same.map_or_else(|| Arc::new(Cache::new(LogLimits::default())), |old| old.storage.cache.clone());
                 let custom = self.custom(new, cache, None);
                 self.fill(&custom.storage, revision, same.is_some()).await;
                 Some(custom)
@@ -148,7 +149,9 @@ impl Registry {
             let Some(key) = storage.key_of(&item.key) else { continue };
             match storage.decode(&item.value, item.mod_revision) {
                 Ok(object) => objects.push((key, Arc::new(object))),
-                Err(problem) => error!(key = %key, prefix = %storage.prefix, %problem, "a stored object cannot be read and is left out"),
+                Err(problem) => {
+                    error!(key = %key, prefix = %storage.prefix, %problem, "a stored object cannot be read and is left out")
+                }
             }
         }
         match known {

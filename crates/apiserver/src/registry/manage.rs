@@ -75,7 +75,12 @@ impl Call<'_> {
             ty: self.resource.schema(),
             now: &now,
             reset: reset(self.resource.kind, self.subresource),
-            versions: &Served { registry: self.registry, customs, storage: self.storage(), group: self.resource.kind.group },
+            versions: &Served {
+                registry: self.registry,
+                customs,
+                storage: self.storage(),
+                group: self.resource.kind.group,
+            },
         })
     }
 

@@ -71,9 +71,9 @@ fn check_type(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldErro
     let whole = matches!(value, Value::Number(Number::Float(f)) if f.fract() == 0.0);
     let fits = match value {
         Value::Null => node.nullable,
-        _ => wanted.split(',').any(|wanted| {
-            wanted == found || wanted == "number" && found == "integer" || wanted == "integer" && whole
-        }),
+        _ => wanted
+            .split(',')
+            .any(|wanted| wanted == found || wanted == "number" && found == "integer" || wanted == "integer" && whole),
     };
     if !fits {
         let why = format!("{path} in body must be of type {wanted}: {found:?}");
