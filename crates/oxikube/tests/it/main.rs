@@ -9,6 +9,7 @@ mod crash;
 mod dns;
 mod full_disk;
 mod helm;
+mod identity;
 mod jobs;
 mod kubectl;
 mod life;
