@@ -16,7 +16,7 @@ mod review;
 mod rule;
 mod token;
 
-pub(crate) use admission::validating_admission_policy::policy::compile as compile_policy_expression;
+pub(crate) use admission::validating_admission_policy::policy::worded as worded_mistake;
 pub(crate) use attributes::{Attributes, Decision};
 pub(crate) use authentication::{Authenticator, LAST_USED, Uses, day};
 pub(crate) use impersonation::impersonate;

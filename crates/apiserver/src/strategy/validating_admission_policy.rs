@@ -3,13 +3,13 @@
 use apimachinery::validation::{
     dns1035_label, dns1123_subdomain, path_segment, qualified_name, validate_label_selector,
 };
-use apimachinery::{FieldError, Value};
+use apimachinery::{FieldError, FieldErrorKind, Value};
 use cel::Type;
 use cel::admission::Declarations;
 
 use super::field::{Errors, Path, Report, fill_absent, has, items, items_mut, member, text};
 use super::{Context, Strategy};
-use crate::gate::compile_policy_expression as compile;
+use crate::gate::worded_mistake;
 
 pub(super) struct ValidatingAdmissionPolicy;
 pub(super) struct ValidatingAdmissionPolicyBinding;
@@ -89,8 +89,7 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
             param_ref(reference, &path.child("paramRef"), errors);
         }
         if let Some(resources) = member(spec, "matchResources") {
-            // Spelled so upstream.
-            match_resources(resources, &path.child("matchResouces"), errors);
+            match_resources(resources, &path.child("matchResources"), errors);
         }
         actions(items(spec, "validationActions"), &path.child("validationActions"), errors);
     }
@@ -282,13 +281,15 @@ fn expression(
     path: &Path<'_>,
     errors: &mut Errors,
 ) -> Option<Type> {
-    match compile(declared, text, outputs) {
-        Ok(program) => Some(program.output().clone()),
-        Err(why) => {
-            errors.invalid(path, text, why);
-            None
+    match declared.environment().compile(text, outputs) {
+        Ok(program) => return Some(program.output().clone()),
+        Err(error) if error.is_program() => {
+            let (field, detail) = (path.to_string(), worded_mistake(&error));
+            errors.add(FieldError { kind: FieldErrorKind::Internal, field, shown: String::new(), detail });
         }
+        Err(error) => errors.invalid(path, text, worded_mistake(&error)),
     }
+    None
 }
 
 pub(super) fn match_conditions(list: &[Value], declared: &Declarations, path: &Path<'_>, errors: &mut Errors) {
@@ -318,7 +319,7 @@ fn declare(variable: &Value, declared: &mut Declarations, path: &Path<'_>, error
     if name.trim().is_empty() {
         errors.required(&path.child("name"), "name is not specified");
     } else if !cel::is_identifier(name) {
-        errors.invalid(&path.child("name"), name, "name is not a valid CEL identifier");
+        errors.invalid(&path.child("name"), name, "must be a valid CEL identifier");
     }
     let written = text(variable, "expression");
     if written.trim().is_empty() {
@@ -347,12 +348,12 @@ fn validation(validation: &Value, declared: &Declarations, path: &Path<'_>, erro
     let message = text(validation, "message");
     let at = path.child("message");
     if !message.is_empty() && message.trim().is_empty() {
-        errors.invalid(&at, message, "message must be non-empty if specified");
+        errors.invalid(&at, message, "must be non-empty if specified");
     } else if message.trim().contains(['\n', '\r']) {
-        errors.invalid(&at, message, "message must not contain line breaks");
+        errors.invalid(&at, message, "must not contain line breaks");
     }
     if has(validation, "reason") {
-        let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+        let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
         errors.one_of(&path.child("reason"), text(validation, "reason"), &reasons);
     }
 }

@@ -190,7 +190,7 @@ async fn mistakes_are_refused() {
     .await;
     check(
         json!({"variables": [{"name": "a.b", "expression": "1"}]}),
-        "spec.variables[0].name: Invalid value: \"a.b\": name is not a valid CEL identifier",
+        "spec.variables[0].name: Invalid value: \"a.b\": must be a valid CEL identifier",
     )
     .await;
 }

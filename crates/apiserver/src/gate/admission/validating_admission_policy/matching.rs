@@ -86,7 +86,7 @@ impl<'a> Request<'a> {
                 out.set(&[key], text);
             }
         };
-        text("name", self.write.name);
+        text("name", self.name());
         text("namespace", self.write.namespace);
         text("subResource", self.write.subresource);
         text("requestSubResource", self.write.subresource);

@@ -2,7 +2,7 @@
 
 use apimachinery::Value;
 use cel::admission::Declarations;
-use cel::{CompileErrorKind, Program, Type};
+use cel::{CompileError, CompileErrorKind, Program, Type};
 
 /// An expression that compiled, or what upstream says of one that didn't.
 pub(crate) type Compiled = Result<Program, String>;
@@ -78,9 +78,15 @@ impl Policy {
 }
 
 /// Compiles an expression; a mistake is worded as field errors word it.
-pub(crate) fn compile(declared: &Declarations, expression: &str, outputs: &[Type]) -> Compiled {
-    declared.environment().compile(expression, outputs).map_err(|error| match error.kind {
+fn compile(declared: &Declarations, expression: &str, outputs: &[Type]) -> Compiled {
+    declared.environment().compile(expression, outputs).map_err(|error| worded(&error))
+}
+
+/// A mistake as field errors word it.
+pub(crate) fn worded(error: &CompileError) -> String {
+    match error.kind {
+        _ if error.is_program() => format!("program instantiation failed: {error}"),
         CompileErrorKind::Syntax => format!("compilation failed: {error}"),
         CompileErrorKind::Output => error.to_string(),
-    })
+    }
 }
