@@ -155,6 +155,11 @@ impl World {
             "status" => {
                 let mut kept = old.clone();
                 take(&mut kept, &body, "status");
+                // Of the metadata, annotations may change with the status.
+                match body.at(&["metadata", "annotations"]) {
+                    Some(annotations) => kept.set(&["metadata", "annotations"], annotations),
+                    None => drop(kept.remove(&["metadata", "annotations"])),
+                }
                 body = kept;
             }
             "scale" => {
