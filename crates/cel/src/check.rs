@@ -275,6 +275,14 @@ impl Checker<'_> {
             return self.opt_select(id, args);
         }
         let plain = function.strip_prefix('.').unwrap_or(function);
+        if let (op::AND | op::OR, [left, right]) = (function, args) {
+            for operand in [left, right] {
+                let ty = self.expr(operand);
+                self.assert(operand.id, &ty, &Type::Bool);
+            }
+            self.out.overloads.insert(id, vec![if function == op::AND { "logical_and" } else { "logical_or" }]);
+            return Type::Bool;
+        }
         let Some(target) = target else {
             let types: Vec<Type> = args.iter().map(|arg| self.expr(arg)).collect();
             return self.resolve(id, plain, types, false);

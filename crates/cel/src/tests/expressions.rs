@@ -138,6 +138,7 @@ fn mistakes() {
             "1.all(x, x)",
             "1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | 1.all(x, x)\n | ^",
         ),
+        ("[1].all(x, x)", "1:12: expected type 'bool' but found 'int'\n | [1].all(x, x)\n | ...........^"),
         ("has(o)", "1:5: invalid argument to has() macro\n | has(o)\n | ....^"),
         ("[1].map(a.b, 1)", "1:10: argument is not an identifier\n | [1].map(a.b, 1)\n | .........^"),
         ("'a'.foo", "1:4: type 'string' does not support field selection\n | 'a'.foo\n | ...^"),
