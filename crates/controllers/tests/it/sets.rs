@@ -86,7 +86,12 @@ impl Run {
             self.mend();
             Env::system().sleep(Duration::from_secs(1)).await;
         }
-        assert!(self.is_complete(), "never complete: {:?}", self.cluster.pods());
+        let status = |resource: &Resource, name: &str| self.cluster.value(resource, name).to_string();
+        let (set, daemons) = (status(&resources::STATEFUL_SETS, "db"), status(&resources::DAEMON_SETS, "agent"));
+        let nodes: Vec<_> =
+            self.cluster.server.list(&resources::NODES).iter().map(|node| node.to_value().to_string()).collect();
+        let pods = self.cluster.pods();
+        assert!(self.is_complete(), "never complete: {pods:?}\n{set}\n{daemons}\n{nodes:?}");
         assert_eq!(*self.broken.lock(), Vec::<String>::new());
         for object in
             [resources::PODS, resources::CONTROLLER_REVISIONS].iter().flat_map(|r| self.cluster.server.list(r))
