@@ -127,7 +127,8 @@ fn has_claims(pod: &Object) -> bool {
 
 /// Whether it is certain that none of the pod's containers runs or will run.
 fn is_done(pod: &Object) -> bool {
-    matches!(pod.field("status.phase"), Some("Succeeded" | "Failed")) || pod.is_deleting() && node_of(pod).is_none()
+    let ended = || matches!(pod.to_value().str_at(&["status", "phase"]), Some("Succeeded" | "Failed"));
+    pod.is_deleting() && node_of(pod).is_none() || ended()
 }
 
 fn is_allocated(claim: &Value) -> bool {
@@ -162,7 +163,9 @@ impl PodClaims {
     }
 
     async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(pod) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else { return Ok(Requeue::No) };
+        let Some(pod) = self.pods.get(key).filter(|pod| !pod.is_deleting() && !is_done(pod)) else {
+            return Ok(Requeue::No);
+        };
         let value = pod.to_value();
         let mut made = Vec::new();
         for each in value.items_at(&["spec", "resourceClaims"]) {
@@ -183,6 +186,14 @@ impl PodClaims {
             }
         }
         if !made.is_empty() {
+            // Those told before stay told.
+            let known = value.items_at(&["status", "resourceClaimStatuses"]).iter();
+            made.extend(
+                known
+                    .filter(|known| !made.iter().any(|new| new.get("name") == known.get("name")))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
             let mut patch = Value::object();
             patch.set(&["metadata", "uid"], pod.uid());
             patch.set(&["status", "resourceClaimStatuses"], made);
@@ -285,7 +296,7 @@ fn base_name(pod: &str, entry: &str) -> String {
 
 /// Whether something is to be done for the pod. Upstream: podNeedsWork.
 fn needs_work(pod: &Object, claims: &Informer) -> bool {
-    if pod.is_deleting() || !has_claims(pod) {
+    if pod.is_deleting() || !has_claims(pod) || is_done(pod) {
         return false;
     }
     let value = pod.to_value();
