@@ -188,18 +188,21 @@ impl Player<'_> {
             }
             ["change", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
-                client.patch(&resource, &key, PatchKind::Strategic, &body(&step.value)).await?;
+                let changed = client.patch(&resource, &key, PatchKind::Strategic, &body(&step.value)).await?;
+                self.world.informer(kind)?.wait_for(changed.revision()).await;
             }
             ["status", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
                 let patch = body(&json!({"status": step.value}));
-                client.patch_status(&resource, &key, PatchKind::Merge, &patch).await?;
+                let changed = client.patch_status(&resource, &key, PatchKind::Merge, &patch).await?;
+                self.world.informer(kind)?.wait_for(changed.revision()).await;
             }
             ["image", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
                 let patch =
                     json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": step.value}]}}}});
-                client.patch(&resource, &key, PatchKind::Strategic, &body(&patch)).await?;
+                let changed = client.patch(&resource, &key, PatchKind::Strategic, &body(&patch)).await?;
+                self.world.informer(kind)?.wait_for(changed.revision()).await;
             }
             ["delete", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;

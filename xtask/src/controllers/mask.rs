@@ -127,7 +127,7 @@ impl Mask<'_> {
                         | "active"
                         | "subsets"
                 ) {
-                    items.sort_by_cached_key(Value::to_string);
+                    items.sort_by_cached_key(|item| (text(item, &["type"]).to_owned(), item.to_string()));
                 }
                 Value::Array(items)
             }

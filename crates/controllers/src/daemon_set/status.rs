@@ -58,11 +58,8 @@ impl Status {
         }
     }
 
-    /// When the next ready pod will have been ready for long enough.
+    /// When the next ready pod will have been ready for long enough: also one that surges beside an older, which alone is counted.
     pub(super) fn next_available_in(&self, sync: &Sync<'_>) -> Option<Duration> {
-        if self.ready == self.available {
-            return None;
-        }
         let since = sync.pods.values().flatten().filter_map(|pod| pod.view.ready_since);
         let at = since.filter_map(|since| since.checked_add(sync.set.min_ready()).ok());
         let left = at.filter_map(|at| Duration::try_from(at.duration_since(sync.now)).ok());

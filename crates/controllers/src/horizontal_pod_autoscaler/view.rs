@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::{Object, Quantity, Value};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::meta::{Condition, list, seconds};
 
@@ -100,8 +100,15 @@ pub(super) struct Status {
     pub current_replicas: i64,
     pub desired_replicas: i64,
     pub last_scale_time: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     pub current_metrics: Vec<Value>,
+    #[serde(deserialize_with = "or_nothing")]
     conditions: Vec<Condition>,
+}
+
+/// The API tells an empty list here as `null`.
+fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 impl Status {
@@ -135,4 +142,18 @@ impl Status {
 
 pub(super) fn read(object: &Arc<Object>) -> Result<View, serde_json::Error> {
     serde_json::from_slice(object.body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_metrics_is_read() {
+        let json = r#"{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"web","namespace":"ns"},
+            "spec":{"scaleTargetRef":{"kind":"Deployment","name":"web"},"maxReplicas":3},
+            "status":{"currentMetrics":null,"desiredReplicas":0}}"#;
+        let object = Arc::new(Object::parse(json.as_bytes()).unwrap());
+        assert!(read(&object).unwrap().status.current_metrics.is_empty());
+    }
 }
