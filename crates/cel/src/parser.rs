@@ -91,13 +91,13 @@ impl Parser {
         self.at_sign(sign).then(|| self.take().at)
     }
 
-    fn new(&mut self, at: u32, kind: Kind) -> Expr {
+    fn node(&mut self, at: u32, kind: Kind) -> Expr {
         self.offsets.push(at);
         Expr { id: self.offsets.len() as u32 - 1, kind }
     }
 
     fn call(&mut self, at: u32, function: &str, args: Vec<Expr>) -> Expr {
-        self.new(at, Kind::Call { function: function.into(), target: None, args })
+        self.node(at, Kind::Call { function: function.into(), target: None, args })
     }
 
     fn issue<T>(&mut self, at: u32, message: impl Into<String>) -> Parsed<T> {
@@ -293,13 +293,13 @@ impl Parser {
                 };
                 self.take();
                 operand = if optional {
-                    let field = self.new(at, Kind::Const(Const::String(name)));
+                    let field = self.node(at, Kind::Const(Const::String(name)));
                     self.call(at, op::OPT_SELECT, vec![operand, field])
                 } else if let Some(open) = self.eat("(") {
                     let args = self.arguments(")")?;
                     self.member_call(open, &name, operand, args)?
                 } else {
-                    self.new(at, Kind::Select { operand: Box::new(operand), field: name, test: false })
+                    self.node(at, Kind::Select { operand: Box::new(operand), field: name, test: false })
                 };
             } else if let Some(at) = self.eat("[") {
                 let optional = self.eat("?").is_some();
@@ -310,7 +310,7 @@ impl Parser {
                 let name = type_name(&operand).unwrap_or_default();
                 let at = self.take().at;
                 let fields = self.fields()?;
-                operand = self.new(at, Kind::Struct { name: name.into(), fields });
+                operand = self.node(at, Kind::Struct { name: name.into(), fields });
             } else {
                 return Ok(operand);
             }
@@ -327,7 +327,7 @@ impl Parser {
             self.take();
             let at = self.expect(":")?;
             let value = self.expr()?;
-            let id = self.new(at, Kind::Const(Const::Null)).id;
+            let id = self.node(at, Kind::Const(Const::Null)).id;
             fields.push((id, name, value));
             if self.eat(",").is_none() {
                 break;
@@ -368,7 +368,7 @@ impl Parser {
             }
             Token::Literal(constant) => {
                 self.take();
-                Ok(self.new(at, Kind::Const(constant)))
+                Ok(self.node(at, Kind::Const(constant)))
             }
             Token::Sign("-") => {
                 self.take();
@@ -377,12 +377,12 @@ impl Parser {
                     Token::Literal(Const::Double(f)) => Const::Double(-f),
                     _ => return self.issue(at, format!("Syntax error: mismatched input '-' expecting {OPERAND}")),
                 };
-                Ok(self.new(at, Kind::Const(constant)))
+                Ok(self.node(at, Kind::Const(constant)))
             }
             Token::Sign(word @ ("true" | "false" | "null")) => {
                 self.take();
                 let constant = if word == "null" { Const::Null } else { Const::Bool(word == "true") };
-                Ok(self.new(at, Kind::Const(constant)))
+                Ok(self.node(at, Kind::Const(constant)))
             }
             Token::Sign("(") => {
                 self.take();
@@ -411,7 +411,7 @@ impl Parser {
             let args = self.arguments(")")?;
             return self.global_call(open, &name, args);
         }
-        Ok(self.new(at, Kind::Ident(name)))
+        Ok(self.node(at, Kind::Ident(name)))
     }
 
     fn list(&mut self, at: u32) -> Parsed {
@@ -426,7 +426,7 @@ impl Parser {
             }
         }
         self.expect("]")?;
-        Ok(self.new(at, Kind::List { elements, optional }))
+        Ok(self.node(at, Kind::List { elements, optional }))
     }
 
     fn map(&mut self, at: u32) -> Parsed {
@@ -442,11 +442,11 @@ impl Parser {
             }
         }
         self.expect("}")?;
-        Ok(self.new(at, Kind::Map { entries }))
+        Ok(self.node(at, Kind::Map { entries }))
     }
 
     fn fold(&mut self, at: u32, fold: Comprehension) -> Expr {
-        self.new(at, Kind::Comprehension(Box::new(fold)))
+        self.node(at, Kind::Comprehension(Box::new(fold)))
     }
 }
 

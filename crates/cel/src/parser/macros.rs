@@ -33,7 +33,7 @@ impl Parser {
             let place = self.offsets[argument.id as usize];
             return match argument.kind {
                 Kind::Select { operand, field, test: false } => {
-                    Ok(self.new(at, Kind::Select { operand, field, test: true }))
+                    Ok(self.node(at, Kind::Select { operand, field, test: true }))
                 }
                 _ => self.issue(place, "invalid argument to has() macro"),
             };
@@ -42,18 +42,14 @@ impl Parser {
     }
 
     pub(super) fn member_call(&mut self, at: u32, name: &str, target: Expr, mut args: Vec<Expr>) -> Parsed {
-        let expands = match (name, args.len()) {
-            ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "optMap" | "optFlatMap", 2) => true,
-            (
-                "all" | "exists" | "exists_one" | "existsOne" | "transformList" | "transformMap" | "transformMapEntry"
-                | "map",
-                3,
-            ) => true,
-            ("transformList" | "transformMap" | "transformMapEntry", 4) => true,
-            _ => false,
-        };
+        let expands = matches!(
+            (name, args.len()),
+            ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "optMap" | "optFlatMap", 2)
+                | ("all" | "exists" | "exists_one" | "existsOne" | "map", 3)
+                | ("transformList" | "transformMap" | "transformMapEntry", 3 | 4)
+        );
         if !expands {
-            return Ok(self.new(at, Kind::Call { function: name.into(), target: Some(Box::new(target)), args }));
+            return Ok(self.node(at, Kind::Call { function: name.into(), target: Some(Box::new(target)), args }));
         }
         let body = args.pop().ok_or(Stop)?;
         let first = if args.is_empty() { return Err(Stop) } else { args.remove(0) };
@@ -73,11 +69,11 @@ impl Parser {
     }
 
     fn ident(&mut self, at: u32, name: &str) -> Expr {
-        self.new(at, Kind::Ident(name.into()))
+        self.node(at, Kind::Ident(name.into()))
     }
 
     fn constant(&mut self, at: u32, constant: Const) -> Expr {
-        self.new(at, Kind::Const(constant))
+        self.node(at, Kind::Const(constant))
     }
 
     /// The name of a macro's variable.
@@ -143,17 +139,17 @@ impl Parser {
                 args.push(body);
                 let inserted = self.call(at, op::MAP_INSERT, args);
                 let step = self.filtered(at, filter, inserted);
-                (self.new(at, Kind::Map { entries: Vec::<Entry>::new() }), step)
+                (self.node(at, Kind::Map { entries: Vec::<Entry>::new() }), step)
             }
             _ => {
                 let (item, filter) = match name {
                     "filter" => (self.ident(at, &var), Some(body)),
                     _ => (body, filter),
                 };
-                let list = self.new(at, Kind::List { elements: vec![item], optional: Vec::new() });
+                let list = self.node(at, Kind::List { elements: vec![item], optional: Vec::new() });
                 let appended = self.call(at, op::ADD, vec![accu, list]);
                 let step = self.filtered(at, filter, appended);
-                (self.new(at, Kind::List { elements: Vec::new(), optional: Vec::new() }), step)
+                (self.node(at, Kind::List { elements: Vec::new(), optional: Vec::new() }), step)
             }
         };
         let fold = Comprehension { range: target, var, var2, accu: ACCU.into(), init, condition, step, result };
@@ -181,12 +177,12 @@ impl Parser {
         }
         let member = |parser: &mut Self, function: &str| {
             let target = Some(Box::new(target.clone()));
-            parser.new(at, Kind::Call { function: function.into(), target, args: Vec::new() })
+            parser.node(at, Kind::Call { function: function.into(), target, args: Vec::new() })
         };
         let has = member(self, "hasValue");
         let value = member(self, "value");
         let fold = Comprehension {
-            range: self.new(at, Kind::List { elements: Vec::new(), optional: Vec::new() }),
+            range: self.node(at, Kind::List { elements: Vec::new(), optional: Vec::new() }),
             var: "#unused".into(),
             var2: None,
             accu: var.clone(),

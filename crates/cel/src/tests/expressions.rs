@@ -184,7 +184,7 @@ fn hostile() {
     assert!(run(&members).contains("expression recursion limit exceeded: 250"));
     let bang = format!("{}true", "!".repeat(50_000));
     assert_eq!(run(&bang), "true");
-    let list = format!("[{}]", vec!["1,2,3,4,5,6,7,8,9,10"; 10].join(","));
+    let list = format!("[{}]", ["1,2,3,4,5,6,7,8,9,10"; 10].join(","));
     let nested = format!("{list}.map(a, {list}.map(b, {list}.map(c, {list}.map(d, a + b + c + d))))");
     assert_eq!(run(&nested), "! operation cancelled: actual cost limit exceeded");
     assert!(run(&"o".repeat(200_000)).contains("expression code point size exceeds limit"));
