@@ -21,7 +21,6 @@ mod namespace;
 mod node;
 mod replica_set;
 mod resource_claim;
-mod resource_claim;
 mod resource_quota;
 mod sets;
 mod stateful_set;
