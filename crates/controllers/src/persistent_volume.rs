@@ -8,12 +8,18 @@ mod bind;
 mod claim;
 mod matching;
 mod reclaim;
+mod recycle;
 mod volume;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey};
 use client::{Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::Setup;
 use crate::meta::node_of;
@@ -34,6 +40,8 @@ pub(crate) struct Binder {
     classes: Informer,
     pods: Informer,
     recorder: EventRecorder,
+    /// When scrubbing may be tried again that failed, and after which pause, by the volume's name.
+    recycling: Mutex<BTreeMap<String, (Instant, Duration)>>,
 }
 
 impl Binder {
@@ -49,15 +57,25 @@ impl Binder {
         volumes.index(CLAIM_REF_INDEX, volumes_by_claim);
         pods.index(CLAIM_INDEX, by_claim);
         let recorder = setup.recorder(ACCOUNT, "persistentvolume-controller");
-        Binder { claims, volumes, classes: setup.informers.of(&STORAGE_CLASSES), pods, recorder }
+        Binder {
+            claims,
+            volumes,
+            classes: setup.informers.of(&STORAGE_CLASSES),
+            pods,
+            recorder,
+            recycling: Mutex::default(),
+        }
     }
 
     async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         if key.namespace.is_empty() {
-            if let Some(volume) = self.volumes.get(key) {
-                self.sync_volume(ctx, Volume::of(volume)).await?;
-            }
-            return Ok(Requeue::No);
+            return match self.volumes.get(key) {
+                Some(volume) => self.sync_volume(ctx, Volume::of(volume)).await,
+                None => {
+                    self.recycling.lock().remove(&key.name);
+                    Ok(Requeue::No)
+                }
+            };
         }
         match self.claims.get(key) {
             Some(claim) => self.sync_claim(ctx, Claim::of(claim)).await,
@@ -149,7 +167,10 @@ impl Controller for Binder {
                 Event::Modified { old, new } => node_of(old) != node_of(new) || !old.is_deleting() && new.is_deleting(),
             };
             let mut keys = if news { claims_of(event.object()) } else { Vec::new() };
+            // A volume waits for the pod that scrubs it.
+            let scrubbed = recycle::volume_of(event.object());
             keys.retain(|key| claims.get(key).is_some_and(|claim| !Claim::of(claim).is_bind_completed()));
+            keys.extend(scrubbed);
             keys
         };
         vec![

@@ -1,14 +1,14 @@
 //! What becomes of a volume whose claim is gone. Upstream: pv_controller reclaimVolume.
 
-use client::{ReconcileContext, ReconcileError};
+use client::{ReconcileContext, ReconcileError, Requeue};
 
 use super::Binder;
 use crate::storage::{MIGRATED_TO, PROVISIONED_BY, Volume};
 
 impl Binder {
-    pub(super) async fn reclaim(&self, ctx: &ReconcileContext, volume: Volume) -> Result<(), ReconcileError> {
+    pub(super) async fn reclaim(&self, ctx: &ReconcileContext, volume: Volume) -> Result<Requeue, ReconcileError> {
         if volume.annotation(MIGRATED_TO).is_some_and(|driver| !driver.is_empty()) {
-            return Ok(());
+            return Ok(Requeue::No);
         }
         match volume.reclaim_policy() {
             "Retain" => {}
@@ -23,17 +23,13 @@ impl Binder {
                 };
                 self.fail_volume(ctx, volume, "VolumeFailedDelete", &why).await?;
             }
-            // Upstream scrubs some kinds of volumes by a pod; the policy is deprecated, and the API says so.
-            "Recycle" => {
-                let why = "No recycler plugin found for the volume!";
-                self.fail_volume(ctx, volume, "VolumeFailedRecycle", why).await?;
-            }
+            "Recycle" => return self.recycle(ctx, volume).await,
             _ => {
                 let why = "Volume has unrecognized PersistentVolumeReclaimPolicy";
                 self.fail_volume(ctx, volume, "VolumeUnknownReclaimPolicy", why).await?;
             }
         }
-        Ok(())
+        Ok(Requeue::No)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One look at a volume. Upstream: pv_controller syncVolume.
 
-use client::{ReconcileContext, ReconcileError, resources};
+use client::{ReconcileContext, ReconcileError, Requeue, resources};
 
 use super::Binder;
 use super::bind::update_volume;
@@ -10,16 +10,16 @@ use crate::storage::{Claim, PROVISIONED_BY, Volume};
 const IN_TREE_FINALIZER: &str = "kubernetes.io/pv-controller";
 
 impl Binder {
-    pub(super) async fn sync_volume(&self, ctx: &ReconcileContext, volume: Volume) -> Result<(), ReconcileError> {
+    pub(super) async fn sync_volume(&self, ctx: &ReconcileContext, volume: Volume) -> Result<Requeue, ReconcileError> {
         let volume = self.keep_finalizer(ctx, volume).await?;
         let Some(reference) = volume.claim_ref() else {
             self.set_phase(ctx, volume, "Available", "").await?;
-            return Ok(());
+            return Ok(Requeue::No);
         };
         if reference.uid.is_empty() {
             // Kept for a claim whose own turn completes the binding.
             self.set_phase(ctx, volume, "Available", "").await?;
-            return Ok(());
+            return Ok(Requeue::No);
         }
         let Some(claim) = self.claim_behind(ctx, &volume).await? else {
             let volume = self.release(ctx, volume).await?;
@@ -30,11 +30,11 @@ impl Binder {
                 self.tell_modes_differ(&volume, &claim);
             }
             // The claim's turn completes the binding: every event of a volume is one for its claim too.
-            return Ok(());
+            return Ok(Requeue::No);
         }
         if claim.volume_name() == volume.name() {
             self.set_phase(ctx, volume, "Bound", "").await?;
-            return Ok(());
+            return Ok(Requeue::No);
         }
         // The claim got another volume.
         if volume.annotation(PROVISIONED_BY).is_some() && volume.reclaim_policy() == "Delete" {
@@ -42,7 +42,7 @@ impl Binder {
             return self.reclaim(ctx, volume).await;
         }
         self.unbind(ctx, volume).await?;
-        Ok(())
+        Ok(Requeue::No)
     }
 
     /// The claim that the volume belongs to, unless it is gone; before it counts as gone the server is asked.

@@ -290,7 +290,6 @@ async fn what_becomes_of_a_volume_whose_claim_is_gone() {
     check("", &format!("{delete_policy}, csi: {{driver: d, volumeHandle: h}}"), "Released", "").await;
     let nobody = "error getting deleter volume plugin for volume \"v\": no deletable volume plugin matched";
     check("", delete_policy, "Failed", nobody).await;
-    check("", "persistentVolumeReclaimPolicy: Recycle", "Failed", "No recycler plugin found for the volume!").await;
     let unknown = "Volume has unrecognized PersistentVolumeReclaimPolicy";
     check("", "persistentVolumeReclaimPolicy: Burn", "Failed", unknown).await;
     // Who is kept waits for a person, who takes the reference away.
