@@ -19,6 +19,7 @@ mod mixed;
 mod model;
 mod namespace;
 mod node;
+mod recycle;
 mod replica_set;
 mod resource_claim;
 mod resource_quota;
