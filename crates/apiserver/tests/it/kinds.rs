@@ -49,7 +49,9 @@ fn body(kind: &str) -> Value {
             json!({ "spec": { "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K", "signerName": "example.com/s", "usages": ["client auth"] } })
         }
         "Ingress" => json!({ "spec": { "defaultBackend": { "service": { "name": "s", "port": { "number": 80 } } } } }),
-        "APIService" => json!({ "spec": { "group": "example.com", "version": "v9", "groupPriorityMinimum": 9, "versionPriority": 9 } }),
+        "APIService" => {
+            json!({ "spec": { "group": "example.com", "version": "v9", "groupPriorityMinimum": 9, "versionPriority": 9 } })
+        }
         "IngressClass" => json!({ "spec": { "controller": "example.com/c" } }),
         "IPAddress" => json!({ "spec": { "parentRef": { "resource": "services", "namespace": "test", "name": "s" } } }),
         "NetworkPolicy" => json!({ "spec": { "podSelector": {} } }),
