@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use apimachinery::{ObjectKey, Value as Any};
+use apimachinery::{Object, ObjectKey, Value as Any};
 use client::{Client, DeleteOptions, Informer, Resource, Selection, resources};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -21,6 +23,9 @@ pub const USAGE: &str = "  bench controllers  upstream's controller manager and 
     --deployments N  --replicas N      (default: 1000 of 10)  --nodes N (default: 100)
     --objects N                        in the namespace that is deleted (default: 10000)
     --dependents N                     of the owner that is deleted (default: 100000)
+    --managers A,B                     of ours, upstream, limited (default: all)
+    --limited-objects N                in the namespace and of the owner, for upstream with its default limits of 20 requests a second
+                                       (default: 1000)
     --dev                              development builds: to try it, not to measure
     --no-build                         programs that are built already
 ";
@@ -36,6 +41,8 @@ struct Options {
     nodes: usize,
     objects: usize,
     dependents: usize,
+    managers: Vec<String>,
+    limited_objects: usize,
     dev: bool,
     build: bool,
 }
@@ -44,14 +51,21 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
     let options = options(args)?;
     let examples = if options.build { stack::build(root, options.dev)? } else { stack::examples(root, options.dev) };
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(16 << 20).enable_all().build()?;
-    let managers = [Manager::Ours, Manager::Upstream { limited: false }, Manager::Upstream { limited: true }];
+    let managers = [
+        ("ours", Manager::Ours),
+        ("upstream", Manager::Upstream { limited: false }),
+        ("limited", Manager::Upstream { limited: true }),
+    ];
+    let managers = managers.into_iter().filter(|(name, _)| options.managers.iter().any(|wanted| wanted == name));
+    let managers: Vec<Manager> = managers.map(|(_, manager)| manager).collect();
     let mut results = serde_json::Map::new();
-    for manager in managers {
+    for manager in managers.iter().copied() {
         let logs = root.join("target/controllers-bench").join(manager.name().replace([' ', ','], "-"));
         let mut figures = serde_json::Map::new();
         for what in &options.only {
+            // What the others did is told, whatever becomes of this one.
             let figure = runtime.block_on(measure(&examples, &logs, manager, what, &options));
-            let figure = figure.with_context(|| format!("{}: {what}", manager.name()))?;
+            let figure = figure.unwrap_or_else(|error| json!({"gave_up": format!("{error:#}")}));
             eprintln!("{} {what}: {figure}", manager.name());
             figures.insert(what.clone(), figure);
         }
@@ -60,11 +74,11 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
     let results = Value::from(results);
     let ours = &results[Manager::Ours.name()];
     let mut ratios = serde_json::Map::new();
-    for manager in &managers[1..] {
+    for manager in managers.iter().filter(|manager| **manager != Manager::Ours) {
         ratios.insert(manager.name().to_owned(), ratio(&results[manager.name()], ours));
     }
     let sizes = json!({"deployments": options.deployments, "replicas": options.replicas, "nodes": options.nodes,
-        "objects": options.objects, "dependents": options.dependents, "development_build": options.dev});
+        "objects": options.objects, "dependents": options.dependents, "limited_objects": options.limited_objects, "development_build": options.dev});
     let all =
         json!({"benchmark": "controllers", "sizes": sizes, "result": results, "upstream_divided_by_ours": ratios});
     println!("{}", serde_json::to_string_pretty(&all)?);
@@ -79,6 +93,8 @@ fn options(args: &[&str]) -> Result<Options> {
         nodes: 100,
         objects: 10_000,
         dependents: 100_000,
+        managers: ["ours", "upstream", "limited"].map(str::to_owned).to_vec(),
+        limited_objects: 1000,
         dev: false,
         build: true,
     };
@@ -93,6 +109,8 @@ fn options(args: &[&str]) -> Result<Options> {
             "--replicas" => options.replicas = value()?.parse()?,
             "--nodes" => options.nodes = value()?.parse()?,
             "--objects" => options.objects = value()?.parse()?,
+            "--managers" => options.managers = value()?.split(',').map(str::to_owned).collect(),
+            "--limited-objects" => options.limited_objects = value()?.parse()?,
             "--dependents" => options.dependents = value()?.parse()?,
             other => bail!("unknown option {other}"),
         }
@@ -126,10 +144,11 @@ async fn measure(examples: &Path, logs: &Path, manager: Manager, what: &str, opt
         stack.nodes.add(&format!("node-{node}"), &zone, &Value::Null).await?;
     }
     let work = Work { stack: &stack, client };
+    let limit = if manager == (Manager::Upstream { limited: true }) { options.limited_objects } else { usize::MAX };
     match what {
         "deployments" => work.deployments(options).await,
-        "namespace" => work.namespace(options.objects).await,
-        "garbage" => work.garbage(options.dependents).await,
+        "namespace" => work.namespace(options.objects.min(limit)).await,
+        "garbage" => work.garbage(options.dependents.min(limit)).await,
         other => bail!("no work is called {other:?}"),
     }
 }
@@ -143,15 +162,20 @@ impl Work<'_> {
     /// Many Deployments at once, until every pod is ready and told so.
     async fn deployments(&self, options: &Options) -> Result<Value> {
         let deployments = Informer::start(self.client, resources::DEPLOYMENTS, Selection::all());
+        let ready = Arc::new(AtomicI64::new(0));
+        let _count = deployments.on_event({
+            let ready = ready.clone();
+            let of = |one: &Object| one.to_value().i64_at(&["status", "readyReplicas"]).unwrap_or(0);
+            move |event| {
+                ready.fetch_add(of(event.object()) - event.old().map_or(0, |old| of(old)), Ordering::Relaxed);
+            }
+        });
         let objects = (0..options.deployments).map(|i| deployment(i, options.replicas));
         let (before, mut begun) = (self.writes().await?, self.begin()?);
         self.create(&resources::DEPLOYMENTS, objects.collect()).await?;
         begun.created = self.stack.env.monotonic();
         let pods = options.deployments * options.replicas;
-        let done = deployments.until(|deployments| {
-            let ready = |value: &Any| value.i64_at(&["status", "readyReplicas"]).unwrap_or(0);
-            deployments.list("").iter().map(|one| ready(&one.to_value())).sum::<i64>() == pods as i64
-        });
+        let done = deployments.until(|_| ready.load(Ordering::Relaxed) == pods as i64);
         self.stack.env.timeout(LONG, done).await.context("not all became ready")?;
         let figures = self.end(&begun)?;
         Ok(with_writes(figures, &before, &self.writes().await?, pods))
@@ -304,6 +328,11 @@ fn with_writes(mut figures: Value, before: &BTreeMap<String, f64>, after: &BTree
         }
     }
     let controllers: f64 = by_writer.get("controllers").into_iter().flat_map(|writes| writes.values()).sum();
+    let each = |what: &str| round(figures[what].as_f64().unwrap_or(0.0) / of.max(1) as f64 * 1000.0);
+    let (time, cpu) = (each("seconds"), each("cpu_seconds"));
+    figures["count"] = of.into();
+    figures["milliseconds_each"] = time.into();
+    figures["cpu_milliseconds_each"] = cpu.into();
     figures["controllers_writes_each"] = ((controllers / of.max(1) as f64 * 1000.0).round() / 1000.0).into();
     figures["writes"] = json!(by_writer);
     figures
