@@ -109,7 +109,16 @@ struct WireListMeta {
     remaining_item_count: Option<u64>,
 }
 
-pub(crate) async fn list(body: Body) -> Result<ObjectList, DecodeError> {
+/// Without its managed fields if they are not wanted.
+fn answer(mut value: Value, unmanaged: bool) -> Result<Arc<Object>, DecodeError> {
+    if unmanaged {
+        value.remove(&["metadata", "managedFields"]);
+    }
+    Ok(Arc::new(Object::from_answer(&value)?))
+}
+
+/// `unmanaged`: objects from the wire without their managed fields.
+pub(crate) async fn list(body: Body, unmanaged: bool) -> Result<ObjectList, DecodeError> {
     let bytes = match body {
         Body::List(list) => return Ok(list),
         body => collect(body).await?,
@@ -124,7 +133,7 @@ pub(crate) async fn list(body: Body) -> Result<ObjectList, DecodeError> {
             value.set(&["kind"], kind);
             value.set(&["apiVersion"], &*list.api_version);
         }
-        items.push(Arc::new(Object::from_answer(&value)?));
+        items.push(answer(value, unmanaged)?);
     }
     Ok(ObjectList {
         revision: list.metadata.resource_version.parse().unwrap_or_default(),
@@ -134,18 +143,18 @@ pub(crate) async fn list(body: Body) -> Result<ObjectList, DecodeError> {
     })
 }
 
-pub(crate) fn watch(body: Body) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
+pub(crate) fn watch(body: Body, unmanaged: bool) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
     match body {
         Body::Watch(events) => Ok(events),
-        Body::Stream(chunks) => Ok(watch_lines(chunks)),
-        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed())),
+        Body::Stream(chunks) => Ok(watch_lines(chunks, unmanaged)),
+        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed(), unmanaged)),
         Body::Status(_) | Body::Object(_) | Body::List(_) => Err(DecodeError::Shape("a watch")),
     }
 }
 
 /// Events separated by line ends, in chunks that respect no boundary. What cannot be read ends the stream with an error event;
 /// a connection that breaks just ends it, as the server's own closing does.
-fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>) -> BoxStream<'static, WatchEvent> {
+fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>, unmanaged: bool) -> BoxStream<'static, WatchEvent> {
     struct Reader {
         chunks: BoxStream<'static, std::io::Result<Bytes>>,
         buffer: BytesMut,
@@ -154,7 +163,7 @@ fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>) -> BoxStream<
         ended: bool,
     }
     let reader = Reader { chunks, buffer: BytesMut::new(), searched: 0, ended: false };
-    stream::unfold(reader, async |mut reader| {
+    stream::unfold(reader, move |mut reader| async move {
         loop {
             if reader.ended {
                 return None;
@@ -165,7 +174,7 @@ fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>) -> BoxStream<
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                let event = watch_event(&line).unwrap_or_else(|error| {
+                let event = watch_event(&line, unmanaged).unwrap_or_else(|error| {
                     tracing::debug!(%error, "unreadable watch event");
                     WatchEvent::Error(Status::new(500, Reason::InternalError, "unreadable watch event"))
                 });
@@ -186,7 +195,7 @@ fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>) -> BoxStream<
     .boxed()
 }
 
-fn watch_event(line: &[u8]) -> Result<WatchEvent, DecodeError> {
+fn watch_event(line: &[u8], unmanaged: bool) -> Result<WatchEvent, DecodeError> {
     #[derive(Deserialize)]
     struct Frame<'a> {
         #[serde(borrow)]
@@ -196,7 +205,7 @@ fn watch_event(line: &[u8]) -> Result<WatchEvent, DecodeError> {
     }
     let frame: Frame = serde_json::from_slice(line)?;
     let json = frame.object.get().as_bytes();
-    let object = || Ok::<_, DecodeError>(Arc::new(Object::parse(json)?));
+    let object = || answer(Value::parse(json).map_err(apimachinery::ObjectError::from)?, unmanaged);
     match &*frame.r#type {
         "ADDED" => Ok(WatchEvent::Added(object()?)),
         "MODIFIED" => Ok(WatchEvent::Modified(object()?)),
@@ -220,10 +229,11 @@ mod tests {
     async fn items_of_a_list_know_their_kind() {
         let json = br#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9","continue":"t","remainingItemCount":3},
             "items":[{"metadata":{"name":"a","resourceVersion":"4"}},{"kind":"X","apiVersion":"g/v1","metadata":{"name":"b"}}]}"#;
-        let list = list(Body::Bytes(Bytes::from_static(json))).await.unwrap();
+        let list = list(Body::Bytes(Bytes::from_static(json)), false).await.unwrap();
         assert_eq!((list.revision, list.continue_token.as_str(), list.remaining), (9, "t", Some(3)));
         assert_eq!((list.items[0].kind(), list.items[0].revision(), list.items[1].kind()), ("Pod", 4, "X"));
-        let empty = super::list(Body::Bytes(Bytes::from_static(br#"{"kind":"PodList","items":null}"#))).await.unwrap();
+        let empty =
+            super::list(Body::Bytes(Bytes::from_static(br#"{"kind":"PodList","items":null}"#)), false).await.unwrap();
         assert!(empty.items.is_empty());
     }
 
@@ -237,11 +247,24 @@ mod tests {
         );
         for size in [1, 7, 64, wire.len()] {
             let chunks: Vec<_> = wire.as_bytes().chunks(size).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed())).unwrap().collect().await;
+            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed()), false).unwrap().collect().await;
             assert_eq!(events.len(), 3, "chunks of {size}");
             assert!(matches!(&events[0], WatchEvent::Added(pod) if pod.name() == "ä" && pod.revision() == 5));
             assert!(matches!(&events[1], WatchEvent::Bookmark { revision: 8, initial_events_end: true }));
             assert!(matches!(&events[2], WatchEvent::Error(status) if status.code == 410));
+        }
+    }
+
+    #[tokio::test]
+    async fn managed_fields_are_left_out_on_demand() {
+        let object = r#"{"kind":"Pod","metadata":{"managedFields":[{"manager":"m"}],"name":"a"}}"#;
+        let items = format!(r#"{{"kind":"PodList","items":[{object}]}}"#);
+        let event = format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
+        for (unmanaged, expect) in [(true, ""), (false, r#"[{"manager":"m"}]"#)] {
+            let listed = list(Body::Bytes(items.clone().into()), unmanaged).await.unwrap().items;
+            let events: Vec<_> = watch(Body::Bytes(event.clone().into()), unmanaged).unwrap().collect().await;
+            let [WatchEvent::Added(watched)] = &*events else { panic!("{events:?}") };
+            assert_eq!([listed[0].managed_fields(), watched.managed_fields()], [expect.as_bytes(); 2]);
         }
     }
 

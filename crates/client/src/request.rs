@@ -24,6 +24,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     user_agent: HeaderValue,
     writes: Option<Arc<WriteLog>>,
+    unmanaged: bool,
 }
 
 /// What requests are answered with that may or may not tell the object: deletes and subresources.
@@ -46,12 +47,19 @@ impl Client {
     /// `user_agent` such as `oxikube/v0.1 (kubelet)`; its part before the first slash is the default field manager.
     pub fn new(env: Env, transport: Arc<dyn Transport>, user_agent: &str) -> Client {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("oxikube"));
-        Client { env, transport, user_agent, writes: None }
+        Client { env, transport, user_agent, writes: None, unmanaged: false }
     }
 
     /// The same client under another user agent.
     pub fn with_user_agent(&self, user_agent: &str) -> Client {
-        Client { writes: self.writes.clone(), ..Client::new(self.env.clone(), self.transport.clone(), user_agent) }
+        let other = Client::new(self.env.clone(), self.transport.clone(), user_agent);
+        Client { writes: self.writes.clone(), unmanaged: self.unmanaged, ..other }
+    }
+
+    /// The same client, whose lists and watches over the wire leave out `metadata.managedFields`, for informers that keep them: a write of
+    /// what is left leaves these fields as they are.
+    pub fn without_managed_fields(&self) -> Client {
+        Client { unmanaged: true, ..self.clone() }
     }
 
     /// The same client, with its writes recorded in `log`.
@@ -98,7 +106,7 @@ impl Client {
         let call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
         let name = call.name();
         let response = self.exchange(call).await?;
-        decode::list(response.body).await.map_err(|source| Error::Decode { request: name, source })
+        decode::list(response.body, self.unmanaged).await.map_err(|source| Error::Decode { request: name, source })
     }
 
     /// The selected objects as they are from `options.revision` on. The stream ends when the server ends it or the connection
@@ -114,7 +122,7 @@ impl Client {
         let call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
         let name = call.name();
         let response = self.exchange(call).await?;
-        decode::watch(response.body).map_err(|source| Error::Decode { request: name, source })
+        decode::watch(response.body, self.unmanaged).map_err(|source| Error::Decode { request: name, source })
     }
 
     /// Creates `body`, in the namespace that its metadata names.
