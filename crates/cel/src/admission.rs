@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::decl::Decl;
 use crate::env::Environment;
@@ -140,7 +140,7 @@ impl<'a> Variables<'a> {
     /// The base with `variables`.
     pub fn activation(&self) -> Activation<'a> {
         let handle = Handle(self.0.clone());
-        self.0.base.clone().with("variables", Value::Map(Map::Lazy(Arc::new(handle))))
+        self.0.base.clone().with("variables", Value::Map(Map::Lazy(Rc::new(handle))))
     }
 }
 
@@ -160,7 +160,7 @@ impl<'a> Fields<'a> for Handle<'a> {
         }
         let (_, program) = self.0.programs.iter().find(|(variable, _)| variable == name)?;
         let handle = Handle(self.0.clone());
-        let activation = self.0.base.clone().with("variables", Value::Map(Map::Lazy(Arc::new(handle))));
+        let activation = self.0.base.clone().with("variables", Value::Map(Map::Lazy(Rc::new(handle))));
         let result = match program {
             Ok(program) => program.evaluate(&activation, self.0.budget),
             Err(why) => Err(EvalError::Failed(format!("composited variable {name:?} fails to compile: {why}"))),

@@ -1,6 +1,6 @@
 //! The evaluator: walks the tree, counts what it costs as cel-go's tracker does, and stops at the limit.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::ast::{ACCU, Comprehension, Const, Entry, Expr, Kind, op};
 use crate::error::{EvalError, failed, no_overload};
@@ -113,7 +113,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
         if !is_constant(expr) {
             self.charge(30)?;
         }
-        Ok(Value::Map(Map::Values(Arc::new(map))))
+        Ok(Value::Map(Map::Values(Rc::new(map))))
     }
 
     fn call(&mut self, expr: &Expr, function: &'p str, target: Option<&'p Expr>, args: &'p [Expr]) -> Outcome<'a> {
@@ -199,7 +199,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             return no_overload();
         };
         let Value::List(List::Values(mut items)) = std::mem::replace(accu, Value::Null) else { return no_overload() };
-        Arc::make_mut(&mut items).push(item);
+        Rc::make_mut(&mut items).push(item);
         Ok(Value::List(List::Values(items)))
     }
 

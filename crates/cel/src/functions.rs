@@ -12,7 +12,7 @@ pub(crate) mod strings;
 pub(crate) mod time;
 mod url;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::error::{failed, no_overload};
 use crate::eval::Outcome;
@@ -83,7 +83,7 @@ pub(crate) fn optional_index<'a>(operand: &Value<'a>, at: &Value<'a>) -> Outcome
         Value::Optional(Some(inner)) => optional_index(inner, at),
         Value::List(list) => {
             let found = place(at).and_then(|at| usize::try_from(at).ok()).and_then(|at| list.get(at));
-            Ok(Value::Optional(found.map(Arc::new)))
+            Ok(Value::Optional(found.map(Rc::new)))
         }
         Value::Map(map) => match Key::of(at).and_then(|key| member(map, &key)) {
             Some(value) => value.map(Value::some),

@@ -26,9 +26,6 @@
 //! assert_eq!(error.to_string(), "ERROR: <input>:1:5: undefined field 'foo'\n | self.foo > 1\n | ....^");
 //! ```
 
-// Values are of one thread, and share their parts with what constants share between threads.
-#![allow(clippy::arc_with_non_send_sync)]
-
 pub mod admission;
 mod ast;
 mod authorizer;

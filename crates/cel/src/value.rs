@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use apimachinery::{Map as JsonMap, Number, Value as Json};
@@ -32,7 +33,7 @@ pub enum Value<'a> {
     Duration(i64),
     List(List<'a>),
     Map(Map<'a>),
-    Optional(Option<Arc<Value<'a>>>),
+    Optional(Option<Rc<Value<'a>>>),
     Type(Type),
     Opaque(Opaque<'a>),
 }
@@ -48,15 +49,15 @@ pub enum Str<'a> {
 #[derive(Clone, Debug)]
 pub enum List<'a> {
     Json(&'a [Json], Option<&'a Decl>),
-    Values(Arc<Vec<Value<'a>>>),
+    Values(Rc<Vec<Value<'a>>>),
 }
 
 /// A map or an object: JSON, values, or something that makes values when they are asked for.
 #[derive(Clone)]
 pub enum Map<'a> {
     Json(&'a JsonMap, Option<&'a Decl>),
-    Values(Arc<BTreeMap<Key, Value<'a>>>),
-    Lazy(Arc<dyn Fields<'a> + 'a>),
+    Values(Rc<BTreeMap<Key, Value<'a>>>),
+    Lazy(Rc<dyn Fields<'a> + 'a>),
 }
 
 /// Fields whose values are made when they are asked for (a policy's `variables`).
@@ -111,11 +112,11 @@ impl<'a> Value<'a> {
     }
 
     pub fn list(items: Vec<Value<'a>>) -> Value<'a> {
-        Value::List(List::Values(Arc::new(items)))
+        Value::List(List::Values(Rc::new(items)))
     }
 
     pub(crate) fn some(value: Value<'a>) -> Value<'a> {
-        Value::Optional(Some(Arc::new(value)))
+        Value::Optional(Some(Rc::new(value)))
     }
 
     /// JSON as the schema types it; without one, as it is.

@@ -37,11 +37,10 @@ impl Aggregation {
         let own = own?;
         let mut document = document(&own)?;
         let is_aggregated = document["kind"] == "APIGroupDiscoveryList";
-        let (list, merge): (&str, fn(&mut Vec<Json>, &Self, &Routes)) = match is_aggregated {
-            true => ("items", merge_aggregated),
-            false => ("groups", merge_plain),
-        };
-        merge(document[list].as_array_mut()?, self, &routes);
+        match is_aggregated {
+            true => merge_aggregated(document["items"].as_array_mut()?, self, &routes),
+            false => merge_plain(document["groups"].as_array_mut()?, &routes),
+        }
         let body = Bytes::from(document.to_string());
         let mut answer = Answer::json(StatusCode::OK, body.clone());
         if is_aggregated {
@@ -84,7 +83,7 @@ fn with_versions(group: &str, mut document: Json, routes: &Routes) -> Option<Jso
     Some(document)
 }
 
-fn merge_plain(groups: &mut Vec<Json>, _: &Aggregation, routes: &Routes) {
+fn merge_plain(groups: &mut Vec<Json>, routes: &Routes) {
     let names: std::collections::BTreeSet<&str> = routes.keys().map(|(group, _)| group.as_str()).collect();
     for name in names {
         let at = groups.iter().position(|group| group["name"] == name);

@@ -190,7 +190,7 @@ impl Place {
         let mut activation = Activation::new().with("self", cel::Value::json(new, decl));
         let before = old.map(|old| cel::Value::json(old, decl));
         if rule.optional_old {
-            activation = activation.with("oldSelf", cel::Value::Optional(before.map(std::sync::Arc::new)));
+            activation = activation.with("oldSelf", cel::Value::Optional(before.map(std::rc::Rc::new)));
         } else if let Some(before) = before {
             activation = activation.with("oldSelf", before);
         }
@@ -289,7 +289,7 @@ impl Costs {
     }
 
     fn most_expensive(mut self) -> Vec<String> {
-        self.each.sort_by(|a, b| b.0.cmp(&a.0));
+        self.each.sort_by_key(|rule| std::cmp::Reverse(rule.0));
         self.each.into_iter().take(4).map(|(_, path)| path).collect()
     }
 }

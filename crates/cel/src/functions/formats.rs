@@ -1,6 +1,6 @@
 //! Named formats: `format.dns1123Label().validate(text)`, `format.named('uri')`.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use apimachinery::validation as v;
 use base64::Engine;
@@ -42,7 +42,7 @@ pub(super) fn lookup<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
     let find = |name: &str| FORMATS.iter().find(|format| format.name == name);
     match (function, args) {
         ("named", [Value::String(name)]) => {
-            Ok(Value::Optional(find(name).map(|format| Arc::new(Value::Opaque(Opaque::Format(format))))))
+            Ok(Value::Optional(find(name).map(|format| Rc::new(Value::Opaque(Opaque::Format(format))))))
         }
         (name, []) => find(name).map_or_else(no_overload, |format| Ok(Value::Opaque(Opaque::Format(format)))),
         _ => no_overload(),

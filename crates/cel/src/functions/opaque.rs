@@ -155,7 +155,7 @@ pub(super) fn call<'a>(name: &str, args: &[Value<'a>]) -> Option<Outcome<'a>> {
             Ok(Value::Optional(if problems.is_empty() {
                 None
             } else {
-                Some(Arc::new(Value::list(problems.into_iter().map(Value::string).collect())))
+                Some(Rc::new(Value::list(problems.into_iter().map(Value::string).collect())))
             }))
         }
         [Value::Opaque(opaque), rest @ ..] => asked(name, opaque, rest)?,

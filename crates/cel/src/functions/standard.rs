@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -66,7 +66,7 @@ pub(super) fn call<'a>(name: &str, args: &[Value<'a>]) -> Option<Outcome<'a>> {
         }
         ("first" | "last", [Value::List(list)]) => {
             let at = if name == "first" { 0 } else { list.len().wrapping_sub(1) };
-            Ok(Value::Optional(list.get(at).map(Arc::new)))
+            Ok(Value::Optional(list.get(at).map(Rc::new)))
         }
         ("unwrapOpt" | "optional.unwrap", [Value::List(list)]) => Ok(Value::list(
             list.iter()
@@ -99,7 +99,7 @@ fn inserted<'a>(map: &Map<'a>, entries: impl IntoIterator<Item = (Key, Value<'a>
         }
         out.insert(key, value);
     }
-    Ok(Value::Map(Map::Values(Arc::new(out))))
+    Ok(Value::Map(Map::Values(Rc::new(out))))
 }
 
 fn int_overflow<'a>() -> Outcome<'a> {

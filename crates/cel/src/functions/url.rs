@@ -1,7 +1,7 @@
 //! URLs as Go's `net/url` takes them apart: absolute ones, or absolute paths.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::eval::Outcome;
 use crate::value::{Key, Map, Value};
@@ -92,7 +92,7 @@ impl Url {
                     }
                 }
                 let map = values.into_iter().map(|(key, list)| (key, Value::list(list))).collect();
-                Value::Map(Map::Values(Arc::new(map)))
+                Value::Map(Map::Values(Rc::new(map)))
             }
             _ => return None,
         }))

@@ -1,7 +1,8 @@
 //! Device selectors in CEL. Upstream: dynamic-resource-allocation cel.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::rc::Rc;
+use std::sync::LazyLock;
 
 use cel::{Activation, Decl, Environment, EvalError, Fields, Key, Map, Opaque, PER_CALL_LIMIT, Program, Type, Value};
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute};
@@ -79,7 +80,7 @@ impl Expression {
         let entry = |key: &str, value| (Key::String(key.into()), value);
         let driver = entry("driver", Value::string(driver));
         let fields = [driver, entry("attributes", attributes), entry("capacity", capacity)];
-        let device = Value::Map(Map::Values(Arc::new(fields.into())));
+        let device = Value::Map(Map::Values(Rc::new(fields.into())));
         self.program.evaluate_counted(&Activation::new().with("device", device)).0.and_then(bool_of)
     }
 }
@@ -117,13 +118,13 @@ fn value_of(attribute: &DeviceAttribute) -> Result<Value<'_>, String> {
 
 fn whole<'a>(domains: &Domains<'a>) -> Value<'a> {
     let domain = |(name, values): (&String, &BTreeMap<Key, Value<'a>>)| {
-        (Key::String(name.as_str().into()), Value::Map(Map::Values(Arc::new(values.clone()))))
+        (Key::String(name.as_str().into()), Value::Map(Map::Values(Rc::new(values.clone()))))
     };
-    Value::Map(Map::Values(Arc::new(domains.iter().map(domain).collect())))
+    Value::Map(Map::Values(Rc::new(domains.iter().map(domain).collect())))
 }
 
 fn open<'a>(domains: Domains<'a>) -> Value<'a> {
-    Value::Map(Map::Lazy(Arc::new(Open(domains))))
+    Value::Map(Map::Lazy(Rc::new(Open(domains))))
 }
 
 /// Has every domain; those that aren't known are empty.
@@ -132,7 +133,7 @@ struct Open<'a>(Domains<'a>);
 impl<'a> Fields<'a> for Open<'a> {
     fn get(&self, name: &str) -> Option<Result<Value<'a>, EvalError>> {
         let values = self.0.get(name).cloned().unwrap_or_default();
-        Some(Ok(Value::Map(Map::Values(Arc::new(values)))))
+        Some(Ok(Value::Map(Map::Values(Rc::new(values)))))
     }
 }
 

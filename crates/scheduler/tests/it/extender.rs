@@ -226,7 +226,7 @@ async fn it_is_reached_over_tls() {
     check(json!({"insecure": true}), true).await;
     // Without an authority anybody is believed, as by upstream.
     check(json!({}), true).await;
-    let data = json!({"certFile": null, "keyFile": null, "certData": base64(&leaf.certificate_pem()), "keyData": base64(&leaf.key_pem())});
+    let data = json!({"certFile": null, "keyFile": null, "certData": base64(leaf.certificate_pem()), "keyData": base64(leaf.key_pem())});
     check(data, true).await;
     check(json!({"certFile": null, "keyFile": null}), false).await;
     check(json!({"caData": base64(ours), "serverName": "another.example"}), false).await;

@@ -159,8 +159,8 @@ impl ValidatingAdmissionPolicy {
         let authorizer: Rc<dyn cel::Authorizer + '_> =
             Rc::new(authorizer::GateAuthorizer { gate: request.write.gate, user: request.write.user });
         let mut plain = Activation::new()
-            .with("object", cel::Value::json(matched.new(request).unwrap_or(&null), None))
-            .with("oldObject", cel::Value::json(matched.old(request).unwrap_or(&null), None))
+            .with("object", cel::Value::json(matched.object(request).unwrap_or(&null), None))
+            .with("oldObject", cel::Value::json(matched.old_object(request).unwrap_or(&null), None))
             .with("request", cel::Value::json(&admission_request, None))
             .with("namespaceObject", cel::Value::json(namespace.as_ref().unwrap_or(&null), None));
         if policy.has_params {

@@ -75,7 +75,7 @@ impl Reserved {
                         .map_err(|error| format!("get updated claim {} after conflict: {error}", reserving.key))?;
                     claim = Arc::new(view(&fresh).ok_or("it is no claim")?);
                 }
-                Err((error, what)) if what.is_empty() => return Err(error.to_string()),
+                Err((error, "")) => return Err(error.to_string()),
                 Err((error, what)) => return Err(format!("{what} claim {}: {error}", reserving.key)),
             }
             if claim.metadata.deletion_timestamp.is_some() {

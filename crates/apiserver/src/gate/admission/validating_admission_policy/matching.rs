@@ -26,11 +26,11 @@ pub(super) struct Matched {
 }
 
 impl Matched {
-    pub(super) fn new<'v>(&'v self, request: &Request<'v>) -> Option<&'v Value> {
+    pub(super) fn object<'v>(&'v self, request: &Request<'v>) -> Option<&'v Value> {
         self.converted.as_ref().map_or(request.new, |(new, _)| new.as_ref())
     }
 
-    pub(super) fn old<'v>(&'v self, request: &Request<'v>) -> Option<&'v Value> {
+    pub(super) fn old_object<'v>(&'v self, request: &Request<'v>) -> Option<&'v Value> {
         self.converted.as_ref().map_or(request.old, |(_, old)| old.as_ref())
     }
 
