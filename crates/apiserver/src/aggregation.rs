@@ -42,8 +42,6 @@ pub(crate) struct Aggregation {
     discovered: RwLock<BTreeMap<(String, String), Json>>,
     /// The certificate shown to other servers, made when the first is called.
     certificate: Mutex<Option<Arc<pki::Leaf>>>,
-    /// Group versions of custom resources, which have APIServices for as long as they are served.
-    custom: Mutex<Option<BTreeSet<(String, String)>>>,
     /// Services (namespace, name) that changed, or whose endpoints did, since they were looked at.
     touched: Mutex<BTreeSet<(String, String)>>,
     poked: Notify,
@@ -59,7 +57,6 @@ impl Aggregation {
             routes: RwLock::default(),
             discovered: RwLock::default(),
             certificate: Mutex::default(),
-            custom: Mutex::default(),
             touched: Mutex::default(),
             poked: Notify::new(),
         }
@@ -76,17 +73,6 @@ impl Aggregation {
 
     fn routes(&self) -> Arc<Routes> {
         self.routes.read().clone()
-    }
-
-    /// Has exactly these group versions of custom resources (group, version) registered as served here.
-    #[allow(dead_code, reason = "called where custom resources are served")]
-    pub(crate) fn serve_custom(&self, versions: BTreeSet<(String, String)>) {
-        *self.custom.lock() = Some(versions);
-        self.poked.notify_one();
-    }
-
-    fn custom(&self) -> Option<BTreeSet<(String, String)>> {
-        self.custom.lock().clone()
     }
 
     /// The certificate that says to other servers that this is the front proxy.

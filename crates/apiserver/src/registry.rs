@@ -54,6 +54,8 @@ pub(crate) struct Registry {
     pub resources: Vec<Arc<Resource>>,
     storages: Vec<Arc<Storage>>,
     customs: RwLock<Arc<Customs>>,
+    /// Told when they change, for the one who keeps APIServices of them.
+    pub redefined: tokio::sync::Notify,
     rows: Rows,
     by_prefix: BTreeMap<String, usize>,
     /// The caches hold every change up to this revision.
@@ -98,6 +100,7 @@ impl Registry {
             resources,
             storages,
             customs: RwLock::default(),
+            redefined: tokio::sync::Notify::new(),
             rows: Rows::default(),
             by_prefix,
             through,

@@ -1,6 +1,6 @@
 //! Whether the servers behind APIServices are there. Upstream: kube-aggregator pkg/controllers/status, autoregister.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::route::{Route, Trust};
-use super::{Aggregation, Routes, discovery, priorities, resolve};
+use super::{Routes, discovery, priorities, resolve};
 use crate::bootstrap::own_user;
 use crate::local::Local;
 use crate::registry::timestamp;
@@ -54,7 +54,7 @@ pub(crate) async fn run(server: &Server) {
     loop {
         let objects = services.list("");
         let routes = take(&inner, &objects, &mut known);
-        keep_custom(&client, &inner.aggregation, &objects).await;
+        keep_custom(&client, &inner, &objects).await;
         keep_local(&client, &inner, &objects).await;
         match (routes.is_empty(), &followed) {
             (true, _) => followed = None,
@@ -71,6 +71,7 @@ pub(crate) async fn run(server: &Server) {
         };
         tokio::select! {
             () = inner.aggregation.poked.notified() => {}
+            () = inner.registry.redefined.notified() => {}
             () = due => {}
         }
     }
@@ -222,9 +223,14 @@ async fn keep_local(client: &Client, inner: &Inner, objects: &[Arc<Object>]) {
     }
 }
 
-/// APIServices of custom resources come and go with what they are for.
-async fn keep_custom(client: &Client, aggregation: &Aggregation, objects: &[Arc<Object>]) {
-    let Some(wanted) = aggregation.custom() else { return };
+/// APIServices of custom resources come and go with what they are for: each group version that a definition serves has one.
+async fn keep_custom(client: &Client, inner: &Inner, objects: &[Arc<Object>]) {
+    let customs = inner.registry.customs();
+    let versions = customs.all().flat_map(|custom| {
+        let served = custom.definition.versions.iter().filter(|version| version.served);
+        served.map(|version| (custom.definition.group.clone(), version.name.clone()))
+    });
+    let wanted: BTreeSet<(String, String)> = versions.collect();
     for (group, version) in &wanted {
         if !objects.iter().any(|object| object.name() == format!("{version}.{group}")) {
             let service = Value::from(priorities::custom_service(group, version));
@@ -237,8 +243,9 @@ async fn keep_custom(client: &Client, aggregation: &Aggregation, objects: &[Arc<
     for object in objects.iter().filter(|object| object.label(priorities::MANAGED) == Some("true")) {
         let (version, group) = object.name().split_once('.').unwrap_or_default();
         if !wanted.contains(&(group.to_owned(), version.to_owned()))
-            && let Err(error) = client.delete(&SERVICES, object.key(), &DeleteOptions::default()).await
+            && let Err(error) = client.delete(&SERVICES, object.key(), &DeleteOptions::uid(object.uid())).await
             && !error.is_not_found()
+            && !error.is_conflict()
         {
             warn!(service = object.name(), %error, "an APIService is not deleted");
         }

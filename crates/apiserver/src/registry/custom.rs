@@ -107,6 +107,7 @@ impl Registry {
             }
             *customs = Arc::new(Customs { by_name, epoch: customs.epoch + 1 });
         }
+        self.redefined.notify_one();
         let kept = |old: &Custom| custom.as_ref().is_some_and(|new| new.ended.same_channel(&old.ended));
         if let Some(old) = old.filter(|old| !kept(old)) {
             old.ended.send_replace(true);

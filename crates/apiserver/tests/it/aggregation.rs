@@ -175,6 +175,47 @@ async fn built_in_versions_are_registered_and_local() {
 }
 
 #[tokio::test]
+async fn custom_resources_are_registered_while_they_are_served() {
+    const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let fixture = Fixture::start().await;
+    let version = |name: &str, served: bool| json!({ "name": name, "served": served, "storage": name == "v1", "schema": { "openAPIV3Schema": { "type": "object" } } });
+    let definition = |plural: &str, kind: &str, versions: Value| {
+        json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": { "name": format!("{plural}.example.com") },
+                "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": plural, "kind": kind }, "versions": versions } })
+    };
+    let (old, new) = (format!("{SERVICES}/v1.example.com"), format!("{SERVICES}/v2.example.com"));
+    let shirts = definition("shirts", "Shirt", json!([version("v1", true), version("v2", true)]));
+    let socks = definition("socks", "Sock", json!([version("v1", true)]));
+    for definition in [&shirts, &socks] {
+        fixture.ok("POST", CRDS, &definition.to_string()).await;
+    }
+    let reply = until(&fixture, "GET", &old, |reply| reply.code == 200).await;
+    let expect =
+        json!({ "group": "example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 100 });
+    assert_eq!(reply.json["spec"], expect);
+    assert_eq!(reply.json["metadata"]["labels"], json!({ "kube-aggregator.kubernetes.io/automanaged": "true" }));
+    assert_eq!(condition(&reply).1, "Local");
+    let first = until(&fixture, "GET", &new, |reply| reply.code == 200).await;
+
+    // One that is taken away comes again.
+    fixture.ok("DELETE", &new, "").await;
+    let uid = first.json["metadata"]["uid"].clone();
+    until(&fixture, "GET", &new, |reply| reply.code == 200 && reply.json["metadata"]["uid"] != uid).await;
+
+    // A version that is not served any more is not registered; one that somebody still serves is.
+    let shirt = format!("{CRDS}/shirts.example.com");
+    let versions = json!({ "spec": { "versions": [version("v1", true), version("v2", false)] } });
+    fixture.ok("PATCH", &shirt, &versions.to_string()).await;
+    until(&fixture, "GET", &new, |reply| reply.code == 404).await;
+    fixture.ok("DELETE", &shirt, "").await;
+    until(&fixture, "GET", &shirt, |reply| reply.code == 404).await;
+    fixture.ok("GET", &old, "").await;
+    fixture.ok("DELETE", &format!("{CRDS}/socks.example.com"), "").await;
+    until(&fixture, "GET", &old, |reply| reply.code == 404).await;
+}
+
+#[tokio::test]
 async fn another_server_takes_over_and_gives_back() {
     let fixture = Fixture::start().await;
     let (task, port) = server(&fixture).await;
@@ -351,7 +392,9 @@ async fn nodes_are_asked_what_they_use() {
         let target = format!("/api/v1/namespaces/default/pods/{name}/status");
         fixture.ok("PATCH", &target, r#"{"status":{"phase":"Running"}}"#).await;
     }
-    let nodes = fixture.ok("GET", &format!("{metrics}/nodes"), "").await;
+    // A kubelet that is slow to answer is asked again later.
+    let has_one = |reply: &Reply| reply.json["items"].as_array().is_some_and(|items| items.len() == 1);
+    let nodes = until(&fixture, "GET", &format!("{metrics}/nodes"), has_one).await.json;
     let node = &nodes["items"][0];
     assert_eq!((&node["metadata"]["name"], &node["metadata"]["labels"]["zone"]), (&json!("n1"), &json!("a")));
     assert_eq!(node["usage"]["memory"], "4Ki");
@@ -359,12 +402,12 @@ async fn nodes_are_asked_what_they_use() {
         node["window"].as_str().unwrap().ends_with('s') && node["usage"]["cpu"].as_str().unwrap().len() > 1,
         "{node}"
     );
-    let pods = fixture.ok("GET", &format!("{metrics}/namespaces/default/pods?labelSelector=app"), "").await;
-    assert_eq!(pods["items"].as_array().unwrap().len(), 1);
+    let of_app = format!("{metrics}/namespaces/default/pods?labelSelector=app");
+    let pods = until(&fixture, "GET", &of_app, has_one).await.json;
     let pod = &pods["items"][0];
     assert_eq!((&pod["containers"][0]["name"], &pod["containers"][0]["usage"]["memory"]), (&json!("a"), &json!("2Ki")));
     let one = fixture.ok("GET", &format!("{metrics}/namespaces/default/pods/p"), "").await;
-    assert_eq!((&one["kind"], &one["timestamp"]), (&json!("PodMetrics"), &pod["timestamp"]));
+    assert_eq!((&one["kind"], &one["metadata"]["name"]), (&json!("PodMetrics"), &pod["metadata"]["name"]));
     let none = fixture.ok("GET", &format!("{metrics}/pods?fieldSelector=metadata.name%3Dx"), "").await;
     assert_eq!(none["items"], json!([]));
     fixture.check("GET", &format!("{metrics}/pods?fieldSelector=spec.nodeName%3Dx"), "", 400, "field selector").await;
