@@ -24,7 +24,7 @@ use scenario::Scenario;
 use stack::Manager;
 
 /// What `cargo xtask` says of it.
-pub const USAGE: &str = "  controllers-diff  upstream's controller manager and ours, compared by scenarios ([--against-itself] [--dev-skip-build] [--quiet SECONDS] [NAME...])
+pub const USAGE: &str = "  controllers-diff  upstream's controller manager and ours, compared by scenarios ([--against-itself] [--no-build] [--quiet SECONDS] [NAME...])
 ";
 
 /// How long a program may take to become ready, and a condition to come true.

@@ -42,6 +42,8 @@ struct Rollout<'a> {
     old: Vec<ReplicaSet>,
     /// That of the current template.
     new: Option<ReplicaSet>,
+    /// The revision or a condition waits for the next write of the status.
+    untold: bool,
 }
 
 impl Deployments {
@@ -82,9 +84,18 @@ impl Deployments {
             deployment,
             old: Vec::new(),
             new: None,
+            untold: false,
         };
         rollout.sort_out(sets);
-        rollout.sync().await
+        let result = rollout.sync().await;
+        // What a rollout that failed found out is told all the same.
+        if result.is_err()
+            && let Err(error) = rollout.write_untold().await
+        {
+            let error = error.as_ref() as &dyn std::error::Error;
+            tracing::debug!(%key, error, "a failed rollout's revision could not be told");
+        }
+        result
     }
 
     async fn refuse_everything(

@@ -18,7 +18,7 @@ use crate::Setup;
 use crate::meta::{NODE_INDEX, by_node};
 use crate::pod_view::Pods;
 use crate::service::{
-    Backend, HEADLESS, LAST_CHANGE, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready,
+    Backend, Behind, HEADLESS, LAST_CHANGE, behind, endpoint_port, index_selectors, is_headless, publishes_not_ready,
     services_of,
 };
 use pack::{Change, Desired};
@@ -78,8 +78,8 @@ impl EndpointSlices {
             self.topology.forget(key);
             return Ok(Requeue::No);
         };
-        let Some((service, backends)) = backends(&object, &self.pods)? else { return Ok(Requeue::No) };
-        let changed = self.triggers.changed(key, &object, &backends);
+        let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
+        let changed = self.triggers.changed(key, &object, changed);
         let existing: Vec<_> = self.slices.by_index(SERVICE_INDEX, &key.to_string());
         let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
         let mut missing = Vec::new();

@@ -1,6 +1,6 @@
 //! Endpoints, the older form of EndpointSlices. Upstream: pkg/controller/endpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::{Map, Object, ObjectKey, Value};
 use client::{
@@ -15,7 +15,7 @@ use crate::Setup;
 use crate::endpoint_slice::trigger::Triggers;
 use crate::pod_view::Pods;
 use crate::service::{
-    Backend, HEADLESS, LAST_CHANGE, backends, endpoint_port, index_selectors, is_headless, publishes_not_ready,
+    Backend, Behind, HEADLESS, LAST_CHANGE, behind, endpoint_port, index_selectors, is_headless, publishes_not_ready,
     services_of,
 };
 
@@ -59,8 +59,8 @@ impl Endpoints {
             }
             return Ok(Requeue::No);
         };
-        let Some((service, backends)) = backends(&object, &self.pods)? else { return Ok(Requeue::No) };
-        let changed = self.triggers.changed(key, &object, &backends);
+        let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
+        let changed = self.triggers.changed(key, &object, changed);
         let mut subsets = subsets(&service, &backends);
         let truncated = truncate(&mut subsets);
         let labels = labels(&object, &service);
@@ -125,7 +125,7 @@ fn labels(object: &Object, service: &Service) -> Value {
     labels
 }
 
-/// Addresses grouped by the ports they serve on.
+/// Ports grouped by the addresses that serve on them. Upstream: RepackSubsets.
 fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
     let ipv6 = {
         let spec = service.spec.as_ref();
@@ -133,37 +133,44 @@ fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
         let address = spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
         family.map_or(address.contains(':'), |family| family == "IPv6")
     };
-    // By ports as JSON: ready and not ready addresses, each by address.
-    type Addresses = BTreeMap<String, Value>;
-    let mut groups: BTreeMap<Vec<u8>, (Value, Addresses, Addresses)> = BTreeMap::new();
+    let mut told: BTreeMap<(String, &str), (bool, Value)> = BTreeMap::new();
+    let mut serving: BTreeMap<Vec<u8>, (Value, BTreeSet<(String, &str)>)> = BTreeMap::new();
     for backend in backends {
         if backend.object.is_deleting() && !publishes_not_ready(service) {
             continue;
         }
         let Some(ip) = backend.addresses(ipv6).into_iter().next() else { continue };
-        let ports = ports(service, backend);
-        if ports.is_empty() && !is_headless(service) {
-            continue;
-        }
         let ready = publishes_not_ready(service) || backend.view.is_ready();
-        let ports = Value::Array(ports);
-        let group = groups.entry(ports.to_json()).or_insert_with(|| (ports, Addresses::new(), Addresses::new()));
-        let addresses = if ready { &mut group.1 } else { &mut group.2 };
-        addresses.insert(ip.clone(), address(service, backend, &ip));
+        let address = address(service, backend, &ip);
+        let key = (ip, backend.object.uid());
+        for port in ports(service, backend) {
+            serving.entry(port.to_json()).or_insert_with(|| (port, BTreeSet::new())).1.insert(key.clone());
+        }
+        told.insert(key, (ready, address));
     }
-    let subset = |(ports, ready, not_ready): (Value, Addresses, Addresses)| {
+    let portless = service.spec.as_ref().is_none_or(|spec| spec.ports.as_ref().is_none_or(Vec::is_empty));
+    let mut groups: BTreeMap<BTreeSet<(String, &str)>, Vec<Value>> = BTreeMap::new();
+    if portless && is_headless(service) && !told.is_empty() {
+        groups.insert(told.keys().cloned().collect(), Vec::new());
+    }
+    for (port, addresses) in serving.into_values() {
+        groups.entry(addresses).or_default().push(port);
+    }
+    let subset = |(keys, ports): (BTreeSet<(String, &str)>, Vec<Value>)| {
         let mut subset = Value::object();
-        for (name, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
+        for (name, ready) in [("addresses", true), ("notReadyAddresses", false)] {
+            let addresses = keys.iter().filter_map(|key| told.get(key)).filter(|told| told.0 == ready);
+            let addresses: Vec<Value> = addresses.map(|told| told.1.clone()).collect();
             if !addresses.is_empty() {
-                subset.set(&[name], Value::Array(addresses.into_values().collect()));
+                subset.set(&[name], Value::Array(addresses));
             }
         }
-        if ports.as_array().is_some_and(|ports| !ports.is_empty()) {
-            subset.set(&["ports"], ports);
+        if !ports.is_empty() {
+            subset.set(&["ports"], Value::Array(ports));
         }
         subset
     };
-    groups.into_values().map(subset).collect()
+    groups.into_iter().map(subset).collect()
 }
 
 fn ports(service: &Service, backend: &Backend) -> Vec<Value> {

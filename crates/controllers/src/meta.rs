@@ -125,16 +125,21 @@ pub(crate) async fn write_status_at(
 ) -> Result<Arc<Object>, Error> {
     let before = object.to_value();
     let mut after = before.clone();
-    for (name, field) in fields.as_object().into_iter().flat_map(|fields| fields.iter()) {
-        match field {
-            Value::Null => drop(after.remove(&["status", name])),
-            field => after.set(&["status", name], field),
-        }
-    }
+    set_status(&mut after, fields);
     if after == before {
         return Ok(object.clone());
     }
     client.update_status(resource, &after).await
+}
+
+/// Puts `fields` into the status of `object`; null ones are taken out.
+pub(crate) fn set_status(object: &mut Value, fields: &Value) {
+    for (name, field) in fields.as_object().into_iter().flat_map(|fields| fields.iter()) {
+        match field {
+            Value::Null => drop(object.remove(&["status", name])),
+            field => object.set(&["status", name], field),
+        }
+    }
 }
 
 /// How often a write is made again that met a newer object.

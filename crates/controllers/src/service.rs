@@ -1,9 +1,11 @@
 //! What the controllers of endpoints share: Services, the pods behind them, and the ports these serve on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Selector, Value};
 use client::{Event, Informer};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -89,14 +91,25 @@ pub(crate) struct Backend {
     pub view: Arc<PodView>,
 }
 
+/// A Service, and what is behind it.
+pub(crate) struct Behind {
+    pub service: Service,
+    pub backends: Vec<Backend>,
+    /// Since when each selected pod is ready or not, whether it is told or has ended.
+    pub changed: BTreeMap<String, Timestamp>,
+}
+
 /// The Service, and the pods that it selects. `None` where its endpoints are not ours to write.
-pub(crate) fn backends(object: &Object, pods: &Pods) -> Result<Option<(Service, Vec<Backend>)>, serde_json::Error> {
+pub(crate) fn behind(object: &Object, pods: &Pods) -> Result<Option<Behind>, serde_json::Error> {
     let service: Service = object.view()?;
     let external = service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName"));
     let Some(selector) = selector(object).filter(|_| !external) else { return Ok(None) };
     let selected = pods.informer.list(object.namespace()).into_iter().filter(|pod| selector.matches(pod));
-    let backends = selected.map(|object| Backend { view: pods.view(&object), object });
-    Ok(Some((service, backends.filter(|b| !b.view.addresses.is_empty() && !b.view.is_ended()).collect())))
+    let mut backends: Vec<_> = selected.map(|object| Backend { view: pods.view(&object), object }).collect();
+    let changed = |backend: &Backend| Some((backend.object.name().to_owned(), backend.view.ready_changed?));
+    let changed = backends.iter().filter_map(changed).collect();
+    backends.retain(|backend| !backend.view.addresses.is_empty() && !backend.view.is_ended());
+    Ok(Some(Behind { service, backends, changed }))
 }
 
 impl Backend {

@@ -31,7 +31,7 @@ impl Rollout<'_> {
             self.deployment.progress_deadline().is_some() && self.deployment.condition("Progressing").is_none();
         let message = format!("Found new replica set {:?}", set.name());
         let condition = untold.then(|| Condition::new("Progressing", "True", "FoundNewReplicaSet", message));
-        self.write_revision(&revision, condition).await?;
+        self.tell_revision(&revision, condition);
         self.new = Some(set);
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Rollout<'_> {
         let message = format!("Created new replica set {:?}", set.name());
         let told = !existed && self.deployment.progress_deadline().is_some();
         let condition = told.then(|| Condition::new("Progressing", "True", "NewReplicaSetCreated", message));
-        self.write_revision(&revision.to_string(), condition).await?;
+        self.tell_revision(&revision.to_string(), condition);
         self.new = Some(set);
         Ok(())
     }

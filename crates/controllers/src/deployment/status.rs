@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Rollout;
 use super::view::{Deployment, REVISION, ReplicaSet, Status};
-use crate::meta::{Condition, count, list, seconds, time, write_status};
+use crate::meta::{Condition, count, list, seconds, set_status, time, write_status};
 
 const PROGRESSING: &str = "Progressing";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -99,33 +99,44 @@ impl Rollout<'_> {
         self.write_status_fields(fields).await
     }
 
-    /// Writes the Deployment's own revision annotation, which goes with its status, and a condition.
-    pub(super) async fn write_revision(
-        &mut self,
-        revision: &str,
-        condition: Option<Condition>,
-    ) -> Result<(), ReconcileError> {
+    /// Keeps the Deployment's own revision annotation, which goes with its status, and a condition for the next write of the status.
+    pub(super) fn tell_revision(&mut self, revision: &str, condition: Option<Condition>) {
         let known = self.deployment.annotations.get(REVISION).is_some_and(|known| known == revision);
-        if revision.is_empty() || known {
-            return match condition {
-                Some(condition) => self.write_condition(condition).await,
-                None => Ok(()),
-            };
+        if !revision.is_empty() && !known {
+            self.deployment.annotations.insert(REVISION.to_owned(), revision.to_owned());
+            self.untold = true;
         }
-        let mut status = self.deployment.status.clone();
-        condition.into_iter().for_each(|condition| status.set(condition, self.now()));
-        let mut value = self.deployment.object.to_value();
-        value.set(&["metadata", "annotations", REVISION], revision);
-        value.set(&["status", "conditions"], list(&status.conditions));
-        // A newer Deployment is looked at anew.
-        self.deployment.object = self.client.update_status(&resources::DEPLOYMENTS, &value).await?;
-        self.deployment.annotations.insert(REVISION.to_owned(), revision.to_owned());
-        self.deployment.status = status;
-        Ok(())
+        if let Some(condition) = condition {
+            let now = self.now();
+            self.deployment.status.set(condition, now);
+            self.untold = true;
+        }
     }
 
+    /// Writes what is kept, if the rest of the status will not be.
+    pub(super) async fn write_untold(&mut self) -> Result<(), ReconcileError> {
+        if !self.untold {
+            return Ok(());
+        }
+        let mut fields = Value::object();
+        fields.set(&["conditions"], list(&self.deployment.status.conditions));
+        self.write_status_fields(fields).await
+    }
+
+    /// Writes `fields` of the status, and the revision if it is not told yet.
     pub(super) async fn write_status_fields(&mut self, fields: Value) -> Result<(), ReconcileError> {
-        let object = write_status(self.client, &resources::DEPLOYMENTS, &self.deployment.object, fields).await?;
+        let known = &self.deployment.object;
+        let object = if std::mem::take(&mut self.untold) {
+            let mut told = known.to_value();
+            if let Some(revision) = self.deployment.annotations.get(REVISION) {
+                told.set(&["metadata", "annotations", REVISION], revision);
+            }
+            set_status(&mut told, &fields);
+            // A newer Deployment is looked at anew.
+            self.client.update_status(&resources::DEPLOYMENTS, &told).await?
+        } else {
+            write_status(self.client, &resources::DEPLOYMENTS, known, fields).await?
+        };
         // Only the status is taken over: this reconcile keeps to the spec that it began with.
         let fresh = Deployment::read(&object)?;
         self.deployment.status = fresh.status;
@@ -151,7 +162,7 @@ impl Rollout<'_> {
             Some(condition) => status.set(condition, now),
             None => status.unset(REPLICA_FAILURE),
         }
-        if status != self.deployment.status {
+        if self.untold || status != self.deployment.status {
             self.write_status_fields(status.to_fields()).await?;
         }
         Ok(self.when_stuck(&status, now))

@@ -119,4 +119,19 @@ mod tests {
         check(pod("a", "n", "Running", young, 0, ""), pod("b", "n", "Running", old, 9, ""));
         check(pod("a", "n", "Running", old, 5, ""), pod("b", "n", "Running", old, 1, ""));
     }
+
+    #[test]
+    fn the_ranking_of_many_is_an_order() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let member = |i: i64| {
+            let since = now - jiff::SignedDuration::from_secs(i * 37 % 250);
+            pod(&format!("p{i}"), "n", "Running", &since.to_string(), 0, "")
+        };
+        let members: Vec<Member> = (0..250).map(member).collect();
+        let ranked = to_delete(&members, 249, |_| 1, now);
+        let ranked: Vec<_> = ranked.into_iter().map(|member| Candidate::new(member, |_| 1)).collect();
+        for (i, one) in ranked.iter().enumerate() {
+            assert!(ranked[i..].iter().all(|later| one.compare(later, now).is_le()));
+        }
+    }
 }

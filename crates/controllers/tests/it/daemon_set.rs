@@ -113,6 +113,22 @@ async fn a_rollout_replaces_or_surges() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_surge_waits_until_the_new_pod_is_available() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = [cluster.put_node("n1"), cluster.put_node("n2")];
+    let set = daemon_set(SURGE, "v1").replace(r#""revisionHistoryLimit":1"#, r#""minReadySeconds":20"#);
+    cluster.put(&resources::DAEMON_SETS, &set);
+    eventually("all nodes have one", || cluster.agents_complete(2)).await;
+    cluster.set_image_of(&resources::DAEMON_SETS, "agent", "v2");
+    eventually("it surges", || cluster.agents().len() > 2).await;
+    sleep(15).await;
+    assert_eq!(cluster.agents().iter().filter(|(_, image)| image == "v1").count(), 2);
+    eventually("rolled out", || cluster.agents_complete(2) && cluster.agents().iter().all(|(_, image)| image == "v2"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn on_delete_waits_for_somebody_to_delete() {
     let cluster = Cluster::start();
     let _kubelet = Kubelet::start(&cluster.server);

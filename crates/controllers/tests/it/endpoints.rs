@@ -144,6 +144,22 @@ async fn endpoints_tell_the_same() {
     })
     .await;
     assert_eq!(subsets()[0].items_at(&["ports"]).len(), 2);
+    // One without the named port serves on the other alone, beside those that serve on both.
+    cluster.put(&resources::PODS, &pod("p3").replace(r#""name":"http""#, r#""name":"other""#));
+    run_pod(&cluster.server, &key("p3"), "10.0.0.3");
+    eventually("ports are told with their addresses", || {
+        let mut told: Vec<_> = subsets()
+            .iter()
+            .map(|subset| {
+                let ports: Vec<_> = subset.items_at(&["ports"]).iter().map(|port| port.i64_at(&["port"])).collect();
+                (ports, ips(subset, "addresses"))
+            })
+            .collect();
+        told.sort();
+        let both = ["10.0.0.1", "10.0.0.3"].map(str::to_owned).to_vec();
+        told == [(vec![Some(8080)], vec!["10.0.0.1".to_owned()]), (vec![Some(8081)], both)]
+    })
+    .await;
     cluster.settles().await;
     cluster.server.remove(&resources::SERVICES, &key("web"));
     eventually("they go", || cluster.server.list(&resources::ENDPOINTS).is_empty()).await;
