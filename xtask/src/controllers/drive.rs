@@ -85,8 +85,7 @@ impl World {
     /// A step that fails is told in the last look: the other side may fail alike.
     async fn play(&self, scenario: &Scenario) -> Looks {
         let mut looks = Looks::new();
-        let mut player =
-            Player { world: self, ns: &scenario.name, places: scenario.places, missed: Vec::new(), nodes: Vec::new() };
+        let mut player = Player { world: self, scenario, ns: &scenario.name, missed: Vec::new(), nodes: Vec::new() };
         if let Err(error) = player.play(scenario, &mut looks).await {
             player.missed.push(format!("{error:#}"));
         }
@@ -134,8 +133,8 @@ fn namespace(object: &Object, value: &Value) -> String {
 
 struct Player<'a> {
     world: &'a World,
+    scenario: &'a Scenario,
     ns: &'a str,
-    places: bool,
     /// Conditions that did not come true.
     missed: Vec<String>,
     nodes: Vec<String>,
@@ -225,7 +224,7 @@ impl Player<'_> {
                 nodes.add(name, &labels, &rest).await?;
                 self.nodes.push(name.to_owned());
             }
-            ["stop", name] => nodes.stop(name),
+            ["stop", name] => nodes.stop(name).await?,
             ["resume", name] => nodes.resume(name).await?,
             ["drop", name] => nodes.remove(name).await?,
             [kind, name] => {
@@ -296,7 +295,7 @@ impl Player<'_> {
             }
         }
         let hashes = self.world.notes.lock().hashes.get(self.ns).cloned().unwrap_or_default();
-        let mut look = Mask { hashes: &hashes, places: self.places }.look(&objects);
+        let mut look = Mask { hashes: &hashes, places: self.scenario.places, merged: self.scenario.merged }.look(&objects);
         if !self.missed.is_empty() {
             look["missed"] = self.missed.clone().into();
         }
@@ -335,7 +334,7 @@ fn all_hold(conditions: &str, object: &Value) -> bool {
         match found {
             Value::String(text) => text == wanted,
             Value::Null => wanted.is_empty() || wanted == "0",
-            other => other.to_string() == wanted,
+            other => *wanted == *other.to_string(),
         }
     })
 }

@@ -58,8 +58,8 @@ fn put_user(cluster: &Cluster, name: &str, on: &str) {
 
 /// The attachment to this node.
 fn attachment(cluster: &Cluster, on: &str) -> Option<Arc<Object>> {
-    let all = cluster.server.list(&ATTACHMENTS).into_iter();
-    all.filter(|one| one.to_value().str_at(&["spec", "nodeName"]) == Some(on)).next_back()
+    let mut all = cluster.server.list(&ATTACHMENTS).into_iter();
+    all.rfind(|one| one.to_value().str_at(&["spec", "nodeName"]) == Some(on))
 }
 
 /// What the driver's own controller does.

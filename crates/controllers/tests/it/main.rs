@@ -14,7 +14,6 @@ mod garbage;
 mod identity;
 mod job;
 mod job_model;
-
 mod mixed;
 mod model;
 mod namespace;
@@ -229,6 +228,14 @@ fn set_ready(server: &FakeServer, key: &ObjectKey, ready: bool) {
         let condition = format!(r#"[{{"type":"Ready","status":"{status}","lastTransitionTime":"{now}"}}]"#);
         pod.set(&["status", "conditions"], Value::parse(condition.as_bytes()).unwrap());
     });
+}
+
+/// How a ready condition reads in an object's text.
+const READY: &str = r#""status":"True","type":"Ready""#;
+
+/// Whether the object's text has `part` in it: asked often, and faster than taking it apart.
+fn says(object: &Object, part: &str) -> bool {
+    std::str::from_utf8(object.body()).is_ok_and(|body| body.contains(part))
 }
 
 fn node(name: &str) -> String {

@@ -26,18 +26,32 @@ impl Cluster {
         let env = server.client().env().clone();
         TaskGuard::new(env.clone().spawn(async move {
             loop {
-                for name in &names {
-                    let lease = format!(
-                        r#"{{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{{"name":"{name}","namespace":"kube-node-lease","uid":"{name}"}},
-                            "spec":{{"renewTime":"{:.6}"}}}}"#,
-                        env.now()
-                    );
-                    server.put(&resources::LEASES, &lease);
-                }
+                names.iter().for_each(|name| report(&server, name));
                 env.sleep(Duration::from_secs(10)).await;
             }
         }))
     }
+}
+
+/// The node renews its lease, and contradicts whoever thought that it was lost, as its kubelet does.
+pub(super) fn report(server: &FakeServer, name: &str) {
+    let key = ObjectKey::cluster(name);
+    let Some(node) = server.get(&resources::NODES, &key) else { return };
+    let now = server.client().env().now();
+    let lease = format!(
+        r#"{{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{{"name":"{name}","namespace":"kube-node-lease","uid":"{name}"}},
+            "spec":{{"renewTime":"{now:.6}"}}}}"#
+    );
+    server.put(&resources::LEASES, &lease);
+    if says(&node, READY) {
+        return;
+    }
+    let ready = format!(
+        r#"[{{"type":"Ready","status":"True","lastHeartbeatTime":"{now:.0}","lastTransitionTime":"{now:.0}"}}]"#
+    );
+    server.edit(&resources::NODES, &key, |node| {
+        node.set(&["status", "conditions"], Value::parse(ready.as_bytes()).unwrap());
+    });
 }
 
 fn pod(name: &str, tolerations: &str) -> String {

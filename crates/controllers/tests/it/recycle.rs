@@ -39,13 +39,14 @@ async fn a_pod_scrubs_the_volume() {
     eventually("the volume has failed", || phase(&cluster) == "Failed").await;
     let message = "Recycle failed: pod failed, pod.Status.Message unknown";
     eventually("it is told", || cluster.events("VolumeFailedRecycle") == [message]).await;
-    let begun = tokio::time::Instant::now();
+    let env = cluster.server.client().env().clone();
+    let begun = env.monotonic();
     for _ in 0..6 {
         eventually("another is made", || scrubber(&cluster).is_some_and(|pod| !pod.is_deleting())).await;
         end(&cluster, "Failed");
         eventually("it goes", || scrubber(&cluster).is_none()).await;
     }
-    assert!(begun.elapsed() > Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(env.monotonic() - begun > Duration::from_secs(30));
     eventually("another is made", || scrubber(&cluster).is_some()).await;
     end(&cluster, "Succeeded");
     eventually("it may be claimed again", || phase(&cluster) == "Available").await;

@@ -230,13 +230,6 @@ fn watch(server: &FakeServer, ordered: bool, daemons_per_node: usize) -> Arc<Mut
     broken
 }
 
-/// Whether the pod's text has `part` in it: asked often, and faster than taking it apart.
-fn says(pod: &Object, part: &str) -> bool {
-    std::str::from_utf8(pod.body()).is_ok_and(|body| body.contains(part))
-}
-
-const READY: &str = r#""status":"True","type":"Ready""#;
-
 fn is_well(pod: &Object) -> bool {
     !pod.is_deleting() && says(pod, READY)
 }

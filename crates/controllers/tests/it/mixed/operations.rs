@@ -215,7 +215,7 @@ impl Run {
             let value = object.to_value();
             let current = value.i64_at(&["status", "observedGeneration"]) == value.i64_at(&["metadata", "generation"]);
             let count = |name: &&str| value.i64_at(&["status", name]).unwrap_or_default() == wanted;
-            current && !object.is_deleting() && counts.iter().all(|name| count(&name))
+            current && !object.is_deleting() && counts.iter().all(count)
         };
         let deployed = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
         let daemons = ["desiredNumberScheduled", "numberReady", "updatedNumberScheduled"];
@@ -288,9 +288,4 @@ impl Run {
         ]);
         kinds.flat_map(|kind| self.server.list(&kind)).map(|object| status(&object)).collect()
     }
-}
-
-/// Whether the object's text has `part` in it: asked often, and faster than taking it apart.
-pub(super) fn says(object: &Object, part: &str) -> bool {
-    std::str::from_utf8(object.body()).is_ok_and(|body| body.contains(part))
 }

@@ -6,8 +6,6 @@ use apimachinery::Status;
 use client::Request;
 use client::fake::Reaction;
 
-use super::operations::says;
-use super::world::READY;
 use super::*;
 
 pub(super) fn lease() -> ObjectKey {

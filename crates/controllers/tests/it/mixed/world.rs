@@ -1,9 +1,6 @@
 //! Nodes: a scheduler and kubelets that know which process runs where, whatever the objects say.
 
-use super::operations::says;
 use super::*;
-
-pub(super) const READY: &str = r#""status":"True","type":"Ready""#;
 
 pub(super) fn image(pod: &Value) -> String {
     let image = pod.items_at(&["spec", "containers"]).first().and_then(|container| container.str_at(&["image"]));
@@ -17,19 +14,8 @@ pub(super) fn heartbeats(server: &FakeServer, truth: &Arc<Mutex<Truth>>) -> Task
     TaskGuard::new(env.clone().spawn(async move {
         loop {
             for name in NODES {
-                let object = server.get(&resources::NODES, &ObjectKey::cluster(name));
-                let (Some(object), Some(Reach::Alive)) = (object, truth.lock().nodes.get(name).copied()) else { continue };
-                let now = env.now();
-                let lease = format!(
-                    r#"{{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{{"name":"{name}","namespace":"kube-node-lease","uid":"{name}"}},
-                        "spec":{{"renewTime":"{now:.6}"}}}}"#
-                );
-                server.put(&resources::LEASES, &lease);
-                if !says(&object, READY) {
-                    let ready = format!(r#"[{{"type":"Ready","status":"True","lastHeartbeatTime":"{now:.0}","lastTransitionTime":"{now:.0}"}}]"#);
-                    server.edit(&resources::NODES, object.key(), |node| {
-                        node.set(&["status", "conditions"], Value::parse(ready.as_bytes()).unwrap());
-                    });
+                if truth.lock().nodes.get(name) == Some(&Reach::Alive) {
+                    node::report(&server, name);
                 }
             }
             env.sleep(Duration::from_secs(10)).await;
