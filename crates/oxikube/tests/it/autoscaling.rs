@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use testkit::machine::Machine;
 
-use crate::support::{SOON, Step, every, jsonpath, load_images, started};
+use crate::support::{Step, every, jsonpath, load_images, started};
 use figures::Figures;
 
 /// Autoscalers look every 15 seconds, and pods take their time.
@@ -25,12 +25,23 @@ fn sizes_follow_use() {
     every(&machine, &steps);
 }
 
+/// What kubectl says once it is as wanted: figures, conditions and events follow what they tell of.
+#[track_caller]
+fn until(machine: &Machine, command: &str, wanted: impl Fn(&str) -> bool) -> String {
+    machine.eventually_or(command, LATER, || {
+        let said = machine.kubectl(command);
+        if said.code == Some(0) && wanted(said.out.trim_end()) { Ok(said.out) } else { Err(said.out + &said.err) }
+    })
+}
+
+#[track_caller]
+fn tells(machine: &Machine, command: &str, texts: &[&str]) {
+    until(machine, command, |said| texts.iter().all(|text| said.contains(text)));
+}
+
 fn top(machine: &Machine) {
     let node = jsonpath(machine, "nodes", "{.items[0].metadata.name}");
-    let said = machine.eventually_or("the node has figures", SOON, || {
-        let said = machine.kubectl("top node");
-        if said.code == Some(0) { Ok(said.out) } else { Err(said.err) }
-    });
+    let said = until(machine, "top node", |_| true);
     assert!(said.starts_with("NAME") && said.contains(&node) && said.contains('%'), "{said}");
     load_images(machine);
     let pod = |name: &str, seconds: &str| {
@@ -41,29 +52,23 @@ fn top(machine: &Machine) {
         )
     };
     machine.kubectl_with("apply -f -", &[pod("idle", "1"), pod("busy", "0.01")].concat()).ok();
-    machine.kubectl("wait --for=condition=Ready pod/idle pod/busy --timeout=60s").ok();
-    let said = machine.eventually_or("both pods have figures", SOON, || {
-        let said = machine.kubectl("top pod -l app=top --containers --no-headers");
-        if said.out.lines().count() == 4 { Ok(said.out) } else { Err(said.out + &said.err) }
-    });
+    machine.kubectl("wait --for=condition=Ready pod/idle pod/busy --timeout=240s").ok();
+    let said = until(machine, "top pod -l app=top --containers --no-headers", |said| said.lines().count() == 4);
     let unit = |line: &str| line.split_whitespace().count() == 4 && line.contains("m ") && line.ends_with("Mi");
     assert!(said.lines().all(|line| unit(line.trim_end())), "{said}");
-    let said = machine.kubectl("top pod --sort-by=memory --sum --no-headers").ok();
-    assert_eq!(said.lines().count(), 4, "two pods, a line, and the sum: {said}");
-    let said = machine.kubectl("top pod -A --sort-by=cpu").ok();
-    assert!(said.starts_with("NAMESPACE") && said.contains("default"), "{said}");
+    // Two pods, a line, and the sum.
+    until(machine, "top pod --sort-by=memory --sum --no-headers", |said| said.lines().count() == 4);
+    until(machine, "top pod -A --sort-by=cpu", |said| said.starts_with("NAMESPACE") && said.contains("default"));
     let said = machine.kubectl("top pod none").failed();
     assert!(said.contains("pods.metrics.k8s.io \"default/none\" not found") || said.contains("not found"), "{said}");
     // As a resource like any other.
-    let said = machine.kubectl("get pods.metrics.k8s.io idle").ok();
-    assert!(said.starts_with("NAME") && said.contains("WINDOW"), "{said}");
-    let said = machine.kubectl("get podmetrics idle -o jsonpath={.containers[*].name}").ok();
-    assert_eq!(said, "one two");
+    until(machine, "get pods.metrics.k8s.io idle", |said| said.starts_with("NAME") && said.contains("WINDOW"));
+    until(machine, "get podmetrics idle -o jsonpath={.containers[*].name}", |said| said == "one two");
     let said = machine.kubectl("explain podmetrics.containers.usage").ok();
     assert!(said.contains("usage"), "{said}");
     assert_eq!(machine.kubectl("auth can-i list pods.metrics.k8s.io --as=nobody").out.trim(), "no");
     machine.kubectl("create clusterrolebinding top-view --clusterrole=view --user=viewer").ok();
-    assert_eq!(machine.kubectl("auth can-i list pods.metrics.k8s.io --as=viewer").out.trim(), "yes");
+    until(machine, "auth can-i list pods.metrics.k8s.io --as=viewer", |said| said == "yes");
     machine.kubectl("delete pod idle busy").ok();
 }
 
@@ -80,7 +85,7 @@ fn load(machine: &Machine) {
         folder.display()
     );
     machine.kubectl_with("apply -f -", &manifest).ok();
-    machine.kubectl("rollout status deployment/burner --timeout=60s").ok();
+    machine.kubectl("rollout status deployment/burner --timeout=240s").ok();
     machine.kubectl("autoscale deployment burner --cpu=50% --min=1 --max=3").ok();
     let quick = r#"{"spec":{"behavior":{"scaleDown":{"stabilizationWindowSeconds":0}}}}"#;
     machine.kubectl_args(&["patch", "hpa", "burner", "--type=merge", "-p", quick]).ok();
@@ -100,17 +105,11 @@ fn load(machine: &Machine) {
             _ => Err(machine.kubectl("describe hpa burner").out),
         }
     };
-    machine.eventually_or("the autoscaler knows what it sees", LATER, || {
-        let row = machine.kubectl("get hpa burner --no-headers").ok();
-        let known = row.contains("/50%") && !row.contains("<unknown>");
-        if known { Ok(()) } else { Err(machine.kubectl("describe hpa burner").out) }
-    });
+    until(machine, "get hpa burner --no-headers", |row| row.contains("/50%") && !row.contains("<unknown>"));
     std::fs::write(folder.join("on"), "").unwrap();
     machine.eventually_or("it grows under load", LATER, size("3"));
-    let row = machine.kubectl("get hpa burner --no-headers").ok();
-    assert!(row.contains("Deployment/burner") && row.contains("cpu: ") && row.contains("/50%"), "{row}");
-    let said = machine.kubectl("describe hpa burner").ok();
-    for text in [
+    tells(machine, "get hpa burner --no-headers", &["Deployment/burner", "cpu: ", "/50%"]);
+    let texts = [
         "resource cpu on pods  (as a percentage of request):",
         "AbleToScale",
         "ScalingActive",
@@ -118,13 +117,11 @@ fn load(machine: &Machine) {
         "the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)",
         "SuccessfulRescale",
         "reason: cpu resource utilization (percentage of request) above target",
-    ] {
-        assert!(said.contains(text), "{text:?} is not in {said}");
-    }
+    ];
+    tells(machine, "describe hpa burner", &texts);
     std::fs::remove_file(folder.join("on")).unwrap();
     machine.eventually_or("it shrinks without", LATER, size("1"));
-    let said = machine.kubectl("describe hpa burner").ok();
-    assert!(said.contains("New size: 1; reason: All metrics below target"), "{said}");
+    tells(machine, "describe hpa burner", &["New size: 1; reason: All metrics below target"]);
     machine.eventually_or("the container's use is told", LATER, || {
         let path = "{.status.currentMetrics[0].containerResource.current.averageUtilization}";
         let used = jsonpath(machine, "hpa watcher", path);
@@ -144,7 +141,7 @@ fn register(machine: &Machine, figures: &Figures, group: &str, version: &str) {
         figures.port()
     );
     machine.kubectl_with("apply -f -", &manifest).ok();
-    machine.kubectl(&format!("wait --for=condition=Available apiservice/{version}.{group} --timeout=60s")).ok();
+    machine.kubectl(&format!("wait --for=condition=Available apiservice/{version}.{group} --timeout=240s")).ok();
 }
 
 fn others(machine: &Machine) {
@@ -171,12 +168,9 @@ fn others(machine: &Machine) {
             _ => Err(machine.kubectl("describe hpa web").out),
         }
     });
-    let said = machine.kubectl("describe hpa web").ok();
-    for text in
-        ["\"requests\" on pods:", "\"hits\" on Service/web", "\"queue\" (target average value):", "SuccessfulRescale"]
-    {
-        assert!(said.contains(text), "{text:?} is not in {said}");
-    }
+    let texts =
+        ["\"requests\" on pods:", "\"hits\" on Service/web", "\"queue\" (target average value):", "SuccessfulRescale"];
+    tells(machine, "describe hpa web", &texts);
     machine.kubectl("delete statefulset,hpa --all").ok();
     machine.kubectl("delete apiservice v1beta2.custom.metrics.k8s.io v1beta1.external.metrics.k8s.io").ok();
 }
@@ -184,20 +178,11 @@ fn others(machine: &Machine) {
 fn steps_aside(machine: &Machine) {
     let figures = Figures::start(machine);
     register(machine, &figures, "metrics.k8s.io", "v1beta1");
-    let row = machine.kubectl("get apiservice v1beta1.metrics.k8s.io --no-headers").ok();
-    assert!(row.contains("default/figures") && row.contains("True"), "{row}");
-    let top = |theirs: bool| {
-        move || {
-            let said = machine.kubectl("top node");
-            if said.code == Some(0) && said.out.contains("123m") == theirs { Ok(()) } else { Err(said.out + &said.err) }
-        }
-    };
-    machine.eventually_or("the other server's figures are shown", SOON, top(true));
+    let row = "get apiservice v1beta1.metrics.k8s.io --no-headers";
+    tells(machine, row, &["default/figures", "True"]);
+    until(machine, "top node", |said| said.contains("123m"));
     drop(figures);
-    machine.eventually_or("a server that is gone is told so", SOON, || {
-        let row = machine.kubectl("get apiservice v1beta1.metrics.k8s.io --no-headers").ok();
-        if row.contains("False (FailedDiscoveryCheck)") { Ok(()) } else { Err(row) }
-    });
+    tells(machine, row, &["False (FailedDiscoveryCheck)"]);
     machine.kubectl("delete apiservice v1beta1.metrics.k8s.io").ok();
-    machine.eventually_or("our own are shown again", SOON, top(false));
+    until(machine, "top node", |said| !said.contains("123m"));
 }

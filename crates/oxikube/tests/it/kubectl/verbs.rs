@@ -17,7 +17,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("completion bash", "complete -o default"),
     ("plugin list", "!unable to find any kubectl plugins in your PATH"),
     ("alpha", "kuberc"),
-    ("top node", "CPU(cores)"),
     ("top pod", ""),
     ("cluster-info dump", "\"kind\": \"NodeList\""),
     ("get --raw /api/v1/namespaces/verbs", "\"name\":\"verbs\""),
@@ -100,6 +99,10 @@ const COMMANDS: &[(&str, &str)] = &[
 
 pub fn all(machine: &Machine) {
     let mut wrong = Vec::new();
+    machine.eventually_or("the node's figures are shown", SOON, || {
+        let said = machine.kubectl("top node");
+        if said.out.contains("CPU(cores)") { Ok(()) } else { Err(said.err) }
+    });
     for (command, expect) in COMMANDS {
         let said = machine.kubectl(command);
         let text = said.out.clone() + &said.err;
