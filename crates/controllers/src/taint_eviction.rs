@@ -101,6 +101,10 @@ pub(crate) async fn mark_disrupted(
     condition.set(&["reason"], reason);
     condition.set(&["message"], message);
     condition.set(&["lastTransitionTime"], now(ctx.env()));
+    let generation = pod.generation();
+    if generation > 0 {
+        condition.set(&["observedGeneration"], generation);
+    }
     conditions.push(condition);
     let mut patch = Value::object();
     patch.set(&["metadata", "uid"], pod.uid());
@@ -108,6 +112,9 @@ pub(crate) async fn mark_disrupted(
     patch.set(&["status", "conditions"], Value::Array(conditions));
     if let Some(phase) = phase {
         patch.set(&["status", "phase"], phase);
+        if generation > 0 {
+            patch.set(&["status", "observedGeneration"], generation);
+        }
     }
     match ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
         Err(error) if !error.is_not_found() => Err(error.into()),

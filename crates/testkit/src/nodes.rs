@@ -98,9 +98,11 @@ impl FakeNodes {
         Ok(())
     }
 
-    /// The node falls silent, as if its power were cut: its lease ends, its pods are left as they are.
-    pub fn stop(&self, name: &str) {
+    /// The node falls silent, as if its power were cut: its lease, just renewed, ends, its pods are left as they are. Nodes that are
+    /// stopped together are silent together.
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
         self.inner.alive.lock().remove(name);
+        self.renew_one(name).await
     }
 
     /// The node is back and says so, and looks after its pods again.
@@ -119,7 +121,7 @@ impl FakeNodes {
 
     /// The node is gone, its object too.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
-        self.stop(name);
+        self.inner.alive.lock().remove(name);
         self.client.delete(&resources::NODES, &ObjectKey::cluster(name), &DeleteOptions::default()).await.map(drop)
     }
 

@@ -14,6 +14,8 @@ pub struct Mask<'a> {
     pub hashes: &'a BTreeMap<String, String>,
     /// Which node a pod is on matters.
     pub places: bool,
+    /// In which slice an endpoint is does not matter.
+    pub merged: bool,
 }
 
 impl Mask<'_> {
@@ -31,6 +33,9 @@ impl Mask<'_> {
         }
         let mut all = Map::new();
         for (name, mut objects) in seen {
+            if self.merged && name.starts_with("EndpointSlice/") {
+                objects = merge(objects);
+            }
             objects.sort_by_cached_key(Value::to_string);
             let several = objects.len() > 1;
             for (index, object) in objects.into_iter().enumerate() {
@@ -101,10 +106,17 @@ impl Mask<'_> {
 
     fn value(&self, key: &str, value: Value) -> Value {
         match value {
-            Value::Object(members) => {
+            Value::Object(mut members) => {
+                // Whether the scheduler tried in vain before is chance, and that alone tells the generation.
+                if key == "conditions" && members.get("type").is_some_and(|kind| kind == "PodScheduled") {
+                    members.remove("observedGeneration");
+                }
                 let kept = members.into_iter().filter(|(key, _)| {
                     self.places
-                        || !matches!(key.as_str(), "nodeName" | "zone" | "forNodes" | "topology.kubernetes.io/zone")
+                        || !matches!(
+                            key.as_str(),
+                            "nodeName" | "zone" | "forNodes" | "topology.kubernetes.io/zone" | "matchFields"
+                        )
                 });
                 kept.map(|(key, value)| (self.text(&key), self.value(&key, value)))
                     .collect::<BTreeMap<_, _>>()
@@ -141,6 +153,11 @@ impl Mask<'_> {
 
     fn text(&self, text: &str) -> String {
         let mut out = String::new();
+        // Other scenarios have nodes too.
+        if let Some((count, rest)) = text.split_once(' ').filter(|(_, rest)| rest.starts_with("nodes are available: ")) {
+            let fit = count.split('/').next().unwrap_or_default();
+            return format!("{fit}/<nodes> {}", self.text(rest));
+        }
         // Words hang together by dashes; hashes and random ends are parts of them.
         let mut rest = text;
         while !rest.is_empty() {
@@ -189,6 +206,20 @@ impl Mask<'_> {
     }
 }
 
+/// All slices as one, without what depends on how endpoints are shared out.
+fn merge(slices: Vec<Value>) -> Vec<Value> {
+    let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten().cloned());
+    let mut endpoints: Vec<Value> = endpoints.collect();
+    endpoints.sort_by_cached_key(Value::to_string);
+    let mut merged = slices.into_iter().next().unwrap_or_default();
+    merged["endpoints"] = endpoints.into();
+    if let Some(meta) = merged["metadata"].as_object_mut() {
+        meta.remove("generation");
+        meta.remove("annotations");
+    }
+    vec![merged]
+}
+
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':')
 }
@@ -227,13 +258,14 @@ mod tests {
     #[test]
     fn what_is_random_is_masked() {
         let hashes = BTreeMap::from([("6c9f7b5d4".to_owned(), "<hash1>".to_owned())]);
-        let mask = Mask { hashes: &hashes, places: false };
+        let mask = Mask { hashes: &hashes, places: false, merged: false };
         let check = |given: &str, expect: &str| assert_eq!(mask.text(given), expect, "{given}");
         check("Created pod: web-6c9f7b5d4-x2vbq", "Created pod: web-<hash1>-*");
         check("Scaled up replica set web-6c9f7b5d4 from 0 to 3", "Scaled up replica set web-<hash1> from 0 to 3");
         check("2026-01-01T00:00:00Z", "<time>");
         check("at 10.128.0.7: x", "at <ip>: x");
         check("min-ready pods", "min-ready pods");
+        check("0/8 nodes are available: 8 are full.", "0/<nodes> nodes are available: 8 are full.");
         check("nightly-29384756", "nightly-<minute>");
         check("0f3b2a5c-1111-4222-8333-944455556666", "<uid>");
     }

@@ -73,6 +73,8 @@ pub struct Scenario {
     pub alone: bool,
     /// Which node a pod is on matters.
     pub places: bool,
+    /// In which slice an endpoint is does not matter.
+    pub merged: bool,
     pub steps: Vec<Step>,
 }
 
@@ -112,7 +114,7 @@ fn scenario(group: &str, value: &Value) -> Result<Scenario> {
     });
     let steps = steps.collect::<Result<_>>()?;
     let says = |what: &str| value[what] == true;
-    Ok(Scenario { alone: says("alone"), places: says("places"), steps, name })
+    Ok(Scenario { alone: says("alone"), places: says("places"), merged: says("merged"), steps, name })
 }
 
 /// Puts the namespace's name where `$ns` is.

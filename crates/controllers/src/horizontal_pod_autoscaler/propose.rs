@@ -86,6 +86,10 @@ impl Asked<'_> {
                 }
                 Err(failed) => {
                     events.warning(object, failed.reason, failed.why.to_string());
+                    // Each metric has its place, also one that is not known.
+                    let mut unknown = Value::object();
+                    unknown.set(&["type"], "");
+                    statuses.push(unknown);
                     invalid += 1;
                     first.get_or_insert(failed);
                 }
