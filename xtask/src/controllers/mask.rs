@@ -154,7 +154,8 @@ impl Mask<'_> {
     fn text(&self, text: &str) -> String {
         let mut out = String::new();
         // Other scenarios have nodes too.
-        if let Some((count, rest)) = text.split_once(' ').filter(|(_, rest)| rest.starts_with("nodes are available: ")) {
+        if let Some((count, rest)) = text.split_once(' ').filter(|(_, rest)| rest.starts_with("nodes are available: "))
+        {
             let fit = count.split('/').next().unwrap_or_default();
             return format!("{fit}/<nodes> {}", self.text(rest));
         }
