@@ -337,7 +337,7 @@ impl Request<'_> {
                 Ok(answer.with(http::header::CONTENT_TYPE, "application/jwk-set+json"))
             }
             _ if is_api_path(path) => Err(Status::path_not_found()),
-            _ => Ok(Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+            _ => Ok(page_not_found()),
         }
     }
 
@@ -437,6 +437,11 @@ impl Request<'_> {
 }
 
 /// Whether a path would be a group's or a version's.
+/// What nobody here serves.
+fn page_not_found() -> Answer {
+    Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
 fn is_api_path(path: &str) -> bool {
     let mut parts = path.trim_start_matches('/').split('/');
     match parts.next() {

@@ -70,8 +70,7 @@ impl Table {
 
     /// Shows the columns that the resource's definition has.
     pub(crate) fn show_custom(&mut self, resource: &Resource) {
-        self.custom =
-            resource.as_custom().map(|custom| custom.version.clone()).filter(|version| !version.columns.is_empty());
+        self.custom = resource.as_custom().map(|custom| custom.version.clone());
     }
 
     pub(crate) fn of_object(&self, object: &Object) -> Bytes {

@@ -61,6 +61,12 @@ pub(crate) struct Scale {
     pub selector: Option<Vec<String>>,
 }
 
+/// What the field behind the column of ages is described as.
+const AGE: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not \
+    guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in \
+    RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 /// An additional printer column.
 #[derive(Debug)]
 pub(crate) struct Column {
@@ -171,7 +177,10 @@ impl Version {
             merge,
             status: version.at(&["subresources", "status"]).is_some(),
             scale,
-            columns: version.items_at(&["additionalPrinterColumns"]).iter().filter_map(Column::read).collect(),
+            columns: match version.items_at(&["additionalPrinterColumns"]) {
+                [] => Column::age().into_iter().collect(),
+                columns => columns.iter().filter_map(Column::read).collect(),
+            },
             fields: fields.map(|path| (path.trim_start_matches('.').to_owned(), steps(path))).collect(),
             schema,
             name,
@@ -180,6 +189,18 @@ impl Version {
 }
 
 impl Column {
+    /// The column of versions that name none.
+    fn age() -> Option<Column> {
+        Some(Column {
+            name: "Age".to_owned(),
+            ty: "date".to_owned(),
+            format: String::new(),
+            description: AGE.to_owned(),
+            priority: 0,
+            path: JsonPath::parse(".metadata.creationTimestamp")?,
+        })
+    }
+
     fn read(column: &Value) -> Option<Column> {
         let text = |key: &str| column.str_at(&[key]).unwrap_or_default().to_owned();
         let path = text("jsonPath");

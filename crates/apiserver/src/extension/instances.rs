@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use apimachinery::schema::StrictError;
-use apimachinery::{FieldError, Value};
+use apimachinery::{FieldError, FieldErrorKind, Value};
 
 use super::schema::{Additional, Node, metadata_error};
-use super::simple_path::value_at;
 use super::{Definition, Version};
 use crate::strategy::{Context, Strategy};
 
@@ -31,16 +30,28 @@ impl Instances {
             errors.push(FieldError::invalid("metadata", new.get("metadata").cloned().unwrap_or_default(), why));
         }
         version.schema.check(new, old, errors);
-        check_embedded(&version.schema, new, "", errors);
-        check_lists(&version.schema, new, old, "", errors);
         if let Some(scale) = &version.scale {
             check_scale(scale, new, errors);
         }
-        // Rules may rely on what the schema says.
-        if errors.is_empty() {
+        check_embedded(&version.schema, new, "", errors);
+        check_lists(&version.schema, new, old, "", errors);
+        if version.rules.is_empty() {
+            return;
+        }
+        // Rules may rely on the types and sizes that the schema says, and on nothing else.
+        if errors.iter().any(|error| blocks_rules(error.kind)) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                       complete validation";
+            errors.push(FieldError::invalid("<nil>", Value::Null, why));
+        } else {
             version.rules.check(&version.schema, new, old, errors);
         }
     }
+}
+
+fn blocks_rules(kind: FieldErrorKind) -> bool {
+    use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
 }
 
 impl Strategy for Instances {
@@ -76,17 +87,71 @@ impl Strategy for Instances {
 }
 
 fn check_scale(scale: &super::Scale, new: &Value, errors: &mut Vec<FieldError>) {
+    let field = |path: &[String]| format!(".{}", path.join("."));
     for path in [&scale.spec_replicas, &scale.status_replicas] {
-        if let Some(number) = value_at(new, path).and_then(Value::as_i64)
-            && !(0..=i64::from(i32::MAX)).contains(&number)
-        {
-            let why = if number < 0 {
-                "should be a non-negative integer"
-            } else {
-                "should be less than or equal to 2147483647"
-            };
-            errors.push(FieldError::invalid(format!(".{}", path.join(".")), number, why));
+        let why = match (accessed(new, path), accessed(new, path).map(|found| found.map(Value::as_i64))) {
+            (Err(why), _) => Err((0, why)),
+            (Ok(Some(other)), Ok(Some(None))) => Err((0, misfit(path, other, "int64"))),
+            (_, Ok(Some(Some(number)))) if number < 0 => Err((number, "should be a non-negative integer".to_owned())),
+            (_, Ok(Some(Some(number)))) if number > i64::from(i32::MAX) => {
+                Err((number, "should be less than or equal to 2147483647".to_owned()))
+            }
+            _ => Ok(()),
+        };
+        if let Err((number, why)) = why {
+            errors.push(FieldError::invalid(field(path), number, why));
         }
+    }
+    let Some(path) = &scale.selector else { return };
+    let why = match accessed(new, path) {
+        Ok(Some(Value::String(_)) | None) => return,
+        Ok(Some(other)) => misfit(path, other, "string"),
+        Err(why) => why,
+    };
+    errors.push(FieldError::invalid(field(path), "", why));
+}
+
+/// What is under a path, or why nothing can be. Upstream: unstructured.NestedFieldNoCopy.
+fn accessed<'v>(value: &'v Value, path: &[String]) -> Result<Option<&'v Value>, String> {
+    let mut at = value;
+    for (step, name) in path.iter().enumerate() {
+        at = match at {
+            Value::Null => return Ok(None),
+            Value::Object(map) => match map.get(name) {
+                Some(inner) => inner,
+                None => return Ok(None),
+            },
+            other => return Err(misfit(&path[..=step], other, "map[string]interface{}")),
+        };
+    }
+    Ok(Some(at))
+}
+
+fn misfit(path: &[String], value: &Value, wanted: &str) -> String {
+    let ty = match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) if value.as_i64().is_some() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    format!(".{} accessor error: {} is of the type {ty}, expected {wanted}", path.join("."), in_go(value))
+}
+
+/// A value as Go prints it.
+fn in_go(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.to_string(),
+        Value::Array(items) => format!("[{}]", items.iter().map(in_go).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut members: Vec<String> = map.iter().map(|(name, value)| format!("{name}:{}", in_go(value))).collect();
+            members.sort();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -45,6 +45,10 @@ impl Rules {
         Rules(place(raw, true).map(Box::new))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Names every rule that `new` breaks. Rules about what was before are asked where that is known.
     pub(crate) fn check(&self, schema: &Node, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         if let Some(place) = &self.0 {

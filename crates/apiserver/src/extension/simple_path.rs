@@ -1,7 +1,5 @@
 //! The paths that CRDs name fields by: `.spec.replicas`.
 
-use apimachinery::Value;
-
 /// The steps of a path in dots. Brackets with a quoted name are steps too.
 pub(crate) fn steps(path: &str) -> Vec<String> {
     let mut steps = Vec::new();
@@ -25,9 +23,4 @@ pub(crate) fn steps(path: &str) -> Vec<String> {
         rest = &rest[end..];
     }
     steps
-}
-
-/// The value under a path.
-pub(crate) fn value_at<'v>(value: &'v Value, steps: &[String]) -> Option<&'v Value> {
-    steps.iter().try_fold(value, |value, step| value.get(step))
 }

@@ -20,13 +20,9 @@ pub(super) fn wipe(new: &mut Value) {
 }
 
 /// Completes a new object's metadata; its name is settled.
-pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) -> Result<(), Status> {
-    if new.str_at(&["metadata", "resourceVersion"]).is_some_and(|revision| !revision.is_empty()) {
-        let message = "resourceVersion should not be set on objects to be created";
-        return Err(Status::new(500, apimachinery::Reason::Unknown, message));
-    }
+pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) {
     let metadata = metadata(new);
-    for key in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
         metadata.remove(key);
     }
     metadata.insert("uid", env.uuid());
@@ -34,7 +30,17 @@ pub(super) fn begin(env: &Env, storage: &Storage, new: &mut Value) -> Result<(),
     if storage.strategy.has_generation() {
         metadata.insert("generation", 1);
     }
-    Ok(())
+}
+
+/// Refuses a revision given with a new object: only once all others have judged it, and only where it is stored. Upstream: storage/etcd3.
+pub(super) fn refuse_revision(new: &mut Value, dry_run: bool) -> Result<(), Status> {
+    match metadata(new).remove("resourceVersion") {
+        Some(revision) if !dry_run && revision.as_str().is_some_and(|revision| !revision.is_empty()) => {
+            let message = "resourceVersion should not be set on objects to be created";
+            Err(Status::new(500, apimachinery::Reason::Unknown, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Leaves one of each owner, and says which were given again. Upstream: dedupOwnerReferencesAndAddWarning.

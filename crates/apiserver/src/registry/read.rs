@@ -52,7 +52,7 @@ impl Filter {
                     ..requirement.clone()
                 });
             } else {
-                let why = match !resource.kind.selectable.is_empty() {
+                let why = match resource.as_custom().is_some() || !resource.kind.selectable.is_empty() {
                     true => format!("field label not supported: {field}"),
                     false => format!(
                         "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""

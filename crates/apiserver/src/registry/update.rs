@@ -276,6 +276,10 @@ impl Call<'_> {
                 return Ok(false);
             }
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            if self.resource.as_custom().is_some() {
+                let kind = apimachinery::GroupKind { group: resource.group.clone(), kind: resource.resource.clone() };
+                return Err(Status::invalid(&kind, self.name, &[error]));
+            }
             let mut status = Status::invalid(&self.storage().group_kind(), self.name, &[error]);
             status.message = status.message.replacen("Invalid value: 0:", "Invalid value: 0x0:", 1);
             return Err(status);

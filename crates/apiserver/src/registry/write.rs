@@ -147,7 +147,7 @@ impl Call<'_> {
         let storage = self.storage();
         self.warn(meta::deduplicate_owners(&mut new).into_iter().collect());
         self.admission.mutate(self, Operation::Create, &mut new, None).await?;
-        meta::begin(&self.registry.env, storage, &mut new)?;
+        meta::begin(&self.registry.env, storage, &mut new);
         if storage.has_status() && !storage.strategy.keeps_status_on_create() {
             reset_status(storage, &mut new);
         }
@@ -158,6 +158,7 @@ impl Call<'_> {
         self.refuse(&new, errors)?;
         self.warn(storage.strategy.warnings(&ctx, &new, None));
         self.admission.validate(self, Operation::Create, Some(&new), None).await?;
+        meta::refuse_revision(&mut new, self.dry_run)?;
         let name = new.str_at(&["metadata", "name"]).unwrap_or_default().to_owned();
         let key = cache_key(self.namespace, &name);
         for _ in 0..ALLOCATION_ATTEMPTS {

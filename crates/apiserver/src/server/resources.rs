@@ -9,7 +9,7 @@ use client::ObjectList;
 use futures_util::future::BoxFuture;
 use http::Method;
 
-use super::Request;
+use super::{Request, page_not_found};
 use crate::accept;
 use crate::answer::{Answer, Content};
 use crate::connect::Nodes;
@@ -28,7 +28,10 @@ impl Request<'_> {
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Result<Answer, Status> {
         let info = &self.info;
-        let kind = self.kind().ok_or_else(Status::path_not_found)?;
+        let Some(kind) = self.kind() else {
+            let known = api::groups().iter().any(|group| group.name == info.group);
+            return if known { Err(Status::path_not_found()) } else { Ok(page_not_found()) };
+        };
         self.check_path(kind)?;
         self.check_custom()?;
         self.warn_of(kind);

@@ -27,10 +27,16 @@ impl Request<'_> {
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Result<Answer, Status> {
         let info = &self.info;
-        let Some(subresource) = kind.subresource(&info.subresource) else { return Err(Status::path_not_found()) };
-        let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) else {
-            return Err(Status::path_not_found());
+        let resource = self.inner.registry.resource(&info.group, &info.version, &info.resource);
+        let Some(subresource) = kind.subresource(&info.subresource) else {
+            return Err(match resource {
+                Some(resource) if resource.as_custom().is_some() => {
+                    Status::not_found(&resource.group_resource(), &info.name)
+                }
+                _ => Status::path_not_found(),
+            });
         };
+        let Some(resource) = resource else { return Err(Status::path_not_found()) };
         if Nodes::serves(kind, subresource.name) {
             return self.inner.nodes.connect(self, kind, body, upgrade).await;
         }

@@ -183,7 +183,7 @@ async fn objects_are_changed_in_every_way() {
     let reply = fixture.send("PUT", &object, &changed.to_string()).await;
     assert_eq!(reply.code, 422, "{}", reply.text);
     assert!(
-        reply.text.contains("metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"),
+        reply.text.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"),
         "{}",
         reply.text
     );

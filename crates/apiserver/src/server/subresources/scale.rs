@@ -52,6 +52,10 @@ impl Request<'_> {
                 }
             };
             self.check_scale(&new, &old)?;
+            // What a custom resource's count may be, its schema says.
+            if resource.as_custom().is_none() {
+                check_replicas(&new, &self.info.name)?;
+            }
             // Whoever changes a scale meets the revision of the object it is the scale of.
             if let Some(revision) = new.str_at(&["metadata", "resourceVersion"]).filter(|revision| !revision.is_empty())
                 && old.str_at(&["metadata", "resourceVersion"]) != Some(revision)
@@ -76,14 +80,18 @@ impl Request<'_> {
             let resource = apimachinery::GroupResource::new(&*self.info.group, &*self.info.resource);
             return Err(Status::conflict(&resource, &self.info.name, &why));
         }
-        let replicas = new.i64_at(&["spec", "replicas"]).unwrap_or_default();
-        if replicas < 0 {
-            let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-            let kind = GroupKind { group: "autoscaling".into(), kind: "Scale".into() };
-            return Err(Status::invalid(&kind, &self.info.name, &[error]));
-        }
         Ok(())
     }
+}
+
+fn check_replicas(scale: &Value, name: &str) -> Result<(), Status> {
+    let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or_default();
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        let kind = GroupKind { group: "autoscaling".into(), kind: "Scale".into() };
+        return Err(Status::invalid(&kind, name, &[error]));
+    }
+    Ok(())
 }
 
 /// A write of a scale, and the managers of the object's replica count.
