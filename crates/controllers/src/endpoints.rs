@@ -133,8 +133,10 @@ fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
         let address = spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
         family.map_or(address.contains(':'), |family| family == "IPv6")
     };
+    // By address and the pod's uid.
+    type Keys<'a> = BTreeSet<(String, &'a str)>;
     let mut told: BTreeMap<(String, &str), (bool, Value)> = BTreeMap::new();
-    let mut serving: BTreeMap<Vec<u8>, (Value, BTreeSet<(String, &str)>)> = BTreeMap::new();
+    let mut serving: BTreeMap<Vec<u8>, (Value, Keys<'_>)> = BTreeMap::new();
     for backend in backends {
         if backend.object.is_deleting() && !publishes_not_ready(service) {
             continue;
@@ -144,19 +146,19 @@ fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
         let address = address(service, backend, &ip);
         let key = (ip, backend.object.uid());
         for port in ports(service, backend) {
-            serving.entry(port.to_json()).or_insert_with(|| (port, BTreeSet::new())).1.insert(key.clone());
+            serving.entry(port.to_json()).or_insert_with(|| (port, Keys::new())).1.insert(key.clone());
         }
         told.insert(key, (ready, address));
     }
     let portless = service.spec.as_ref().is_none_or(|spec| spec.ports.as_ref().is_none_or(Vec::is_empty));
-    let mut groups: BTreeMap<BTreeSet<(String, &str)>, Vec<Value>> = BTreeMap::new();
+    let mut groups: BTreeMap<Keys<'_>, Vec<Value>> = BTreeMap::new();
     if portless && is_headless(service) && !told.is_empty() {
         groups.insert(told.keys().cloned().collect(), Vec::new());
     }
     for (port, addresses) in serving.into_values() {
         groups.entry(addresses).or_default().push(port);
     }
-    let subset = |(keys, ports): (BTreeSet<(String, &str)>, Vec<Value>)| {
+    let subset = |(keys, ports): (Keys<'_>, Vec<Value>)| {
         let mut subset = Value::object();
         for (name, ready) in [("addresses", true), ("notReadyAddresses", false)] {
             let addresses = keys.iter().filter_map(|key| told.get(key)).filter(|told| told.0 == ready);
