@@ -32,7 +32,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let access = TlsConfig { identity, token: None, ..access.clone() };
         Ok(Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "kube-controller-manager"))
     };
-    let mut config = Config::new(client("system:kube-controller-manager", "")?, pki.ca().certificate_pem().into());
+    // As upstream's, which keeps none of them either.
+    let reader = client("system:kube-controller-manager", "")?.without_managed_fields();
+    let mut config = Config::new(reader, pki.ca().certificate_pem().into());
     config.accounts = Some(Arc::new(move |account| {
         let user = format!("system:serviceaccount:kube-system:{account}");
         client(&user, "system:serviceaccounts").expect("keys that issued one certificate issue another")

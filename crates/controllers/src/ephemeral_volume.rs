@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::Setup;
-use crate::meta::{controller_reference, is_controller};
+use crate::meta::{controller_reference, is_controller, parsed};
 use crate::storage::{CLAIM_INDEX, by_claim, ephemeral_claim, is_ephemeral};
 
 const ACCOUNT: &str = "ephemeral-volume-controller";
@@ -115,5 +115,5 @@ impl Controller for EphemeralVolumes {
 }
 
 fn has_ephemeral(pod: &Object) -> bool {
-    pod.to_value().items_at(&["spec", "volumes"]).iter().any(is_ephemeral)
+    parsed(pod).items_at(&["spec", "volumes"]).iter().any(is_ephemeral)
 }

@@ -6,7 +6,7 @@
 mod collect;
 mod graph;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use apimachinery::{Object, ObjectKey};
 use client::{
     ApiResource, Backoff, Client, Event, EventRecorder, Informers, Subscription, TaskGuard, Workqueue, discover,
 };
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::Setup;
@@ -39,6 +40,8 @@ struct Collector {
     graph: Graph,
     queue: Workqueue<Item>,
     events: EventRecorder,
+    /// Owners that the server did not have, the latest first.
+    absent: Mutex<VecDeque<Item>>,
 }
 
 /// Runs until dropped.
@@ -51,6 +54,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'stati
             graph: Graph::default(),
             client,
             events,
+            absent: Mutex::default(),
         });
         let served_changed = Arc::new(Notify::new());
         let mut followed = BTreeMap::new();

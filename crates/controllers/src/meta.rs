@@ -1,5 +1,7 @@
 //! What controllers share about objects: owner references, conditions, times, status writes.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use apimachinery::{Object, OwnerReference, Value};
@@ -182,20 +184,32 @@ pub(crate) fn by_node(pod: &Object) -> Vec<String> {
     node_of(pod).into_iter().collect()
 }
 
+/// What is read of an object by several handlers and indices, without managed fields: of the last few objects of each thread the parsed
+/// form is kept, for a change of a pod is looked at by a dozen controllers in a row.
+pub(crate) fn parsed(object: &Object) -> Arc<Value> {
+    const KEPT: usize = 4;
+    thread_local! {
+        /// The object holds its body, so that the body's address is no other's.
+        static LAST: RefCell<VecDeque<(Object, Arc<Value>)>> = const { RefCell::new(VecDeque::new()) };
+    }
+    let same =
+        |other: &Object| other.revision() == object.revision() && std::ptr::eq(&**other.body(), &**object.body());
+    LAST.with_borrow_mut(|last| {
+        if let Some((_, value)) = last.iter().find(|(other, _)| same(other)) {
+            return value.clone();
+        }
+        let value = Arc::new(object.to_unmanaged_value());
+        last.truncate(KEPT - 1);
+        last.push_front((object.clone(), value.clone()));
+        value
+    })
+}
+
 /// The node that the pod is bound to.
 pub(crate) fn node_of(pod: &Object) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Wire {
-        spec: Spec,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Spec {
-        node_name: Option<String>,
-    }
     let node = match pod.field("spec.nodeName") {
         Some(node) => Some(node.to_owned()),
-        None => serde_json::from_slice::<Wire>(pod.body()).ok().and_then(|pod| pod.spec.node_name),
+        None => parsed(pod).str_at(&["spec", "nodeName"]).map(str::to_owned),
     };
     node.filter(|node| !node.is_empty())
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::Setup;
-use crate::meta::{NODE_INDEX, by_node, created, node_of};
+use crate::meta::{NODE_INDEX, by_node, created, node_of, parsed};
 use crate::taint_eviction::mark_disrupted;
 
 /// How long a node may be missing: it may only be registering anew.
@@ -107,7 +107,7 @@ fn is_ended(pod: &Object) -> bool {
     let is = |phase: &str| matches!(phase, "Succeeded" | "Failed");
     match pod.field("status.phase") {
         Some(phase) => is(phase),
-        None => pod.to_value().str_at(&["status", "phase"]).is_some_and(is),
+        None => parsed(pod).str_at(&["status", "phase"]).is_some_and(is),
     }
 }
 

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use rules::devices::CLAIM_FINALIZER;
 
 use crate::Setup;
-use crate::meta::{CONTROLLER_INDEX, by_controller, controller_reference, is_controller, metadata, node_of};
+use crate::meta::{CONTROLLER_INDEX, by_controller, controller_reference, is_controller, metadata, node_of, parsed};
 
 const CLAIMS: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaims");
 const TEMPLATES: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaimtemplates");
@@ -95,7 +95,7 @@ impl Entry<'_> {
 
 /// The claims that the pod uses.
 fn claims_of(pod: &Object) -> Vec<ObjectKey> {
-    let value = pod.to_value();
+    let value = parsed(pod);
     let named = |entry: Entry<'_>| entry.claim().map(|(name, _)| ObjectKey::new(pod.namespace(), name));
     entries(&value).filter_map(named).collect()
 }
@@ -111,7 +111,7 @@ fn by_template(pod: &Object) -> Vec<String> {
     if !has_claims(pod) {
         return Vec::new();
     }
-    let value = pod.to_value();
+    let value = parsed(pod);
     let template = |entry: Entry<'_>| match entry {
         Entry::Made { template, .. } => Some(format!("{}/{template}", pod.namespace())),
         _ => None,
@@ -127,7 +127,7 @@ fn has_claims(pod: &Object) -> bool {
 
 /// Whether it is certain that none of the pod's containers runs or will run.
 fn is_done(pod: &Object) -> bool {
-    let ended = || matches!(pod.to_value().str_at(&["status", "phase"]), Some("Succeeded" | "Failed"));
+    let ended = || matches!(parsed(pod).str_at(&["status", "phase"]), Some("Succeeded" | "Failed"));
     pod.is_deleting() && node_of(pod).is_none() || ended()
 }
 
@@ -299,7 +299,7 @@ fn needs_work(pod: &Object, claims: &Informer) -> bool {
     if pod.is_deleting() || !has_claims(pod) || is_done(pod) {
         return false;
     }
-    let value = pod.to_value();
+    let value = parsed(pod);
     for entry in entries(&value) {
         let (name, own) = match entry {
             Entry::Needless => return false,

@@ -21,7 +21,7 @@ use rules::quota::{self, Amounts, Quota};
 use serde::Deserialize;
 
 use crate::Setup;
-use crate::meta::write_status_at;
+use crate::meta::{parsed, write_status_at};
 
 const QUOTAS: Resource = Resource::namespaced("", "v1", "resourcequotas");
 
@@ -221,7 +221,7 @@ fn pause(event: &Event, resource: quota::Resource<'_>, env: &Env) -> Option<Dura
             if !resource.group.is_empty() || !counts_more {
                 return None;
             }
-            let (old, new, now) = (old.to_value(), new.to_value(), env.now());
+            let (old, new, now) = (parsed(old), parsed(new), env.now());
             let deleted = |value: &Value| value.at(&["metadata", "deletionTimestamp"]).is_some();
             let scoped = |value: &Value| value.at(&["spec", "activeDeadlineSeconds"]).cloned();
             let differs = deleted(&old) != deleted(&new)

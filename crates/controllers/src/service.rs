@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::meta::parsed;
 use crate::pod_view::{NamedPort, PodView, Pods};
 
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -56,7 +57,7 @@ pub(crate) fn services_of(event: &Event, services: &Informer) -> Vec<ObjectKey> 
 
 /// What endpoints tell of a pod.
 fn told(pod: &Object) -> Value {
-    let value = pod.to_value();
+    let value = parsed(pod);
     let mut told = Value::object();
     for path in [
         &["metadata", "labels"][..],

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
 
 use crate::Setup;
-use crate::meta::{NODE_INDEX, by_node, node_of, now};
+use crate::meta::{NODE_INDEX, by_node, node_of, now, parsed};
 
 pub(crate) struct TaintEviction {
     nodes: Informer,
@@ -150,6 +150,10 @@ fn stay(taints: &[Taint], pod: &Pod) -> Stay {
 }
 
 fn no_execute(node: &Object) -> Vec<Taint> {
+    // Nearly always there are none, which the whole need not be decoded for.
+    if parsed(node).items_at(&["spec", "taints"]).is_empty() {
+        return Vec::new();
+    }
     let taints = node.view::<Node>().ok().and_then(|node| node.spec?.taints).unwrap_or_default();
     taints.into_iter().filter(|taint| taint.effect == "NoExecute").collect()
 }
@@ -160,7 +164,7 @@ impl Controller for TaintEviction {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let tolerations = |pod: &Object| pod.to_value().at(&["spec", "tolerations"]).cloned();
+        let tolerations = |pod: &Object| parsed(pod).at(&["spec", "tolerations"]).cloned();
         let of_pod = move |event: &Event| match event {
             Event::Modified { old, new } if node_of(old) == node_of(new) && tolerations(old) == tolerations(new) => {
                 Vec::new()

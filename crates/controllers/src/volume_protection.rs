@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::Setup;
-use crate::meta::{is_controller, node_of};
+use crate::meta::{is_controller, node_of, parsed};
 use crate::storage::{
     CLAIM_INDEX, VOLUME_ATTRIBUTES_CLASSES, by_claim, claims_of, ephemeral_claim, is_deletion_candidate, is_ephemeral,
     is_terminated, needs_finalizer,
@@ -60,7 +60,7 @@ fn uses(pod: &Object, claim: &Object) -> bool {
     if pod.namespace() != claim.namespace() || node_of(pod).is_none() {
         return false;
     }
-    let value = pod.to_value();
+    let value = parsed(pod);
     let shut_down = pod.is_deleting() && value.i64_at(&["metadata", "deletionGracePeriodSeconds"]) == Some(0);
     value.items_at(&["spec", "volumes"]).iter().any(|volume| {
         let named = volume.str_at(&["persistentVolumeClaim", "claimName"]) == Some(claim.name());
@@ -82,7 +82,7 @@ impl Controller for ClaimProtection {
         // What ends, and what never began, may be the last that kept a claim.
         let of_pod = |event: &Event| {
             let (pod, gone) = (event.object(), matches!(event, Event::Deleted(_)));
-            let ends = || gone || node_of(pod).is_none() || is_terminated(&pod.to_value());
+            let ends = || gone || node_of(pod).is_none() || is_terminated(&parsed(pod));
             let mut keys = if ends() { claims_of(pod) } else { Vec::new() };
             if let Some(old) = event.old().filter(|old| old.uid() != pod.uid()) {
                 keys.extend(claims_of(old));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use apimachinery::{Object, ObjectKey, Value};
 
 use super::{AttachDetach, attachment_name, volume_name};
-use crate::meta::NODE_INDEX;
+use crate::meta::{NODE_INDEX, parsed};
 use crate::storage::{claims_of, is_terminated};
 
 /// On a node: volumes of ended pods stay attached.
@@ -62,7 +62,7 @@ impl AttachDetach {
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
         for pod in self.pods.by_index(NODE_INDEX, node) {
             let claims = claims_of(&pod);
-            if claims.is_empty() || !keeps && is_terminated(&pod.to_value()) {
+            if claims.is_empty() || !keeps && is_terminated(&parsed(&pod)) {
                 continue;
             }
             for volume in claims.iter().filter_map(|claim| self.volume_of(claim)) {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 use serde::Deserialize;
 
-use crate::meta::{metadata, node_of, scaled};
+use crate::meta::{metadata, node_of, parsed, scaled};
 use crate::pod_view::{PodView, Pods};
 
 /// The label that names a pod's revision by its hash.
@@ -207,7 +207,7 @@ fn target_of(pod: &Object) -> Option<String> {
     if let Some(node) = node_of(pod) {
         return Some(node);
     }
-    let value = pod.to_value();
+    let value = parsed(pod);
     let required = ["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
     let terms = value.at(&required)?.items_at(&["nodeSelectorTerms"]);
     let fields = terms.iter().flat_map(|term| term.items_at(&["matchFields"]));

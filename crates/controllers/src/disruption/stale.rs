@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Setup;
-use crate::meta::{now, time, write_status_at};
+use crate::meta::{now, parsed, time, write_status_at};
 
 const CONDITION: &str = "DisruptionTarget";
 /// How long the condition may stand without a deletion.
@@ -56,7 +56,7 @@ fn stale_in(pod: &Arc<Object>, now: Timestamp) -> Option<Duration> {
     if pod.is_deleting() || !mentions(pod) {
         return None;
     }
-    let value = pod.to_value();
+    let value = parsed(pod);
     let condition = value.items_at(&["status", "conditions"]).iter().find(|condition| is_target(condition))?;
     let stands = condition.str_at(&["status"]) == Some("True")
         && condition.str_at(&["reason"]) != Some("TerminationByKubelet")

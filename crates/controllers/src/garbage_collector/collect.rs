@@ -8,6 +8,9 @@ use client::{Client, DeleteOptions, Error, PatchKind, Propagation, Resource};
 use super::{Collector, FOREGROUND, Item, ORPHAN, has_finalizer, item_of};
 use crate::meta::metadata;
 
+/// How many absent owners are remembered: a uid never comes back. As upstream's cache.
+const ABSENT: usize = 500;
+
 /// Why an object cannot be judged yet.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CollectError {
@@ -34,10 +37,15 @@ struct Owners {
 impl Collector {
     pub(super) async fn process(&self, item: &Item) -> Result<(), CollectError> {
         let Some(resource) = self.graph.resource(&item.resource) else { return Ok(()) };
-        if self.graph.known(item).is_some_and(|known| !known.is_deleting() && self.is_well_owned(&known)) {
+        let known = self.graph.known(item).filter(|known| !known.is_deleting());
+        if known.as_ref().is_some_and(|known| self.is_well_owned(known)) {
             return Ok(());
         }
-        let live = self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == item.uid);
+        // Every write below holds at the judged revision only: a copy that is behind costs a refusal, after which the server is asked.
+        let live = match known.filter(|_| self.queue.failures(item) == 0) {
+            Some(known) => Some(known),
+            None => self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == item.uid),
+        };
         let Some(live) = live else {
             // It never was, or is gone: whoever names it finds that out.
             self.graph.dependents(&item.uid).into_iter().for_each(|item| self.queue.add(item));
@@ -116,8 +124,16 @@ impl Collector {
         if let Some(known) = self.graph.known(&item) {
             return Ok(Some(known));
         }
-        let live = self.client.find(&resource, &item.key).await?;
-        Ok(live.filter(|live| live.uid() == owner.uid))
+        if self.absent.lock().iter().any(|absent| absent.uid == item.uid && *absent == item) {
+            return Ok(None);
+        }
+        let live = self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == owner.uid);
+        if live.is_none() {
+            let mut absent = self.absent.lock();
+            absent.truncate(ABSENT - 1);
+            absent.push_front(item);
+        }
+        Ok(live)
     }
 
     /// Lets an object go whose deletion waits for its dependents, once none of these holds it any more.
