@@ -26,8 +26,8 @@ use client::{
     Client, Controller, DeleteOptions, Error, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Selection, TaskGuard, Watch, Workqueue, resources,
 };
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -36,6 +36,8 @@ use pod::{Orders, Seen};
 
 /// How often leases are renewed, as kubelets do.
 const RENEWAL: Duration = Duration::from_secs(10);
+/// Leases renewed at a time.
+const RENEWALS: usize = 16;
 const LEASES: &str = "kube-node-lease";
 /// Pods worked on at a time.
 const WORKERS: usize = 32;
@@ -161,10 +163,13 @@ async fn renew(client: Client, inner: Arc<Inner>) {
     loop {
         client.env().sleep(RENEWAL).await;
         let names: Vec<String> = inner.alive.lock().keys().cloned().collect();
-        for name in names {
+        // Together: on a busy machine one after the other took longer than a node may be silent.
+        let renewals = names.into_iter().map(|name| {
+            let client = client.clone();
             // A lease that was collected with its node is no loss.
-            let _ = renew_lease(&client, &name).await;
-        }
+            async move { drop(renew_lease(&client, &name).await) }
+        });
+        stream::iter(renewals).buffer_unordered(RENEWALS).collect::<Vec<()>>().await;
     }
 }
 
