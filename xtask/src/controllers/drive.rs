@@ -295,7 +295,8 @@ impl Player<'_> {
             }
         }
         let hashes = self.world.notes.lock().hashes.get(self.ns).cloned().unwrap_or_default();
-        let mut look = Mask { hashes: &hashes, places: self.scenario.places, merged: self.scenario.merged }.look(&objects);
+        let mut look =
+            Mask { hashes: &hashes, places: self.scenario.places, merged: self.scenario.merged }.look(&objects);
         if !self.missed.is_empty() {
             look["missed"] = self.missed.clone().into();
         }
