@@ -92,8 +92,8 @@ fn kinds_and_fields_are_described() {
     let mut silent = Vec::new();
     for (_, _, document) in documents() {
         for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
-            // Nobody asks what a list is.
-            if name.ends_with("List") {
+            // Nobody asks what a list is, and upstream leaves the words of JSON Schema to its own documentation.
+            if ["List", ".JSONSchemaProps", ".ExternalDocumentation"].iter().any(|of| name.ends_with(of)) {
                 continue;
             }
             if schema.get("description").is_none() {

@@ -87,6 +87,7 @@ impl Mask<'_> {
             {
                 "<revision>".to_owned()
             }
+            "since" if is_date(&text) => "<date>".to_owned(),
             "continue" => "<continue>".to_owned(),
             "token" => "<token>".to_owned(),
             "hash" | "etag" => "<hash>".to_owned(),
@@ -159,6 +160,15 @@ impl Mask<'_> {
             .or_else(|| volume_at(bytes).map(|length| (length, "kube-api-access-<random>")))
             .or_else(|| token().filter(|length| *length > 60).map(|length| (length, "<token>")))
     }
+}
+
+/// `2026-01-31`
+fn is_date(text: &str) -> bool {
+    text.len() == 10
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() })
 }
 
 /// Masks the revision of an object that is shown as JSON within a text.
