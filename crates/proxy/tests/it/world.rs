@@ -22,8 +22,8 @@ pub const OUTSIDER6: &str = "fd00:50::2";
 /// Longer than anything takes here that is answered at all.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one connection may take. The kernel sends a flow's later packets where it sent the first, even if that was
-/// before there were rules: whoever waits for rules has to connect again.
-const CONNECT: Duration = Duration::from_secs(1);
+/// before there were rules: whoever waits for rules has to connect again. Long enough for a refusal, of which the kernel sends one a second.
+const CONNECT: Duration = Duration::from_secs(4);
 /// How long to listen for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(400);
 
