@@ -7,6 +7,7 @@ use std::sync::Arc;
 use apimachinery::Value as Json;
 use apimachinery::schema::{ListType, Shape, Type as SchemaType};
 
+use crate::parser::RESERVED;
 use crate::types::{ObjectType, Type};
 
 /// A schema as expressions see it. Cheap to clone.
@@ -311,33 +312,14 @@ fn fitting_members(min_json: u64) -> u64 {
     (MAX_REQUEST - 2) / (min_json + 6)
 }
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words of the grammar, and those that it keeps for itself.
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "true" | "false" | "null" | "in") || RESERVED.contains(&name)
+}
 
 /// A property's name as expressions write it (`foo.bar` is `foo__dot__bar`); `None` if they cannot.
 pub fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());
@@ -361,7 +343,7 @@ pub fn escape(name: &str) -> Option<String> {
 /// The property that an expression's name means; `None` if it is no escaped name.
 pub fn unescape(escaped: &str) -> Option<String> {
     if let Some(word) = escaped.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"))
-        && RESERVED.contains(&word)
+        && is_reserved(word)
     {
         return Some(word.to_owned());
     }
@@ -387,5 +369,5 @@ pub fn unescape(escaped: &str) -> Option<String> {
 /// Whether a name may be a variable of an expression.
 pub fn is_identifier(name: &str) -> bool {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !RESERVED.contains(&name)
+    begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !is_reserved(name)
 }

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 250;
 /// In characters. Upstream: `parser.ExpressionSizeCodePointLimit`.
 const MAX_SIZE: usize = 100_000;
 
-const RESERVED: [&str; 17] = [
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
