@@ -101,7 +101,9 @@ impl Object {
         }
         body.push(b'}');
         let meta = Arc::new(Meta::read(value, metadata, fields));
-        Ok(Object { body: body.into(), splice: splice as u32, metadata: span, managed: manages, revision, meta })
+        // Many are kept: none keeps what its buffer was too large by.
+        let body = body.into_boxed_slice().into();
+        Ok(Object { body, splice: splice as u32, metadata: span, managed: manages, revision, meta })
     }
 
     /// Reads a server's answer: JSON with its `resourceVersion`.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::DecodeError;
-use crate::{Body, ObjectList, WatchEvent};
+use crate::{Body, ObjectList, Trim, WatchEvent};
 
 /// All of a body's bytes.
 pub(crate) async fn collect(body: Body) -> Result<Bytes, DecodeError> {
@@ -109,16 +109,18 @@ struct WireListMeta {
     remaining_item_count: Option<u64>,
 }
 
-/// Without its managed fields if they are not wanted.
-fn answer(mut value: Value, unmanaged: bool) -> Result<Arc<Object>, DecodeError> {
-    if unmanaged {
-        value.remove(&["metadata", "managedFields"]);
+/// What the reader wants of an object.
+fn answer(mut value: Value, trim: Option<Trim>) -> Result<Arc<Object>, DecodeError> {
+    let fields = trim.map(|trim| trim(&mut value)).unwrap_or_default();
+    if fields.is_empty() {
+        return Ok(Arc::new(Object::from_answer(&value)?));
     }
-    Ok(Arc::new(Object::from_answer(&value)?))
+    let revision = value.str_at(&["metadata", "resourceVersion"]).and_then(|text| text.parse().ok());
+    Ok(Arc::new(Object::with_fields(&value, revision.unwrap_or_default(), fields)?))
 }
 
-/// `unmanaged`: objects from the wire without their managed fields.
-pub(crate) async fn list(body: Body, unmanaged: bool) -> Result<ObjectList, DecodeError> {
+/// `trim`: of objects from the wire.
+pub(crate) async fn list(body: Body, trim: Option<Trim>) -> Result<ObjectList, DecodeError> {
     let bytes = match body {
         Body::List(list) => return Ok(list),
         body => collect(body).await?,
@@ -133,7 +135,7 @@ pub(crate) async fn list(body: Body, unmanaged: bool) -> Result<ObjectList, Deco
             value.set(&["kind"], kind);
             value.set(&["apiVersion"], &*list.api_version);
         }
-        items.push(answer(value, unmanaged)?);
+        items.push(answer(value, trim)?);
     }
     Ok(ObjectList {
         revision: list.metadata.resource_version.parse().unwrap_or_default(),
@@ -143,18 +145,18 @@ pub(crate) async fn list(body: Body, unmanaged: bool) -> Result<ObjectList, Deco
     })
 }
 
-pub(crate) fn watch(body: Body, unmanaged: bool) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
+pub(crate) fn watch(body: Body, trim: Option<Trim>) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
     match body {
         Body::Watch(events) => Ok(events),
-        Body::Stream(chunks) => Ok(watch_lines(chunks, unmanaged)),
-        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed(), unmanaged)),
+        Body::Stream(chunks) => Ok(watch_lines(chunks, trim)),
+        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed(), trim)),
         Body::Status(_) | Body::Object(_) | Body::List(_) => Err(DecodeError::Shape("a watch")),
     }
 }
 
 /// Events separated by line ends, in chunks that respect no boundary. What cannot be read ends the stream with an error event;
 /// a connection that breaks just ends it, as the server's own closing does.
-fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>, unmanaged: bool) -> BoxStream<'static, WatchEvent> {
+fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>, trim: Option<Trim>) -> BoxStream<'static, WatchEvent> {
     struct Reader {
         chunks: BoxStream<'static, std::io::Result<Bytes>>,
         buffer: BytesMut,
@@ -174,7 +176,7 @@ fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>, unmanaged: bo
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                let event = watch_event(&line, unmanaged).unwrap_or_else(|error| {
+                let event = watch_event(&line, trim).unwrap_or_else(|error| {
                     tracing::debug!(%error, "unreadable watch event");
                     WatchEvent::Error(Status::new(500, Reason::InternalError, "unreadable watch event"))
                 });
@@ -195,7 +197,7 @@ fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>, unmanaged: bo
     .boxed()
 }
 
-fn watch_event(line: &[u8], unmanaged: bool) -> Result<WatchEvent, DecodeError> {
+fn watch_event(line: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeError> {
     #[derive(Deserialize)]
     struct Frame<'a> {
         #[serde(borrow)]
@@ -205,7 +207,7 @@ fn watch_event(line: &[u8], unmanaged: bool) -> Result<WatchEvent, DecodeError> 
     }
     let frame: Frame = serde_json::from_slice(line)?;
     let json = frame.object.get().as_bytes();
-    let object = || answer(Value::parse(json).map_err(apimachinery::ObjectError::from)?, unmanaged);
+    let object = || answer(Value::parse(json).map_err(apimachinery::ObjectError::from)?, trim);
     match &*frame.r#type {
         "ADDED" => Ok(WatchEvent::Added(object()?)),
         "MODIFIED" => Ok(WatchEvent::Modified(object()?)),
@@ -229,11 +231,11 @@ mod tests {
     async fn items_of_a_list_know_their_kind() {
         let json = br#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9","continue":"t","remainingItemCount":3},
             "items":[{"metadata":{"name":"a","resourceVersion":"4"}},{"kind":"X","apiVersion":"g/v1","metadata":{"name":"b"}}]}"#;
-        let list = list(Body::Bytes(Bytes::from_static(json)), false).await.unwrap();
+        let list = list(Body::Bytes(Bytes::from_static(json)), None).await.unwrap();
         assert_eq!((list.revision, list.continue_token.as_str(), list.remaining), (9, "t", Some(3)));
         assert_eq!((list.items[0].kind(), list.items[0].revision(), list.items[1].kind()), ("Pod", 4, "X"));
         let empty =
-            super::list(Body::Bytes(Bytes::from_static(br#"{"kind":"PodList","items":null}"#)), false).await.unwrap();
+            super::list(Body::Bytes(Bytes::from_static(br#"{"kind":"PodList","items":null}"#)), None).await.unwrap();
         assert!(empty.items.is_empty());
     }
 
@@ -247,7 +249,7 @@ mod tests {
         );
         for size in [1, 7, 64, wire.len()] {
             let chunks: Vec<_> = wire.as_bytes().chunks(size).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed()), false).unwrap().collect().await;
+            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed()), None).unwrap().collect().await;
             assert_eq!(events.len(), 3, "chunks of {size}");
             assert!(matches!(&events[0], WatchEvent::Added(pod) if pod.name() == "ä" && pod.revision() == 5));
             assert!(matches!(&events[1], WatchEvent::Bookmark { revision: 8, initial_events_end: true }));
@@ -256,16 +258,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn managed_fields_are_left_out_on_demand() {
-        let object = r#"{"kind":"Pod","metadata":{"managedFields":[{"manager":"m"}],"name":"a"}}"#;
+    async fn objects_are_trimmed_on_demand() {
+        fn trim(object: &mut Value) -> Vec<(&'static str, String)> {
+            object.remove(&["metadata", "managedFields"]);
+            vec![("spec.nodeName", "n1".into())]
+        }
+        let object = r#"{"kind":"Pod","metadata":{"managedFields":[{"manager":"m"}],"name":"a","resourceVersion":"7"}}"#;
         let items = format!(r#"{{"kind":"PodList","items":[{object}]}}"#);
         let event = format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
-        for (unmanaged, expect) in [(true, ""), (false, r#"[{"manager":"m"}]"#)] {
-            let listed = list(Body::Bytes(items.clone().into()), unmanaged).await.unwrap().items;
-            let events: Vec<_> = watch(Body::Bytes(event.clone().into()), unmanaged).unwrap().collect().await;
+        let check = async |wanted: Option<Trim>, managed: &str, node: Option<&str>| {
+            let listed = list(Body::Bytes(items.clone().into()), wanted).await.unwrap().items;
+            let events: Vec<_> = watch(Body::Bytes(event.clone().into()), wanted).unwrap().collect().await;
             let [WatchEvent::Added(watched)] = &*events else { panic!("{events:?}") };
-            assert_eq!([listed[0].managed_fields(), watched.managed_fields()], [expect.as_bytes(); 2]);
-        }
+            for object in [&listed[0], watched] {
+                assert_eq!(object.managed_fields(), managed.as_bytes());
+                assert_eq!((object.field("spec.nodeName"), object.revision()), (node, 7));
+            }
+        };
+        check(Some(trim), "", Some("n1")).await;
+        check(None, r#"[{"manager":"m"}]"#, None).await;
     }
 
     #[tokio::test]

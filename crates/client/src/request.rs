@@ -24,8 +24,11 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     user_agent: HeaderValue,
     writes: Option<Arc<WriteLog>>,
-    unmanaged: bool,
+    trim: Option<Trim>,
 }
+
+/// Shortens an object that came over the wire to what its reader asks for, and names its selectable fields for [`Object::field`].
+pub type Trim = fn(&mut Value) -> Vec<(&'static str, String)>;
 
 /// What requests are answered with that may or may not tell the object: deletes and subresources.
 #[derive(Clone, Debug)]
@@ -47,19 +50,28 @@ impl Client {
     /// `user_agent` such as `oxikube/v0.1 (kubelet)`; its part before the first slash is the default field manager.
     pub fn new(env: Env, transport: Arc<dyn Transport>, user_agent: &str) -> Client {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("oxikube"));
-        Client { env, transport, user_agent, writes: None, unmanaged: false }
+        Client { env, transport, user_agent, writes: None, trim: None }
     }
 
     /// The same client under another user agent.
     pub fn with_user_agent(&self, user_agent: &str) -> Client {
         let other = Client::new(self.env.clone(), self.transport.clone(), user_agent);
-        Client { writes: self.writes.clone(), unmanaged: self.unmanaged, ..other }
+        Client { writes: self.writes.clone(), trim: self.trim, ..other }
     }
 
     /// The same client, whose lists and watches over the wire leave out `metadata.managedFields`, for informers that keep them: a write of
     /// what is left leaves these fields as they are.
     pub fn without_managed_fields(&self) -> Client {
-        Client { unmanaged: true, ..self.clone() }
+        self.trimming(|object| {
+            object.remove(&["metadata", "managedFields"]);
+            Vec::new()
+        })
+    }
+
+    /// The same client, whose lists and watches over the wire are of what `trim` leaves, for informers that keep many objects. Objects of an
+    /// in-process server are shared with it and stay whole.
+    pub fn trimming(&self, trim: Trim) -> Client {
+        Client { trim: Some(trim), ..self.clone() }
     }
 
     /// The same client, with its writes recorded in `log`.
@@ -106,7 +118,7 @@ impl Client {
         let call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
         let name = call.name();
         let response = self.exchange(call).await?;
-        decode::list(response.body, self.unmanaged).await.map_err(|source| Error::Decode { request: name, source })
+        decode::list(response.body, self.trim).await.map_err(|source| Error::Decode { request: name, source })
     }
 
     /// The selected objects as they are from `options.revision` on. The stream ends when the server ends it or the connection
@@ -122,7 +134,7 @@ impl Client {
         let call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
         let name = call.name();
         let response = self.exchange(call).await?;
-        decode::watch(response.body, self.unmanaged).map_err(|source| Error::Decode { request: name, source })
+        decode::watch(response.body, self.trim).map_err(|source| Error::Decode { request: name, source })
     }
 
     /// Creates `body`, in the namespace that its metadata names.
