@@ -47,6 +47,10 @@ impl Transport for Local {
         }
         .boxed()
     }
+
+    fn shares_objects(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -284,6 +284,10 @@ impl FakeServer {
 }
 
 impl Transport for FakeServer {
+    fn shares_objects(&self) -> bool {
+        true
+    }
+
     fn send(&self, request: Request) -> BoxFuture<'static, Result<Response, TransportError>> {
         let server = self.clone();
         async move {

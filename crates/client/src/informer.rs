@@ -1,6 +1,7 @@
 //! `Informer`: a current copy of selected objects, indexed, that tells its changes in order.
 
 mod cache;
+mod milestones;
 mod reflector;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,8 @@ use crate::changing::Changing;
 use crate::tasks::TaskGuard;
 use crate::{Client, ObjectList, Resource, Selection, WatchEvent};
 use cache::Cache;
+use milestones::Milestones;
+pub use reflector::{Follower, follow};
 
 /// A change of one object, as its informer saw it. Changes in quick succession may be seen as one.
 #[derive(Clone, Debug)]
@@ -57,6 +60,7 @@ struct Shared {
     /// Held while a change is told, so that handlers see changes in order.
     handlers: Mutex<Handlers>,
     progress: Changing<Progress>,
+    milestones: Milestones,
     reflector: OnceLock<TaskGuard>,
 }
 
@@ -91,10 +95,11 @@ impl Informer {
             cache: RwLock::default(),
             handlers: Mutex::default(),
             progress: Changing::default(),
+            milestones: Milestones::default(),
             reflector: OnceLock::new(),
         }));
-        let task = client.env().spawn(reflector::run(Arc::downgrade(&informer.0), client.clone()));
-        drop(informer.0.reflector.set(TaskGuard::new(task)));
+        let Shared { resource, selection, .. } = &*informer.0;
+        drop(informer.0.reflector.set(follow(client, resource.clone(), selection.clone(), &informer.0)));
         informer
     }
 
@@ -170,7 +175,11 @@ impl Informer {
 
     /// Waits until everything up to `revision` is known and told.
     pub async fn wait_for(&self, revision: u64) {
-        self.0.progress.until(|progress| progress.synced && progress.revision >= revision).await;
+        let reached = || {
+            let progress = self.0.progress.get();
+            progress.synced && progress.revision >= revision
+        };
+        self.0.milestones.wait(revision, reached).await;
     }
 
     /// Waits until `done` of this informer, asked again after each change.
@@ -179,7 +188,7 @@ impl Informer {
     }
 }
 
-impl Shared {
+impl Follower for Shared {
     /// Takes over a complete list: what is not in it was deleted meanwhile.
     fn replace(&self, list: ObjectList) {
         let handlers = self.handlers.lock();
@@ -207,12 +216,18 @@ impl Shared {
         drop(handlers);
         self.advance(revision, false);
     }
+}
 
+impl Shared {
     fn advance(&self, revision: u64, synced: bool) {
         self.progress.modify(|progress| {
             progress.revision = progress.revision.max(revision);
             progress.synced |= synced;
         });
+        let progress = self.progress.get();
+        if progress.synced {
+            self.milestones.pass(progress.revision);
+        }
     }
 }
 

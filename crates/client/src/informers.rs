@@ -36,6 +36,11 @@ impl Informers {
         started.entry((resource.clone(), selection.clone())).or_insert_with(start).clone()
     }
 
+    /// The informer of every object of `resource`, if somebody has started it.
+    pub fn started(&self, resource: &Resource) -> Option<Informer> {
+        self.0.started.lock().get(&(resource.clone(), Selection::all())).cloned()
+    }
+
     /// Lets go of an informer nobody else needs, such as that of a resource that is no longer served.
     pub fn forget(&self, resource: &Resource, selection: &Selection) {
         let informer = self.0.started.lock().remove(&(resource.clone(), selection.clone()));

@@ -25,6 +25,7 @@ pub struct Client {
     user_agent: HeaderValue,
     writes: Option<Arc<WriteLog>>,
     trim: Option<Trim>,
+    metadata_only: bool,
 }
 
 /// Shortens an object that came over the wire to what its reader asks for, and names its selectable fields for [`Object::field`].
@@ -43,6 +44,10 @@ impl Answer {
     }
 }
 
+/// Asks for metadata alone; the whole object where a server knows no such form.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
 /// How often a request is sent again that the server refused for being busy.
 const MAX_RETRIES: u32 = 10;
 
@@ -50,13 +55,13 @@ impl Client {
     /// `user_agent` such as `oxikube/v0.1 (kubelet)`; its part before the first slash is the default field manager.
     pub fn new(env: Env, transport: Arc<dyn Transport>, user_agent: &str) -> Client {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("oxikube"));
-        Client { env, transport, user_agent, writes: None, trim: None }
+        Client { env, transport, user_agent, writes: None, trim: None, metadata_only: false }
     }
 
     /// The same client under another user agent.
     pub fn with_user_agent(&self, user_agent: &str) -> Client {
         let other = Client::new(self.env.clone(), self.transport.clone(), user_agent);
-        Client { writes: self.writes.clone(), trim: self.trim, ..other }
+        Client { user_agent: other.user_agent, ..self.clone() }
     }
 
     /// The same client, whose lists and watches over the wire leave out `metadata.managedFields`, for informers that keep them: a write of
@@ -72,6 +77,11 @@ impl Client {
     /// in-process server are shared with it and stay whole.
     pub fn trimming(&self, trim: Trim) -> Client {
         Client { trim: Some(trim), ..self.clone() }
+    }
+
+    /// The same client, whose lists and watches over the wire bring objects' metadata alone.
+    pub fn metadata_only(&self) -> Client {
+        Client { metadata_only: !self.transport.shares_objects(), ..self.clone() }
     }
 
     /// The same client, with its writes recorded in `log`.
@@ -115,7 +125,10 @@ impl Client {
     ) -> Result<ObjectList, Error> {
         let mut query = selection.query();
         options.query(&mut query);
-        let call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
+        let mut call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
+        if self.metadata_only {
+            call.accept = METADATA_LIST;
+        }
         let name = call.name();
         let response = self.exchange(call).await?;
         decode::list(response.body, self.trim).await.map_err(|source| Error::Decode { request: name, source })
@@ -131,7 +144,10 @@ impl Client {
     ) -> Result<BoxStream<'static, WatchEvent>, Error> {
         let mut query = selection.query();
         options.query(&mut query);
-        let call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
+        let mut call = Call::new(Method::GET, query.behind(resource.path(&selection.namespace, "", "")));
+        if self.metadata_only {
+            call.accept = METADATA;
+        }
         let name = call.name();
         let response = self.exchange(call).await?;
         decode::watch(response.body, self.trim).map_err(|source| Error::Decode { request: name, source })

@@ -14,6 +14,11 @@ use http::{HeaderMap, Method, StatusCode};
 /// caller's identity from the binary instead of from credentials and skips nothing else.
 pub trait Transport: Send + Sync {
     fn send(&self, request: Request) -> BoxFuture<'static, Result<Response, TransportError>>;
+
+    /// Whether answers hold the server's own objects: to ask for less than the whole would make copies.
+    fn shares_objects(&self) -> bool {
+        false
+    }
 }
 
 /// A request, already encoded.

@@ -58,7 +58,10 @@ impl WriteLog {
                     Outcome::Unknown => write.clarify(informer.client()).await,
                     _ => write.clone(),
                 };
-                informer.until(|informer| write.seen_by(informer)).await;
+                match write.outcome {
+                    Outcome::Revision(revision) if !write.seen_by(informer) => informer.wait_for(revision).await,
+                    _ => informer.until(|informer| write.seen_by(informer)).await,
+                }
             }
         }
     }
