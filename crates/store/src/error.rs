@@ -73,7 +73,7 @@ pub struct Conflict {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// See [`MAX_OPS`](crate::MAX_OPS).
-    #[error("{ops} operations and {compares} compares in one transaction (16 each are allowed)")]
+    #[error("{ops} operations and {compares} compares in one transaction (128 each are allowed)")]
     TooManyOps {
         /// Operations in it.
         ops: usize,
@@ -96,11 +96,17 @@ pub enum Invalid {
         /// The most allowed.
         limit: usize,
     },
-    /// See [`PrefixLength`](crate::PrefixLength).
-    #[error("several keys of prefix \"{}\" in one transaction", .prefix.escape_ascii())]
-    SamePrefix {
-        /// The prefix.
-        prefix: Bytes,
+    /// A key that is written more than once.
+    #[error("\"{}\" twice in one transaction", .key.escape_ascii())]
+    SameKey {
+        /// The key.
+        key: Bytes,
+    },
+    /// See [`MAX_PREFIXES`](crate::MAX_PREFIXES).
+    #[error("keys of {prefixes} resources in one transaction ({max} are allowed)", max = crate::MAX_PREFIXES)]
+    TooManyPrefixes {
+        /// Different prefixes among its operations.
+        prefixes: usize,
     },
 }
 

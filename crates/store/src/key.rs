@@ -12,8 +12,8 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
     end.into()
 }
 
-/// Says how many leading bytes of a key name its resource. A transaction writes at most one key of each resource, so that
-/// revisions are unique within the watch of one.
+/// Says how many leading bytes of a key name its resource. Revisions are unique within the watch of one, also where a
+/// transaction writes several of its keys.
 pub type PrefixLength = fn(&[u8]) -> usize;
 
 /// The default [`PrefixLength`]: up to and with the slash after the second component (`/registry/pods/`), or after the

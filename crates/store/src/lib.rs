@@ -42,10 +42,11 @@ pub use embedded::{Config, Embedded, OpenError, RESTORE_REVISION_BUMP, restore};
 pub use error::{Conflict, Error, Invalid};
 pub use key::{PrefixLength, prefix_end, resource_prefix_length};
 pub use read::{KeyValue, Range, RangeQuery};
-pub use txn::{Action, Committed, Compare, MAX_KEY_BYTES, MAX_OPS, Op, Tag, Txn};
+pub use txn::{Action, Committed, Compare, MAX_KEY_BYTES, MAX_OPS, MAX_PREFIXES, Op, Tag, Txn};
 pub use watch::{Event, EventKind, PrevValue, WatchBatch, WatchQuery, WatchSource, WatchStream};
 
-/// A point in the store's history. An empty store is at revision 1; each transaction that changes something takes the next.
+/// A point in the store's history. An empty store is at revision 1; each transaction that changes something takes the next, or
+/// several ([`Txn`]).
 pub type Revision = u64;
 
 /// What the asynchronous methods of [`Store`] return. Dropping it is safe at any time; a commit that was already handed

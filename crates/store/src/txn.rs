@@ -1,6 +1,7 @@
 //! Transactions.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,20 @@ use crate::{PrefixLength, Revision};
 /// back from history).
 pub type Tag = Arc<dyn Any + Send + Sync>;
 
-/// The most operations, and the most compares, of a transaction.
-pub const MAX_OPS: usize = 16;
+/// The most operations, and the most compares, of a transaction. etcd allows as many.
+pub const MAX_OPS: usize = 128;
+
+/// The most resources that a transaction may write keys of.
+pub const MAX_PREFIXES: usize = 16;
 
 /// The longest key.
 pub const MAX_KEY_BYTES: usize = 4096;
 
-/// Operations that happen together, at one revision, if every compare holds.
+/// Operations that happen together, or not at all, if every compare holds.
+///
+/// They share a revision, the transaction's, but for those that are followed by others of the same resource (by
+/// [`PrefixLength`]): these have the revisions just before, in their order, so that revisions are unique within the watch of a
+/// resource. Whoever reads the newest sees all or none of them.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
     /// What must hold.
@@ -66,7 +74,7 @@ pub enum Action {
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The transaction's revision; when it changed nothing, the store's.
+    /// The transaction's revision, the last that it took; when it changed nothing, the store's.
     pub revision: Revision,
     /// How many of its operations changed something.
     pub changed: usize,
@@ -151,9 +159,14 @@ impl Txn {
             if length > max_value_bytes {
                 return Err(Invalid::ValueTooLarge { key: op.key.clone(), length, limit: max_value_bytes });
             }
-            let prefix = |key: &Bytes| key.slice(..prefix_length(key).min(key.len()));
-            if self.ops.len() > 1 && self.ops[..at].iter().any(|other| prefix(&other.key) == prefix(&op.key)) {
-                return Err(Invalid::SamePrefix { prefix: prefix(&op.key) });
+            if self.ops[..at].iter().any(|other| other.key == op.key) {
+                return Err(Invalid::SameKey { key: op.key.clone() });
+            }
+        }
+        if self.ops.len() > MAX_PREFIXES {
+            let prefixes: BTreeSet<&[u8]> = self.ops.iter().map(|op| op.prefix(prefix_length)).collect();
+            if prefixes.len() > MAX_PREFIXES {
+                return Err(Invalid::TooManyPrefixes { prefixes: prefixes.len() });
             }
         }
         Ok(())
@@ -161,6 +174,11 @@ impl Txn {
 }
 
 impl Op {
+    /// What its key has in common with others of its resource.
+    pub(crate) fn prefix(&self, prefix_length: PrefixLength) -> &[u8] {
+        &self.key[..prefix_length(&self.key).min(self.key.len())]
+    }
+
     /// What it writes.
     pub fn value(&self) -> Option<&Bytes> {
         match &self.action {
@@ -190,14 +208,16 @@ mod tests {
         };
         check(Txn::new(), "ok");
         check(Txn::new().put("/r/pods/a", "x").put("/r/nodes/a", "x").delete("/r/services/specs/a"), "ok");
-        check(
-            Txn::new().put("/r/pods/a", "x").delete("/r/pods/b"),
-            "several keys of prefix \"/r/pods/\" in one transaction",
-        );
+        check(Txn::new().put("/r/pods/a", "x").delete("/r/pods/b"), "ok");
+        check(Txn::new().put("/r/pods/a", "x").delete("/r/pods/a"), "\"/r/pods/a\" twice in one transaction");
         check(Txn::new().put("", "x"), "a key of 0 bytes (1 to 4096 are allowed)");
         check(Txn::new().expect(vec![b'x'; 4097], 0), "a key of 4097 bytes (1 to 4096 are allowed)");
         check(Txn::new().put("a", "12345678901"), "the value of \"a\" has 11 bytes (at most 10 are allowed)");
-        let many = (0..17).fold(Txn::new(), |txn, n| txn.put(format!("{n}"), ""));
-        check(many, "17 operations and 0 compares in one transaction (16 each are allowed)");
+        let many = |count: usize| (0..count).fold(Txn::new(), |txn, n| txn.put(format!("{n}"), ""));
+        check(many(16), "ok");
+        check(many(17), "keys of 17 resources in one transaction (16 are allowed)");
+        check(many(129), "129 operations and 0 compares in one transaction (128 each are allowed)");
+        let pods = (0..128).fold(Txn::new(), |txn, n| txn.put(format!("/r/pods/{n}"), ""));
+        check(pods, "ok");
     }
 }

@@ -61,7 +61,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The value written; empty for a deletion.
     pub value: Bytes,
-    /// The revision of the transaction; its events share it, and come in the order of its operations.
+    /// The revision it happened at, as [`Txn`](crate::Txn) tells; events that share one come in the order of their operations.
     pub revision: Revision,
     /// The revision at which the key (for a deletion, the one deleted) came into being: `revision` itself says created.
     pub create_revision: Revision,

@@ -2,18 +2,18 @@
 
 use bytes::Bytes;
 
-use crate::{MAX_OPS, Revision};
+use crate::{MAX_PREFIXES, Revision};
 
-/// A record's key in the log: the revision, then the place in its transaction.
+/// A record's key in the log: the revision, then the place among what happened at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RecordId(pub(super) u64);
 
 const PLACE_BITS: u32 = 4;
-const _: () = assert!(MAX_OPS <= 1 << PLACE_BITS);
+const _: () = assert!(MAX_PREFIXES <= 1 << PLACE_BITS);
 
 impl RecordId {
     pub(super) fn new(revision: Revision, place: usize) -> RecordId {
-        debug_assert!(place < MAX_OPS);
+        debug_assert!(place < MAX_PREFIXES);
         RecordId(revision << PLACE_BITS | place as u64)
     }
 

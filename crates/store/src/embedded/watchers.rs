@@ -177,7 +177,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The next chunk of history; it ends at the end of a transaction.
+    /// The next chunk of history; it ends at the end of a revision.
     fn read_history(&self, history: &History) -> Result<WatchBatch, Error> {
         let query = &self.channel.query;
         let mut batch = WatchBatch { events: Vec::new(), through: history.through };

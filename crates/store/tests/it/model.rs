@@ -1,5 +1,6 @@
 //! Random operations against the store and against a simple truth: a list of everything that ever happened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use env::Env;
 use fastrand::Rng;
 use futures_util::poll;
 use store::{
-    Compare, Config, Embedded, Error, Event, EventKind, KeyValue, RangeQuery, Revision, Store, Txn, WatchQuery,
+    Compare, Config, Embedded, Error, Event, EventKind, KeyValue, Op, RangeQuery, Revision, Store, Txn, WatchQuery,
     WatchStream,
 };
 
@@ -57,14 +58,24 @@ impl Truth {
                 return Err((at, current));
             }
         }
-        let revision = self.revision + 1;
-        let before = self.changes.len();
-        for op in &txn.ops {
+        let does = |op: &&Op| op.value().is_some() || self.get(&op.key, self.revision).is_some();
+        let ops: Vec<Op> = txn.ops.iter().filter(does).cloned().collect();
+        // Backwards: the last of each resource are at the last revision.
+        let mut later: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut changes = Vec::new();
+        for op in ops.iter().rev() {
+            let resource = PREFIXES.into_iter().find(|prefix| op.key.starts_with(prefix.as_bytes())).unwrap();
+            let place = later.entry(resource).or_default();
+            changes.push((*place, op));
+            *place += 1;
+        }
+        changes.sort_by_key(|(place, _)| *place);
+        changes.reverse();
+        let revisions = later.values().max().copied().unwrap_or(0);
+        for (place, op) in &changes {
+            let revision = self.revision + revisions - place;
             let current = self.get(&op.key, self.revision);
             let value = op.value().cloned();
-            if value.is_none() && current.is_none() {
-                continue;
-            }
             self.changes.push(Change {
                 revision,
                 key: op.key.clone(),
@@ -74,11 +85,8 @@ impl Truth {
                 prev: current.map(|current| (current.mod_revision, current.value)),
             });
         }
-        let changed = self.changes.len() - before;
-        if changed > 0 {
-            self.revision = revision;
-        }
-        Ok((self.revision, changed))
+        self.revision += revisions;
+        Ok((self.revision, changes.len()))
     }
 }
 
@@ -156,6 +164,13 @@ impl Run {
                 continue;
             }
             let key = self.key(prefix);
+            let others = if self.rng.u8(0..3) == 0 { self.rng.usize(1..4) } else { 0 };
+            let mut others: BTreeSet<Bytes> = std::iter::repeat_with(|| self.key(prefix)).take(others).collect();
+            others.remove(&key);
+            for key in others {
+                let value: Bytes = vec![self.rng.u8(..)].into();
+                txn = if self.rng.bool() { txn.delete(key) } else { txn.put(key, value.clone()).tag(Arc::new(value)) };
+            }
             if self.rng.bool() {
                 let right = self.truth.get(&key, self.truth.revision).map_or(0, |current| current.mod_revision);
                 let wrong = self.rng.u64(0..self.truth.revision + 1);
@@ -172,6 +187,7 @@ impl Run {
                 }
             };
         }
+        self.rng.shuffle(&mut txn.ops);
         let expected = self.truth.commit(&txn);
         match (self.store().commit(txn.clone()).await, expected) {
             (Ok(committed), Ok(expected)) => assert_eq!((committed.revision, committed.changed), expected),

@@ -12,7 +12,7 @@ use crate::embedded::database::{Failure, WriteSet};
 use crate::embedded::index::Index;
 use crate::embedded::queue::Refusal;
 use crate::embedded::record::{NewRecord, RecordId, Version};
-use crate::{Action, Committed, Error, Event, EventKind, PrevValue, Revision, Tag, Txn};
+use crate::{Action, Committed, Error, Event, EventKind, Op, PrefixLength, PrevValue, Revision, Tag, Txn};
 
 pub(super) type Done = oneshot::Sender<Result<Committed, Refusal>>;
 
@@ -54,38 +54,39 @@ impl Draft {
 
     pub(super) fn add_all(&mut self, shared: &Shared, commits: Vec<(Txn, Done)>) -> Vec<Answer> {
         let index = shared.index.read();
-        commits.into_iter().map(|(txn, done)| Answer { done, outcome: self.add(&index, txn) }).collect()
+        let mut add = |txn| self.add(&index, shared.prefix_length, txn);
+        commits.into_iter().map(|(txn, done)| Answer { done, outcome: add(txn) }).collect()
     }
 
-    fn add(&mut self, index: &Index, txn: Txn) -> Result<Committed, Refusal> {
+    fn add(&mut self, index: &Index, prefix_length: PrefixLength, txn: Txn) -> Result<Committed, Refusal> {
         for (compare, wanted) in txn.compares.iter().enumerate() {
             let current = self.live(index, &wanted.key).map(|version| version.id);
             if current.map_or(0, RecordId::revision) != wanted.mod_revision {
                 return Err(Refusal::Conflict { compare, current });
             }
         }
-        let revision = self.revision + 1;
-        let mut changed = 0;
-        for op in txn.ops {
+        let mut ops = txn.ops;
+        ops.retain(|op| matches!(op.action, Action::Put { .. }) || self.live(index, &op.key).is_some());
+        let (before, changed) = (self.revision, ops.len());
+        let mut place = 0;
+        for (step, op) in in_steps(ops, prefix_length) {
             let live = self.live(index, &op.key);
             let (value, ttl, number) = match op.action {
                 Action::Put { value, ttl } => (value, ttl, live.map_or(1, |live| live.version.saturating_add(1))),
-                Action::Delete if live.is_none() => continue,
                 Action::Delete => (Bytes::new(), None, 0),
             };
+            let revision = before + step;
+            place = if revision == self.revision { place + 1 } else { 0 };
+            self.revision = revision;
             let version = Version {
-                id: RecordId::new(revision, changed),
+                id: RecordId::new(revision, place),
                 created: live.map_or(revision, |live| live.created),
                 version: number,
                 expires: ttl.map_or(0, |ttl| expiry(self.now, ttl)),
             };
-            changed += 1;
             self.pending.insert(op.key.clone(), version);
             self.set.records.push(NewRecord { version, prev: live.map(|live| live.id), key: op.key, value });
             self.tags.push(op.tag);
-        }
-        if changed > 0 {
-            self.revision = revision;
         }
         Ok(Committed { revision: self.revision, changed })
     }
@@ -149,6 +150,18 @@ impl Draft {
         };
         read().map_err(|failure| Error::Engine(Arc::new(failure)))
     }
+}
+
+/// The operations in the order of the revisions they happen at, counted from 1: the last, but for those that others of the same
+/// resource follow.
+fn in_steps(ops: Vec<Op>, prefix_length: PrefixLength) -> Vec<(u64, Op)> {
+    let prefix = |at: usize| ops[at].prefix(prefix_length);
+    let followers = |at: usize| (at + 1..ops.len()).filter(|later| prefix(*later) == prefix(at)).count() as u64;
+    let followers: Vec<u64> = (0..ops.len()).map(followers).collect();
+    let steps = followers.iter().max().map_or(0, |most| most + 1);
+    let mut placed: Vec<(u64, Op)> = followers.iter().map(|followers| steps - followers).zip(ops).collect();
+    placed.sort_by_key(|(step, _)| *step);
+    placed
 }
 
 fn expiry(now: u64, ttl: Duration) -> u32 {
