@@ -37,11 +37,11 @@ pub trait Controller: Send + Sync + 'static {
     }
 
     /// Work on one key; the same key never twice at a time. May be dropped at any await.
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>>;
+    fn reconcile(
+        &self,
+        ctx: &ReconcileContext,
+        key: &ObjectKey,
+    ) -> impl Future<Output = Result<Requeue, ReconcileError>> + Send;
 
     /// Gets the queue before the first event, for controllers that add keys on other grounds than watches.
     fn started(&self, _queue: &Workqueue<ObjectKey>) {}
@@ -115,28 +115,24 @@ pub fn owner_key(object: &Object, group: &str, kind: &str) -> Option<ObjectKey> 
 }
 
 /// Runs `controller` until dropped.
-pub async fn run(client: Client, controller: Arc<dyn Controller>) {
-    let env = client.env().clone();
-    let queue = Workqueue::new(env.clone());
+pub async fn run(client: Client, controller: Arc<impl Controller>) {
+    let queue = Workqueue::new(client.env().clone());
     controller.started(&queue);
     let watches = controller.watches();
-    let informers: Arc<[Informer]> = watches.iter().map(|watch| watch.informer.clone()).collect();
-    let _subscriptions: Vec<Subscription> = watches.into_iter().map(|watch| subscribe(watch, &queue)).collect();
-    for informer in informers.iter() {
+    let informers = watches.iter().map(|watch| watch.informer.clone()).collect();
+    let (name, workers) = (controller.name(), controller.workers().max(1));
+    work(Worker { client, name, controller, queue, informers }, watches, workers).await;
+}
+
+/// Fills the queue from `watches`, and has as many workers as `count` empty it.
+async fn work(worker: Worker, watches: Vec<Watch>, count: usize) {
+    let _subscriptions: Vec<Subscription> = watches.into_iter().map(|watch| subscribe(watch, &worker.queue)).collect();
+    for informer in worker.informers.iter() {
         informer.synced().await;
     }
-    tracing::debug!(controller = controller.name(), "controller runs");
-    let mut workers: Vec<TaskGuard> = (0..controller.workers().max(1))
-        .map(|_| {
-            let worker = Worker {
-                client: client.clone(),
-                controller: controller.clone(),
-                queue: queue.clone(),
-                informers: informers.clone(),
-            };
-            TaskGuard::new(env.spawn(worker.run()))
-        })
-        .collect();
+    tracing::debug!(controller = worker.name, "controller runs");
+    let spawn = |_| TaskGuard::new(worker.client.env().spawn(worker.clone().run()));
+    let mut workers: Vec<TaskGuard> = (0..count).map(spawn).collect();
     for worker in &mut workers {
         worker.ended().await;
     }
@@ -148,9 +144,30 @@ fn subscribe(watch: Watch, queue: &Workqueue<ObjectKey>) -> Subscription {
     informer.on_event(move |event| keys(event).into_iter().for_each(|key| queue.add(key)))
 }
 
+/// The one part of a controller that its workers call, as an object: so the worker is not compiled anew for each of them.
+trait Reconcile: Send + Sync {
+    fn boxed<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>>;
+}
+
+impl<C: Controller> Reconcile for C {
+    fn boxed<'a>(
+        &'a self,
+        ctx: &'a ReconcileContext,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
+        Box::pin(self.reconcile(ctx, key))
+    }
+}
+
+#[derive(Clone)]
 struct Worker {
     client: Client,
-    controller: Arc<dyn Controller>,
+    name: &'static str,
+    controller: Arc<dyn Reconcile>,
     queue: Workqueue<ObjectKey>,
     informers: Arc<[Informer]>,
 }
@@ -163,9 +180,9 @@ impl Worker {
             let log = Arc::new(WriteLog::default());
             let ctx = ReconcileContext { client: self.client.recording(log.clone()) };
             let began = self.client.env().monotonic();
-            let result = AssertUnwindSafe(self.controller.reconcile(&ctx, &key)).catch_unwind().await;
+            let result = AssertUnwindSafe(self.controller.boxed(&ctx, &key)).catch_unwind().await;
             let took = self.client.env().monotonic() - began;
-            tracing::trace!(controller = self.controller.name(), %key, ?took, "reconciled");
+            tracing::trace!(controller = self.name, %key, ?took, "reconciled");
             match result {
                 Ok(Ok(requeue)) => {
                     self.queue.forget(&key);
@@ -175,11 +192,11 @@ impl Worker {
                 }
                 Ok(Err(error)) => {
                     let error = error.as_ref() as &dyn std::error::Error;
-                    tracing::debug!(controller = self.controller.name(), %key, error, "reconcile failed");
+                    tracing::debug!(controller = self.name, %key, error, "reconcile failed");
                     self.queue.add_rate_limited(key.clone());
                 }
                 Err(_) => {
-                    tracing::error!(controller = self.controller.name(), %key, "reconcile panicked");
+                    tracing::error!(controller = self.name, %key, "reconcile panicked");
                     self.queue.add_rate_limited(key.clone());
                 }
             }
@@ -200,7 +217,7 @@ impl Held {
     fn hold(&mut self, worker: &Worker, key: ObjectKey, log: Arc<WriteLog>) {
         self.0.retain(|guard| !guard.is_finished());
         let (client, queue, informers) = (worker.client.clone(), worker.queue.clone(), worker.informers.clone());
-        let name = worker.controller.name();
+        let name = worker.name;
         self.0.push(TaskGuard::new(worker.client.env().spawn(async move {
             if client.env().timeout(HOLD_LIMIT, log.wait(&informers)).await.is_none() {
                 tracing::warn!(controller = name, %key, "informers did not see a write in time");

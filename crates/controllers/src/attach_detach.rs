@@ -14,8 +14,6 @@ use client::{
     Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Resource, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -69,67 +67,6 @@ impl AttachDetach {
             unwanted: Mutex::default(),
             told: Mutex::default(),
         }
-    }
-
-    /// Brings the attachments of one node nearer to what its pods use.
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let node = self.nodes.get(key);
-        let value = node.as_ref().map(|node| node.to_value());
-        let managed =
-            value.as_ref().is_none_or(|node| node.str_at(&["metadata", "annotations", MANAGED]) == Some("true"));
-        if !managed {
-            return Ok(Requeue::No);
-        }
-        let wanted = if node.is_some() { self.wanted(&key.name) } else { BTreeMap::new() };
-        let mut attached = Vec::new();
-        let mut next: Option<Duration> = None;
-        let mut going = Vec::new();
-        for attachment in self.attachments.by_index(OF_NODE, &key.name) {
-            let Some(volume) = self.attachable_of(&attachment).filter(|v| v.attachment(&key.name) == attachment.name())
-            else {
-                continue;
-            };
-            let status = attachment.to_value();
-            let is_attached = status.bool_at(&["status", "attached"]) == Some(true);
-            if wanted.contains_key(attachment.name()) && !attachment.is_deleting() {
-                self.unwanted.lock().remove(attachment.name());
-                if is_attached {
-                    attached.push(volume.unique_name());
-                }
-                continue;
-            }
-            if attachment.is_deleting() {
-                continue;
-            }
-            match self.wait(ctx, value.as_ref(), attachment.name(), &volume) {
-                Some(left) => {
-                    next = [next, Some(left)].into_iter().flatten().min();
-                    if is_attached {
-                        attached.push(volume.unique_name());
-                    }
-                }
-                None => going.push(attachment),
-            }
-        }
-        // What is taken away is no longer told as attached before it is.
-        if let Some(node) = &value {
-            self.report(ctx, node, attached).await?;
-        }
-        for attachment in going {
-            let outcome =
-                ctx.client().delete(&ATTACHMENTS, attachment.key(), &DeleteOptions::uid(attachment.uid())).await;
-            if let Err(error) = outcome
-                && !error.is_not_found()
-                && !error.is_conflict()
-            {
-                return Err(error.into());
-            }
-            self.unwanted.lock().remove(attachment.name());
-        }
-        for (name, wanted) in &wanted {
-            self.attach(ctx, &key.name, name, wanted).await?;
-        }
-        Ok(next.map_or(Requeue::No, Requeue::After))
     }
 
     /// How long the volume is still left to its node; `None`: it may go.
@@ -357,12 +294,65 @@ impl Controller for AttachDetach {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    /// Brings the attachments of one node nearer to what its pods use.
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let node = self.nodes.get(key);
+        let value = node.as_ref().map(|node| node.to_value());
+        let managed =
+            value.as_ref().is_none_or(|node| node.str_at(&["metadata", "annotations", MANAGED]) == Some("true"));
+        if !managed {
+            return Ok(Requeue::No);
+        }
+        let wanted = if node.is_some() { self.wanted(&key.name) } else { BTreeMap::new() };
+        let mut attached = Vec::new();
+        let mut next: Option<Duration> = None;
+        let mut going = Vec::new();
+        for attachment in self.attachments.by_index(OF_NODE, &key.name) {
+            let Some(volume) = self.attachable_of(&attachment).filter(|v| v.attachment(&key.name) == attachment.name())
+            else {
+                continue;
+            };
+            let status = attachment.to_value();
+            let is_attached = status.bool_at(&["status", "attached"]) == Some(true);
+            if wanted.contains_key(attachment.name()) && !attachment.is_deleting() {
+                self.unwanted.lock().remove(attachment.name());
+                if is_attached {
+                    attached.push(volume.unique_name());
+                }
+                continue;
+            }
+            if attachment.is_deleting() {
+                continue;
+            }
+            match self.wait(ctx, value.as_ref(), attachment.name(), &volume) {
+                Some(left) => {
+                    next = [next, Some(left)].into_iter().flatten().min();
+                    if is_attached {
+                        attached.push(volume.unique_name());
+                    }
+                }
+                None => going.push(attachment),
+            }
+        }
+        // What is taken away is no longer told as attached before it is.
+        if let Some(node) = &value {
+            self.report(ctx, node, attached).await?;
+        }
+        for attachment in going {
+            let outcome =
+                ctx.client().delete(&ATTACHMENTS, attachment.key(), &DeleteOptions::uid(attachment.uid())).await;
+            if let Err(error) = outcome
+                && !error.is_not_found()
+                && !error.is_conflict()
+            {
+                return Err(error.into());
+            }
+            self.unwanted.lock().remove(attachment.name());
+        }
+        for (name, wanted) in &wanted {
+            self.attach(ctx, &key.name, name, wanted).await?;
+        }
+        Ok(next.map_or(Requeue::No, Requeue::After))
     }
 }
 

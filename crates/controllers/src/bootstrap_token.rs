@@ -11,8 +11,6 @@ use base64::prelude::BASE64_STANDARD;
 use client::{
     Controller, DeleteOptions, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Setup;
@@ -51,18 +49,6 @@ impl TokenCleaner {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         TokenCleaner { secrets: setup.informers.selected(&resources::SECRETS, tokens()) }
     }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(secret) = self.secrets.get(key) else { return Ok(Requeue::No) };
-        match left(&secret.to_value(), ctx.env().now()) {
-            None => Ok(Requeue::No),
-            Some(left) if !left.is_zero() => Ok(Requeue::After(left)),
-            Some(_) => match ctx.client().delete(&resources::SECRETS, key, &DeleteOptions::uid(secret.uid())).await {
-                Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
-                _ => Ok(Requeue::No),
-            },
-        }
-    }
 }
 
 impl Controller for TokenCleaner {
@@ -74,12 +60,16 @@ impl Controller for TokenCleaner {
         vec![Watch::objects(self.secrets.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(secret) = self.secrets.get(key) else { return Ok(Requeue::No) };
+        match left(&secret.to_value(), ctx.env().now()) {
+            None => Ok(Requeue::No),
+            Some(left) if !left.is_zero() => Ok(Requeue::After(left)),
+            Some(_) => match ctx.client().delete(&resources::SECRETS, key, &DeleteOptions::uid(secret.uid())).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
+                _ => Ok(Requeue::No),
+            },
+        }
     }
 }
 
@@ -96,28 +86,6 @@ impl Signer {
             secrets: setup.informers.selected(&resources::SECRETS, tokens()),
             maps: setup.informers.selected(&resources::CONFIG_MAPS, info),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext) -> Result<Requeue, ReconcileError> {
-        let Some(map) = self.maps.get(&ObjectKey::new("kube-public", "cluster-info")) else { return Ok(Requeue::No) };
-        let mut value = map.to_value();
-        let Some(kubeconfig) = value.str_at(&["data", "kubeconfig"]).map(str::to_owned) else { return Ok(Requeue::No) };
-        let now = ctx.env().now();
-        let (tokens, next) = signing(&self.secrets.list("kube-system"), now);
-        let present = value.at(&["data"]).and_then(Value::as_object);
-        let stale = present.into_iter().flat_map(|data| data.iter().map(|(key, _)| key.to_owned()));
-        let stale: Vec<String> =
-            stale.filter(|key| key.strip_prefix(SIGNATURE).is_some_and(|id| !tokens.contains_key(id))).collect();
-        for key in stale {
-            value.remove(&["data", &key]);
-        }
-        for (id, secret) in &tokens {
-            value.set(&["data", &format!("{SIGNATURE}{id}")], pki::sign_detached(&kubeconfig, id, secret));
-        }
-        if value != map.to_value() {
-            ctx.client().update(&resources::CONFIG_MAPS, &value).await?;
-        }
-        Ok(next.map_or(Requeue::No, Requeue::After))
     }
 }
 
@@ -153,11 +121,25 @@ impl Controller for Signer {
         1
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        _key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, _key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(map) = self.maps.get(&ObjectKey::new("kube-public", "cluster-info")) else { return Ok(Requeue::No) };
+        let mut value = map.to_value();
+        let Some(kubeconfig) = value.str_at(&["data", "kubeconfig"]).map(str::to_owned) else { return Ok(Requeue::No) };
+        let now = ctx.env().now();
+        let (tokens, next) = signing(&self.secrets.list("kube-system"), now);
+        let present = value.at(&["data"]).and_then(Value::as_object);
+        let stale = present.into_iter().flat_map(|data| data.iter().map(|(key, _)| key.to_owned()));
+        let stale: Vec<String> =
+            stale.filter(|key| key.strip_prefix(SIGNATURE).is_some_and(|id| !tokens.contains_key(id))).collect();
+        for key in stale {
+            value.remove(&["data", &key]);
+        }
+        for (id, secret) in &tokens {
+            value.set(&["data", &format!("{SIGNATURE}{id}")], pki::sign_detached(&kubeconfig, id, secret));
+        }
+        if value != map.to_value() {
+            ctx.client().update(&resources::CONFIG_MAPS, &value).await?;
+        }
+        Ok(next.map_or(Requeue::No, Requeue::After))
     }
 }

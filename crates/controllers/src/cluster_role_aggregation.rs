@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Selector, Value};
 use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 
@@ -16,23 +14,6 @@ pub(crate) struct ClusterRoleAggregation {
 impl ClusterRoleAggregation {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         ClusterRoleAggregation { roles: setup.informers.of(&resources::CLUSTER_ROLES) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(role) = self.roles.get(key) else { return Ok(Requeue::No) };
-        let value = role.to_value();
-        let Some(rules) = self.aggregated(&role, &value)? else { return Ok(Requeue::No) };
-        if rules == value.items_at(&["rules"]) {
-            return Ok(Requeue::No);
-        }
-        let mut patch = Value::object();
-        patch.set(&["metadata", "uid"], role.uid());
-        patch.set(&["metadata", "resourceVersion"], role.revision().to_string());
-        patch.set(&["rules"], rules);
-        match ctx.client().patch(&resources::CLUSTER_ROLES, key, PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
     }
 
     /// The rules of all roles that are selected, each once; `None` for a role that has rules of its own.
@@ -74,11 +55,20 @@ impl Controller for ClusterRoleAggregation {
         vec![Watch::new(self.roles.clone(), aggregates)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(role) = self.roles.get(key) else { return Ok(Requeue::No) };
+        let value = role.to_value();
+        let Some(rules) = self.aggregated(&role, &value)? else { return Ok(Requeue::No) };
+        if rules == value.items_at(&["rules"]) {
+            return Ok(Requeue::No);
+        }
+        let mut patch = Value::object();
+        patch.set(&["metadata", "uid"], role.uid());
+        patch.set(&["metadata", "resourceVersion"], role.revision().to_string());
+        patch.set(&["rules"], rules);
+        match ctx.client().patch(&resources::CLUSTER_ROLES, key, PatchKind::Merge, &patch).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
     }
 }

@@ -14,8 +14,6 @@ use client::{
     ReconcileError, Requeue, Resource, Watch, Workqueue,
 };
 use env::Env;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rules::cron::{Schedule, time_zone, zone_of};
@@ -66,28 +64,6 @@ impl CronJobs {
             queue: Arc::default(),
             env: setup.client.env().clone(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.cron_jobs.get(key) else { return Ok(Requeue::No) };
-        let View { spec, status } = serde_json::from_slice(object.body())?;
-        let children = self.jobs.by_index(CONTROLLER_INDEX, object.uid()).into_iter();
-        let mut sync = Sync {
-            client: ctx.client(),
-            events: &self.events,
-            object: &object,
-            spec: &spec,
-            status,
-            children: children.map(|object| Child { outcome: job::outcome(&object), object }).collect(),
-            now: ctx.env().now(),
-        };
-        sync.limit_history().await;
-        let result = sync.run().await;
-        match write_status(ctx.client(), &CRON_JOBS, &object, sync.status.fields()).await {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
-        Ok(result?)
     }
 }
 
@@ -382,11 +358,25 @@ impl Controller for CronJobs {
         vec![Watch::new(self.cron_jobs.clone(), of_cron_job), Watch::owned_by(self.jobs.clone(), "batch", "CronJob")]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.cron_jobs.get(key) else { return Ok(Requeue::No) };
+        let View { spec, status } = serde_json::from_slice(object.body())?;
+        let children = self.jobs.by_index(CONTROLLER_INDEX, object.uid()).into_iter();
+        let mut sync = Sync {
+            client: ctx.client(),
+            events: &self.events,
+            object: &object,
+            spec: &spec,
+            status,
+            children: children.map(|object| Child { outcome: job::outcome(&object), object }).collect(),
+            now: ctx.env().now(),
+        };
+        sync.limit_history().await;
+        let result = sync.run().await;
+        match write_status(ctx.client(), &CRON_JOBS, &object, sync.status.fields()).await {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+        Ok(result?)
     }
 }

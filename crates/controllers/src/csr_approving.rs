@@ -3,8 +3,6 @@
 
 use apimachinery::{ObjectKey, Value};
 use client::{Client, Controller, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, WriteOptions};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::csr::{KUBELET_CLIENT, REQUESTS, View, kubelet_client};
@@ -26,35 +24,6 @@ struct NotAllowed {
 impl CsrApproving {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         CsrApproving { requests: setup.informers.of(&REQUESTS) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.requests.get(key) else { return Ok(Requeue::No) };
-        let request = View::of(&object);
-        if request.is_issued() || request.has("Approved") || request.has("Denied") {
-            return Ok(Requeue::No);
-        }
-        if request.signer() != KUBELET_CLIENT {
-            return Ok(Requeue::No);
-        }
-        // What cannot be read, the API server would have refused.
-        let Ok(parsed) = request.parsed() else { return Ok(Requeue::No) };
-        if kubelet_client(&parsed, &request.usages()).is_err() {
-            return Ok(Requeue::No);
-        }
-        let is_own = request.value.str_at(&["spec", "username"]) == Some(&parsed.common_name);
-        let own = ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
-        let any = ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
-        let mut tried = Vec::new();
-        for (subresource, message) in [own, any].into_iter().skip(usize::from(!is_own)) {
-            tried.push(subresource);
-            if may(ctx.client(), &request.value, subresource).await? {
-                let approved = request.with(ctx.env(), "Approved", "AutoApproved", message);
-                ctx.client().update_subresource(&REQUESTS, "approval", &approved, &WriteOptions::default()).await?;
-                return Ok(Requeue::No);
-            }
-        }
-        Err(NotAllowed { name: key.name.clone(), tried }.into())
     }
 }
 
@@ -90,11 +59,32 @@ impl Controller for CsrApproving {
         vec![Watch::objects(self.requests.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.requests.get(key) else { return Ok(Requeue::No) };
+        let request = View::of(&object);
+        if request.is_issued() || request.has("Approved") || request.has("Denied") {
+            return Ok(Requeue::No);
+        }
+        if request.signer() != KUBELET_CLIENT {
+            return Ok(Requeue::No);
+        }
+        // What cannot be read, the API server would have refused.
+        let Ok(parsed) = request.parsed() else { return Ok(Requeue::No) };
+        if kubelet_client(&parsed, &request.usages()).is_err() {
+            return Ok(Requeue::No);
+        }
+        let is_own = request.value.str_at(&["spec", "username"]) == Some(&parsed.common_name);
+        let own = ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
+        let any = ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
+        let mut tried = Vec::new();
+        for (subresource, message) in [own, any].into_iter().skip(usize::from(!is_own)) {
+            tried.push(subresource);
+            if may(ctx.client(), &request.value, subresource).await? {
+                let approved = request.with(ctx.env(), "Approved", "AutoApproved", message);
+                ctx.client().update_subresource(&REQUESTS, "approval", &approved, &WriteOptions::default()).await?;
+                return Ok(Requeue::No);
+            }
+        }
+        Err(NotAllowed { name: key.name.clone(), tried }.into())
     }
 }

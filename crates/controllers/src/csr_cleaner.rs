@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{Controller, DeleteOptions, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Setup;
@@ -24,19 +22,6 @@ pub(crate) struct CsrCleaner {
 impl CsrCleaner {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         CsrCleaner { requests: setup.informers.of(&REQUESTS) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(request) = self.requests.get(key) else { return Ok(Requeue::No) };
-        let Some(end) = expires(&request) else { return Ok(Requeue::No) };
-        let left = Duration::try_from(end.duration_since(ctx.env().now())).unwrap_or_default();
-        if !left.is_zero() {
-            return Ok(Requeue::After(left));
-        }
-        match ctx.client().delete(&REQUESTS, key, &DeleteOptions::uid(request.uid())).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
     }
 }
 
@@ -72,11 +57,16 @@ impl Controller for CsrCleaner {
         vec![Watch::objects(self.requests.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(request) = self.requests.get(key) else { return Ok(Requeue::No) };
+        let Some(end) = expires(&request) else { return Ok(Requeue::No) };
+        let left = Duration::try_from(end.duration_since(ctx.env().now())).unwrap_or_default();
+        if !left.is_zero() {
+            return Ok(Requeue::After(left));
+        }
+        match ctx.client().delete(&REQUESTS, key, &DeleteOptions::uid(request.uid())).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
     }
 }

@@ -7,8 +7,6 @@ use apimachinery::ObjectKey;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use client::{Controller, Informer, ReconcileContext, ReconcileError, Requeue, Watch};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use pki::{CertificateRequest, ClusterPki};
 
 use crate::Setup;
@@ -30,29 +28,6 @@ pub(crate) struct CsrSigning {
 impl CsrSigning {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         CsrSigning { requests: setup.informers.of(&REQUESTS), pki: setup.config.pki.clone() }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let (Some(object), Some(pki)) = (self.requests.get(key), &self.pki) else { return Ok(Requeue::No) };
-        let mut request = View::of(&object);
-        let approved = request.has("Approved") && !request.has("Denied");
-        if !approved || request.is_issued() || request.has("Failed") || !is_ours(request.signer()) {
-            return Ok(Requeue::No);
-        }
-        let parsed = request.parsed()?;
-        let usages = request.usages();
-        if let Err(why) = check(request.signer(), &parsed, &usages) {
-            let failed = request.with(ctx.env(), "Failed", "SignerValidationFailure", &why);
-            ctx.client().update_status(&REQUESTS, &failed).await?;
-            return Ok(Requeue::No);
-        }
-        let now = ctx.env().now();
-        let lifetime = lifetime(request.value.i64_at(&["spec", "expirationSeconds"]));
-        let end = if lifetime < SHORT { lifetime } else { lifetime - BACKDATE };
-        let certificate = pki.ca().sign(&parsed, &usages, now - BACKDATE, now + end)?;
-        request.value.set(&["status", "certificate"], BASE64_STANDARD.encode(certificate));
-        ctx.client().update_status(&REQUESTS, &request.value).await?;
-        Ok(Requeue::No)
     }
 }
 
@@ -85,11 +60,26 @@ impl Controller for CsrSigning {
         vec![Watch::objects(self.requests.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let (Some(object), Some(pki)) = (self.requests.get(key), &self.pki) else { return Ok(Requeue::No) };
+        let mut request = View::of(&object);
+        let approved = request.has("Approved") && !request.has("Denied");
+        if !approved || request.is_issued() || request.has("Failed") || !is_ours(request.signer()) {
+            return Ok(Requeue::No);
+        }
+        let parsed = request.parsed()?;
+        let usages = request.usages();
+        if let Err(why) = check(request.signer(), &parsed, &usages) {
+            let failed = request.with(ctx.env(), "Failed", "SignerValidationFailure", &why);
+            ctx.client().update_status(&REQUESTS, &failed).await?;
+            return Ok(Requeue::No);
+        }
+        let now = ctx.env().now();
+        let lifetime = lifetime(request.value.i64_at(&["spec", "expirationSeconds"]));
+        let end = if lifetime < SHORT { lifetime } else { lifetime - BACKDATE };
+        let certificate = pki.ca().sign(&parsed, &usages, now - BACKDATE, now + end)?;
+        request.value.set(&["status", "certificate"], BASE64_STANDARD.encode(certificate));
+        ctx.client().update_status(&REQUESTS, &request.value).await?;
+        Ok(Requeue::No)
     }
 }

@@ -16,8 +16,6 @@ use client::{
     Client, Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, owner_key,
     resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
@@ -67,45 +65,6 @@ impl DaemonSets {
             events: setup.recorder("daemon-set-controller", "daemonset-controller"),
             failed: FailedPods::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.sets.get(key) else { return Ok(Requeue::No) };
-        let set = DaemonSet::read(&object)?;
-        let selector = Selector::from_label_selector(Some(&set.spec.selector))?;
-        if selector.is_everything() {
-            let message = "This daemon set is selecting all pods. A non-empty selector is required.";
-            self.events.warning(&object, "SelectingAll", message);
-            return Ok(Requeue::No);
-        }
-        if object.is_deleting() {
-            return Ok(Requeue::No); // its revisions may be gone, and with them what its pods are
-        }
-        let client = ctx.client();
-        let claimed = self.claim(client, &object, &selector).await?;
-        let history = self.history(client, &set, &selector, &claimed).await?;
-        let nodes: Vec<Node> = self.nodes.list("").iter().filter_map(|node| node.view().ok()).collect();
-        let sync = Sync {
-            client,
-            events: &self.events,
-            failed: &self.failed,
-            set: &set,
-            nodes: &nodes,
-            pods: by_target(&claimed),
-            hash: history.current.object.label(view::REVISION).unwrap_or_default().to_owned(),
-            now: ctx.env().now(),
-        };
-        let managed = sync.manage().await;
-        let forgotten = match &managed {
-            Ok(_) => revisions::forget(client, &set, &history.old, &claimed).await,
-            Err(_) => Ok(()),
-        };
-        let status = sync.status();
-        status.write(client, &set).await?;
-        let retry = managed?;
-        forgotten?;
-        let ready = status.next_available_in(&sync);
-        Ok(retry.into_iter().chain(ready).min().map_or(Requeue::No, Requeue::After))
     }
 
     /// The pods that are the set's.
@@ -161,12 +120,43 @@ impl Controller for DaemonSets {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.sets.get(key) else { return Ok(Requeue::No) };
+        let set = DaemonSet::read(&object)?;
+        let selector = Selector::from_label_selector(Some(&set.spec.selector))?;
+        if selector.is_everything() {
+            let message = "This daemon set is selecting all pods. A non-empty selector is required.";
+            self.events.warning(&object, "SelectingAll", message);
+            return Ok(Requeue::No);
+        }
+        if object.is_deleting() {
+            return Ok(Requeue::No); // its revisions may be gone, and with them what its pods are
+        }
+        let client = ctx.client();
+        let claimed = self.claim(client, &object, &selector).await?;
+        let history = self.history(client, &set, &selector, &claimed).await?;
+        let nodes: Vec<Node> = self.nodes.list("").iter().filter_map(|node| node.view().ok()).collect();
+        let sync = Sync {
+            client,
+            events: &self.events,
+            failed: &self.failed,
+            set: &set,
+            nodes: &nodes,
+            pods: by_target(&claimed),
+            hash: history.current.object.label(view::REVISION).unwrap_or_default().to_owned(),
+            now: ctx.env().now(),
+        };
+        let managed = sync.manage().await;
+        let forgotten = match &managed {
+            Ok(_) => revisions::forget(client, &set, &history.old, &claimed).await,
+            Err(_) => Ok(()),
+        };
+        let status = sync.status();
+        status.write(client, &set).await?;
+        let retry = managed?;
+        forgotten?;
+        let ready = status.next_available_in(&sync);
+        Ok(retry.into_iter().chain(ready).min().map_or(Requeue::No, Requeue::After))
     }
 }
 

@@ -16,8 +16,6 @@ use client::{
     Client, Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, owner_key,
     resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::claim::Claim;
@@ -58,44 +56,6 @@ impl Deployments {
             pods,
             events: setup.recorder("deployment-controller", "deployment-controller"),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.deployments.get(key) else { return Ok(Requeue::No) };
-        let deployment = Deployment::read(&object)?;
-        let selector = Selector::from_label_selector(Some(&deployment.spec.selector))?;
-        if selector.is_everything() {
-            return self.refuse_everything(ctx.client(), &object, &deployment).await;
-        }
-        let claim = Claim {
-            client: ctx.client(),
-            owner: &object,
-            owner_resource: &resources::DEPLOYMENTS,
-            selector: &selector,
-            dependents: &self.replica_sets,
-            wanted: &|_| true,
-        };
-        let mut sets = claim.claim().await?.into_iter().map(ReplicaSet::read).collect::<Result<Vec<_>, _>>()?;
-        sets.sort_by(|a, b| (a.created, &a.object.key().name).cmp(&(b.created, &b.object.key().name)));
-        let mut rollout = Rollout {
-            client: ctx.client(),
-            events: &self.events,
-            pods: &self.pods,
-            deployment,
-            old: Vec::new(),
-            new: None,
-            untold: false,
-        };
-        rollout.sort_out(sets);
-        let result = rollout.sync().await;
-        // What a rollout that failed found out is told all the same.
-        if result.is_err()
-            && let Err(error) = rollout.write_untold().await
-        {
-            let error = error.as_ref() as &dyn std::error::Error;
-            tracing::debug!(%key, error, "a failed rollout's revision could not be told");
-        }
-        result
     }
 
     async fn refuse_everything(
@@ -189,11 +149,41 @@ impl Controller for Deployments {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.deployments.get(key) else { return Ok(Requeue::No) };
+        let deployment = Deployment::read(&object)?;
+        let selector = Selector::from_label_selector(Some(&deployment.spec.selector))?;
+        if selector.is_everything() {
+            return self.refuse_everything(ctx.client(), &object, &deployment).await;
+        }
+        let claim = Claim {
+            client: ctx.client(),
+            owner: &object,
+            owner_resource: &resources::DEPLOYMENTS,
+            selector: &selector,
+            dependents: &self.replica_sets,
+            wanted: &|_| true,
+        };
+        let mut sets = claim.claim().await?.into_iter().map(ReplicaSet::read).collect::<Result<Vec<_>, _>>()?;
+        sets.sort_by(|a, b| (a.created, &a.object.key().name).cmp(&(b.created, &b.object.key().name)));
+        let mut rollout = Rollout {
+            client: ctx.client(),
+            events: &self.events,
+            pods: &self.pods,
+            deployment,
+            old: Vec::new(),
+            new: None,
+            untold: false,
+        };
+        rollout.sort_out(sets);
+        let result = rollout.sync().await;
+        // What a rollout that failed found out is told all the same.
+        if result.is_err()
+            && let Err(error) = rollout.write_untold().await
+        {
+            let error = error.as_ref() as &dyn std::error::Error;
+            tracing::debug!(%key, error, "a failed rollout's revision could not be told");
+        }
+        result
     }
 }

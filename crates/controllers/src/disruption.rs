@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Selector, Value};
 use client::{Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -79,23 +77,6 @@ impl Budgets {
             pods: setup.pods.clone(),
             scales: Scales::new(setup),
             events: setup.recorder("disruption-controller", "controllermanager"),
-        }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.budgets.get(key) else { return Ok(Requeue::No) };
-        let view: View = serde_json::from_slice(object.body())?;
-        match self.try_sync(ctx, &object, &view).await {
-            Ok(recheck) => Ok(recheck.map_or(Requeue::No, Requeue::After)),
-            // The budget was evicted from meanwhile, or edited.
-            Err(Failure::Client(error)) if error.is_conflict() => Err(error.into()),
-            Err(failure) => {
-                tracing::debug!(budget = %key, %failure, "a budget's pods cannot be counted");
-                // Nothing may be evicted that nobody can count.
-                let failed = view.status.failed(&failure.to_string(), ctx.env().now());
-                failed.write(ctx.client(), &object).await?;
-                Ok(Requeue::No)
-            }
         }
     }
 
@@ -229,12 +210,21 @@ impl Controller for Budgets {
         watches
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.budgets.get(key) else { return Ok(Requeue::No) };
+        let view: View = serde_json::from_slice(object.body())?;
+        match self.try_sync(ctx, &object, &view).await {
+            Ok(recheck) => Ok(recheck.map_or(Requeue::No, Requeue::After)),
+            // The budget was evicted from meanwhile, or edited.
+            Err(Failure::Client(error)) if error.is_conflict() => Err(error.into()),
+            Err(failure) => {
+                tracing::debug!(budget = %key, %failure, "a budget's pods cannot be counted");
+                // Nothing may be evicted that nobody can count.
+                let failed = view.status.failed(&failure.to_string(), ctx.env().now());
+                failed.write(ctx.client(), &object).await?;
+                Ok(Requeue::No)
+            }
+        }
     }
 }
 

@@ -10,8 +10,6 @@ use client::{
     Controller, Event, EventRecorder, Informer, ObjectReference, ReconcileContext, ReconcileError, Requeue, Selection,
     Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Service};
 
 use crate::Setup;
@@ -69,57 +67,6 @@ impl EndpointSlices {
             triggers: Triggers::default(),
             topology: Topology::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.services.get(key) else {
-            // The slices are the Service's own, and go with it.
-            self.triggers.forget(key);
-            self.topology.forget(key);
-            return Ok(Requeue::No);
-        };
-        let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
-        let changed = self.triggers.changed(key, &object, changed);
-        let existing: Vec<_> = self.slices.by_index(SERVICE_INDEX, &key.to_string());
-        let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
-        let mut missing = Vec::new();
-        let mut changes = Vec::new();
-        let automatic = topology::is_automatic(&object);
-        let nodes = if automatic { self.nodes.list("") } else { Vec::new() };
-        let nodes: Vec<Node> = nodes.iter().filter_map(|node| node.view().ok()).collect();
-        let mut told = Vec::new();
-        let families = families(&service);
-        for slice in &existing {
-            if !families.iter().any(|family| slice.to_value().str_at(&["addressType"]) == Some(family)) {
-                changes.push(Change::Delete(slice.clone()));
-            }
-        }
-        for family in families {
-            let mut desired = self.desired(&service, &backends, family, automatic, &mut missing);
-            told.extend(match automatic {
-                true => self.topology.hint(key, family, &mut desired, &nodes),
-                false => self.topology.disable(key, family),
-            });
-            changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &object, &service)));
-        }
-        let annotate = |slice: &mut Value| match &changed {
-            Some(changed) => slice.set(&["metadata", "annotations", LAST_CHANGE], changed),
-            None => drop(slice.remove(&["metadata", "annotations", LAST_CHANGE])),
-        };
-        for change in changes {
-            if let Err(error) = write::apply(ctx.client(), &object, change, annotate).await {
-                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
-                self.events.warning(&object, "FailedToUpdateEndpointSlices", message);
-                return Err(error.into());
-            }
-        }
-        for (r#type, reason, message) in told {
-            self.events.event(ObjectReference::to(&object), r#type, reason, message);
-        }
-        if !missing.is_empty() {
-            return Err(MissingNodes { service: key.clone(), nodes: missing }.into());
-        }
-        Ok(Requeue::No)
     }
 
     /// The endpoints of one family, by the ports they serve on.
@@ -275,11 +222,54 @@ impl Controller for EndpointSlices {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.services.get(key) else {
+            // The slices are the Service's own, and go with it.
+            self.triggers.forget(key);
+            self.topology.forget(key);
+            return Ok(Requeue::No);
+        };
+        let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
+        let changed = self.triggers.changed(key, &object, changed);
+        let existing: Vec<_> = self.slices.by_index(SERVICE_INDEX, &key.to_string());
+        let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
+        let mut missing = Vec::new();
+        let mut changes = Vec::new();
+        let automatic = topology::is_automatic(&object);
+        let nodes = if automatic { self.nodes.list("") } else { Vec::new() };
+        let nodes: Vec<Node> = nodes.iter().filter_map(|node| node.view().ok()).collect();
+        let mut told = Vec::new();
+        let families = families(&service);
+        for slice in &existing {
+            if !families.iter().any(|family| slice.to_value().str_at(&["addressType"]) == Some(family)) {
+                changes.push(Change::Delete(slice.clone()));
+            }
+        }
+        for family in families {
+            let mut desired = self.desired(&service, &backends, family, automatic, &mut missing);
+            told.extend(match automatic {
+                true => self.topology.hint(key, family, &mut desired, &nodes),
+                false => self.topology.disable(key, family),
+            });
+            changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &object, &service)));
+        }
+        let annotate = |slice: &mut Value| match &changed {
+            Some(changed) => slice.set(&["metadata", "annotations", LAST_CHANGE], changed),
+            None => drop(slice.remove(&["metadata", "annotations", LAST_CHANGE])),
+        };
+        for change in changes {
+            if let Err(error) = write::apply(ctx.client(), &object, change, annotate).await {
+                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
+                self.events.warning(&object, "FailedToUpdateEndpointSlices", message);
+                return Err(error.into());
+            }
+        }
+        for (r#type, reason, message) in told {
+            self.events.event(ObjectReference::to(&object), r#type, reason, message);
+        }
+        if !missing.is_empty() {
+            return Err(MissingNodes { service: key.clone(), nodes: missing }.into());
+        }
+        Ok(Requeue::No)
     }
 }

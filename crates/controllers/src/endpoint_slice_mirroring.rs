@@ -7,8 +7,6 @@ use apimachinery::{Map, Object, ObjectKey, Value};
 use client::{
     Controller, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::endpoint_slice::pack::{self, Change, Desired};
@@ -41,36 +39,6 @@ impl EndpointSliceMirroring {
             slices,
             events: setup.recorder("endpointslicemirroring-controller", "endpoint-slice-mirroring-controller"),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let existing = self.slices.by_index(SERVICE_INDEX, &key.to_string());
-        let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
-        let Some(endpoints) = self.endpoints.get(key).filter(|endpoints| self.is_mirrored(endpoints)) else {
-            for slice in existing {
-                write::apply(ctx.client(), &slice.clone(), Change::Delete(slice), |_| {}).await?;
-            }
-            return Ok(Requeue::No);
-        };
-        let value = endpoints.to_value();
-        let mut changes = Vec::new();
-        for family in ["IPv4", "IPv6"] {
-            let desired = desired(&value, family == "IPv6");
-            let here = existing.iter().any(|slice| slice.to_value().str_at(&["addressType"]) == Some(family));
-            if !desired.is_empty() || here {
-                changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &endpoints)));
-            }
-        }
-        let annotations = annotations(&value);
-        let annotate = |slice: &mut Value| slice.set(&["metadata", "annotations"], &annotations);
-        for change in changes {
-            if let Err(error) = write::apply(ctx.client(), &endpoints, change, annotate).await {
-                let message = format!("Error updating mirrored EndpointSlices for Endpoints {key}: {error}");
-                self.events.warning(&endpoints, "FailedToUpdateEndpointSlices", message);
-                return Err(error.into());
-            }
-        }
-        Ok(Requeue::No)
     }
 
     /// Whether these are written by hand, for a Service whose endpoints nobody else tells.
@@ -158,11 +126,33 @@ impl Controller for EndpointSliceMirroring {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let existing = self.slices.by_index(SERVICE_INDEX, &key.to_string());
+        let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
+        let Some(endpoints) = self.endpoints.get(key).filter(|endpoints| self.is_mirrored(endpoints)) else {
+            for slice in existing {
+                write::apply(ctx.client(), &slice.clone(), Change::Delete(slice), |_| {}).await?;
+            }
+            return Ok(Requeue::No);
+        };
+        let value = endpoints.to_value();
+        let mut changes = Vec::new();
+        for family in ["IPv4", "IPv6"] {
+            let desired = desired(&value, family == "IPv6");
+            let here = existing.iter().any(|slice| slice.to_value().str_at(&["addressType"]) == Some(family));
+            if !desired.is_empty() || here {
+                changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &endpoints)));
+            }
+        }
+        let annotations = annotations(&value);
+        let annotate = |slice: &mut Value| slice.set(&["metadata", "annotations"], &annotations);
+        for change in changes {
+            if let Err(error) = write::apply(ctx.client(), &endpoints, change, annotate).await {
+                let message = format!("Error updating mirrored EndpointSlices for Endpoints {key}: {error}");
+                self.events.warning(&endpoints, "FailedToUpdateEndpointSlices", message);
+                return Err(error.into());
+            }
+        }
+        Ok(Requeue::No)
     }
 }

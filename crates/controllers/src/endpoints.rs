@@ -7,8 +7,6 @@ use client::{
     Controller, DeleteOptions, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch,
     resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::Setup;
@@ -43,65 +41,6 @@ impl Endpoints {
             endpoints: setup.informers.of(&resources::ENDPOINTS),
             events: setup.recorder("endpoint-controller", "endpoint-controller"),
             triggers: Triggers::default(),
-        }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let current = self.endpoints.get(key);
-        let Some(object) = self.services.get(key) else {
-            self.triggers.forget(key);
-            if let Some(current) = current.filter(|current| current.label(MANAGED_BY) == Some(OURSELVES)) {
-                let options = DeleteOptions::uid(current.uid());
-                match ctx.client().delete(&resources::ENDPOINTS, key, &options).await {
-                    Err(error) if !error.is_not_found() => return Err(error.into()),
-                    _ => {}
-                }
-            }
-            return Ok(Requeue::No);
-        };
-        let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
-        let changed = self.triggers.changed(key, &object, changed);
-        let mut subsets = subsets(&service, &backends);
-        let truncated = truncate(&mut subsets);
-        let labels = labels(&object, &service);
-        let before = current.as_ref().map(|current| current.to_value());
-        let mut wanted = before.clone().unwrap_or_else(Value::object);
-        wanted.set(&["metadata", "labels"], labels);
-        wanted.set(&["subsets"], Value::Array(subsets));
-        if truncated {
-            wanted.set(&["metadata", "annotations", OVER_CAPACITY], "truncated");
-        } else {
-            wanted.remove(&["metadata", "annotations", OVER_CAPACITY]);
-        }
-        if before.as_ref().is_some_and(|before| same(before, &wanted)) {
-            return Ok(Requeue::No);
-        }
-        match changed {
-            Some(changed) => wanted.set(&["metadata", "annotations", LAST_CHANGE], changed),
-            None => drop(wanted.remove(&["metadata", "annotations", LAST_CHANGE])),
-        }
-        let written = match before {
-            Some(_) => ctx.client().update(&resources::ENDPOINTS, &wanted).await,
-            None => {
-                wanted.set(&["apiVersion"], "v1");
-                wanted.set(&["kind"], "Endpoints");
-                wanted.set(&["metadata", "name"], &key.name);
-                wanted.set(&["metadata", "namespace"], &key.namespace);
-                ctx.client().create(&resources::ENDPOINTS, &wanted).await
-            }
-        };
-        match written {
-            Err(error) if error.is_namespace_terminating() => Ok(Requeue::No),
-            Err(error) => {
-                let (reason, what) = match current {
-                    Some(_) => ("FailedToUpdateEndpoint", "update"),
-                    None => ("FailedToCreateEndpoint", "create"),
-                };
-                let message = format!("Failed to {what} endpoint {key}: {error}");
-                self.events.warning(current.as_ref().unwrap_or(&object), reason, message);
-                Err(error.into())
-            }
-            Ok(_) => Ok(Requeue::No),
         }
     }
 }
@@ -239,11 +178,62 @@ impl Controller for Endpoints {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let current = self.endpoints.get(key);
+        let Some(object) = self.services.get(key) else {
+            self.triggers.forget(key);
+            if let Some(current) = current.filter(|current| current.label(MANAGED_BY) == Some(OURSELVES)) {
+                let options = DeleteOptions::uid(current.uid());
+                match ctx.client().delete(&resources::ENDPOINTS, key, &options).await {
+                    Err(error) if !error.is_not_found() => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            return Ok(Requeue::No);
+        };
+        let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
+        let changed = self.triggers.changed(key, &object, changed);
+        let mut subsets = subsets(&service, &backends);
+        let truncated = truncate(&mut subsets);
+        let labels = labels(&object, &service);
+        let before = current.as_ref().map(|current| current.to_value());
+        let mut wanted = before.clone().unwrap_or_else(Value::object);
+        wanted.set(&["metadata", "labels"], labels);
+        wanted.set(&["subsets"], Value::Array(subsets));
+        if truncated {
+            wanted.set(&["metadata", "annotations", OVER_CAPACITY], "truncated");
+        } else {
+            wanted.remove(&["metadata", "annotations", OVER_CAPACITY]);
+        }
+        if before.as_ref().is_some_and(|before| same(before, &wanted)) {
+            return Ok(Requeue::No);
+        }
+        match changed {
+            Some(changed) => wanted.set(&["metadata", "annotations", LAST_CHANGE], changed),
+            None => drop(wanted.remove(&["metadata", "annotations", LAST_CHANGE])),
+        }
+        let written = match before {
+            Some(_) => ctx.client().update(&resources::ENDPOINTS, &wanted).await,
+            None => {
+                wanted.set(&["apiVersion"], "v1");
+                wanted.set(&["kind"], "Endpoints");
+                wanted.set(&["metadata", "name"], &key.name);
+                wanted.set(&["metadata", "namespace"], &key.namespace);
+                ctx.client().create(&resources::ENDPOINTS, &wanted).await
+            }
+        };
+        match written {
+            Err(error) if error.is_namespace_terminating() => Ok(Requeue::No),
+            Err(error) => {
+                let (reason, what) = match current {
+                    Some(_) => ("FailedToUpdateEndpoint", "update"),
+                    None => ("FailedToCreateEndpoint", "create"),
+                };
+                let message = format!("Failed to {what} endpoint {key}: {error}");
+                self.events.warning(current.as_ref().unwrap_or(&object), reason, message);
+                Err(error.into())
+            }
+            Ok(_) => Ok(Requeue::No),
+        }
     }
 }

@@ -4,8 +4,6 @@ use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, owner_key, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::meta::{controller_reference, is_controller, parsed};
@@ -37,19 +35,6 @@ impl EphemeralVolumes {
             claims: setup.informers.of(&resources::PERSISTENT_VOLUME_CLAIMS),
             recorder: setup.recorder(ACCOUNT, "ephemeral_volume"),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(pod) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else { return Ok(Requeue::No) };
-        let value = pod.to_value();
-        for volume in value.items_at(&["spec", "volumes"]).iter().filter(|volume| is_ephemeral(volume)) {
-            if let Err(problem) = self.make_claim(ctx, &pod, volume).await {
-                let name = volume.str_at(&["name"]).unwrap_or_default();
-                self.recorder.warning(&pod, "FailedBinding", format!("ephemeral volume {name}: {problem}"));
-                return Err(problem.into());
-            }
-        }
-        Ok(Requeue::No)
     }
 
     async fn make_claim(&self, ctx: &ReconcileContext, pod: &Object, volume: &Value) -> Result<(), Problem> {
@@ -105,12 +90,17 @@ impl Controller for EphemeralVolumes {
         vec![Watch::new(self.pods.clone(), of_pod), Watch::new(self.claims.clone(), of_claim)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(pod) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else { return Ok(Requeue::No) };
+        let value = pod.to_value();
+        for volume in value.items_at(&["spec", "volumes"]).iter().filter(|volume| is_ephemeral(volume)) {
+            if let Err(problem) = self.make_claim(ctx, &pod, volume).await {
+                let name = volume.str_at(&["name"]).unwrap_or_default();
+                self.recorder.warning(&pod, "FailedBinding", format!("ephemeral volume {name}: {problem}"));
+                return Err(problem.into());
+            }
+        }
+        Ok(Requeue::No)
     }
 }
 

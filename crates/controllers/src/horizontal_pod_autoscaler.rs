@@ -17,8 +17,6 @@ use client::{
     Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
     WriteOptions,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -61,22 +59,6 @@ impl Autoscalers {
             events: setup.recorder("horizontal-pod-autoscaler", "horizontal-pod-autoscaler"),
             memories: Mutex::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.autoscalers.get(key) else {
-            let live = self.autoscalers.list("");
-            self.memories.lock().retain(|uid, _| live.iter().any(|object| object.uid() == uid));
-            return Ok(Requeue::No);
-        };
-        let view = view::read(&object)?;
-        let mut status = view.status.clone();
-        let done = self.scale(ctx, &object, &view, &mut status).await;
-        write_status(ctx.client(), &AUTOSCALERS, &object, status.fields()).await?;
-        if let Err(error) = done {
-            tracing::debug!(autoscaler = %key, %error, "not scaled");
-        }
-        Ok(Requeue::After(PERIOD))
     }
 
     async fn scale(
@@ -250,11 +232,19 @@ impl Controller for Autoscalers {
         vec![Watch::new(self.autoscalers.clone(), changed)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.autoscalers.get(key) else {
+            let live = self.autoscalers.list("");
+            self.memories.lock().retain(|uid, _| live.iter().any(|object| object.uid() == uid));
+            return Ok(Requeue::No);
+        };
+        let view = view::read(&object)?;
+        let mut status = view.status.clone();
+        let done = self.scale(ctx, &object, &view, &mut status).await;
+        write_status(ctx.client(), &AUTOSCALERS, &object, status.fields()).await?;
+        if let Err(error) = done {
+            tracing::debug!(autoscaler = %key, %error, "not scaled");
+        }
+        Ok(Requeue::After(PERIOD))
     }
 }

@@ -20,8 +20,6 @@ use apimachinery::{Object, ObjectKey, Selector};
 use client::{
     Client, Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -105,51 +103,6 @@ impl Jobs {
             events: setup.recorder("job-controller", "job-controller"),
             memories: Mutex::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.jobs.get(key) else {
-            self.memories.lock().remove(key);
-            return Ok(Requeue::No);
-        };
-        let View { spec, status } = serde_json::from_slice(object.body())?;
-        if spec.is_managed_elsewhere() {
-            return Ok(Requeue::No);
-        }
-        if status.is_finished() {
-            self.memories.lock().remove(key);
-            return Ok(Requeue::No);
-        }
-        if !matches!(spec.completion_mode.as_str(), "" | "NonIndexed" | "Indexed") {
-            let why = "Skipped Job sync because completion mode is unknown";
-            self.events.warning(&object, "UnknownCompletionMode", why);
-            return Ok(Requeue::No);
-        }
-        let memory = self.memory(&object);
-        if let Some(pause) = self.batches(ctx, &object, &memory) {
-            return Ok(Requeue::After(pause));
-        }
-        let members = self.claim(ctx, &object, &spec).await?;
-        let mut sync = Sync::new(self, ctx, object.clone(), &spec, status, members, &memory);
-        let managed = sync.decide().await;
-        sync.track().await?;
-        let wrote = sync.object.revision() != object.revision();
-        let mut memories = self.memories.lock();
-        let memory = memories.entry(key.clone()).or_default();
-        if wrote {
-            memory.written = Some((object.generation(), ctx.env().monotonic()));
-        }
-        let mut again = sync.again;
-        match managed {
-            Ok(()) => memory.failed_requests = 0,
-            Err(error) => {
-                tracing::debug!(job = %key, error = &error as &dyn std::error::Error, "pods could not be made or deleted");
-                memory.failed_requests += 1;
-                let pause = backoff::of_requests(memory.failed_requests);
-                again = Some(again.map_or(pause, |again| again.min(pause)));
-            }
-        }
-        Ok(again.map_or(Requeue::No, Requeue::After))
     }
 
     /// What is remembered of this very Job.
@@ -438,11 +391,48 @@ impl Controller for Jobs {
         vec![Watch::objects(self.jobs.clone()), Watch::new(self.pods.informer.clone(), of_pod)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.jobs.get(key) else {
+            self.memories.lock().remove(key);
+            return Ok(Requeue::No);
+        };
+        let View { spec, status } = serde_json::from_slice(object.body())?;
+        if spec.is_managed_elsewhere() {
+            return Ok(Requeue::No);
+        }
+        if status.is_finished() {
+            self.memories.lock().remove(key);
+            return Ok(Requeue::No);
+        }
+        if !matches!(spec.completion_mode.as_str(), "" | "NonIndexed" | "Indexed") {
+            let why = "Skipped Job sync because completion mode is unknown";
+            self.events.warning(&object, "UnknownCompletionMode", why);
+            return Ok(Requeue::No);
+        }
+        let memory = self.memory(&object);
+        if let Some(pause) = self.batches(ctx, &object, &memory) {
+            return Ok(Requeue::After(pause));
+        }
+        let members = self.claim(ctx, &object, &spec).await?;
+        let mut sync = Sync::new(self, ctx, object.clone(), &spec, status, members, &memory);
+        let managed = sync.decide().await;
+        sync.track().await?;
+        let wrote = sync.object.revision() != object.revision();
+        let mut memories = self.memories.lock();
+        let memory = memories.entry(key.clone()).or_default();
+        if wrote {
+            memory.written = Some((object.generation(), ctx.env().monotonic()));
+        }
+        let mut again = sync.again;
+        match managed {
+            Ok(()) => memory.failed_requests = 0,
+            Err(error) => {
+                tracing::debug!(job = %key, error = &error as &dyn std::error::Error, "pods could not be made or deleted");
+                memory.failed_requests += 1;
+                let pause = backoff::of_requests(memory.failed_requests);
+                again = Some(again.map_or(pause, |again| again.min(pause)));
+            }
+        }
+        Ok(again.map_or(Requeue::No, Requeue::After))
     }
 }

@@ -8,8 +8,6 @@ use client::{
     Controller, DeleteOptions, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, Workqueue,
     resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
@@ -37,24 +35,6 @@ impl LegacyTokenCleaner {
             accounts: setup.informers.of(&resources::SERVICE_ACCOUNTS),
             pods: setup.informers.of(&resources::PODS),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext) -> Result<Requeue, ReconcileError> {
-        let secrets = self.secrets.list("");
-        if secrets.is_empty() {
-            return Ok(Requeue::After(PAUSE));
-        }
-        let now = ctx.env().now();
-        let kept_since = now - PERIOD;
-        let Some(tracked) = tracked_since(ctx).await? else { return Ok(Requeue::After(PAUSE)) };
-        if tracked > kept_since {
-            // Not long enough to say that somebody did not use one.
-            return Ok(Requeue::After(PAUSE));
-        }
-        for secret in secrets {
-            self.look(ctx, &secret, &day(now), &day(kept_since), kept_since).await?;
-        }
-        Ok(Requeue::After(PAUSE))
     }
 
     async fn look(
@@ -141,11 +121,21 @@ impl Controller for LegacyTokenCleaner {
         queue.add(ObjectKey::cluster("all"));
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        _key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, _key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let secrets = self.secrets.list("");
+        if secrets.is_empty() {
+            return Ok(Requeue::After(PAUSE));
+        }
+        let now = ctx.env().now();
+        let kept_since = now - PERIOD;
+        let Some(tracked) = tracked_since(ctx).await? else { return Ok(Requeue::After(PAUSE)) };
+        if tracked > kept_since {
+            // Not long enough to say that somebody did not use one.
+            return Ok(Requeue::After(PAUSE));
+        }
+        for secret in secrets {
+            self.look(ctx, &secret, &day(now), &day(kept_since), kept_since).await?;
+        }
+        Ok(Requeue::After(PAUSE))
     }
 }

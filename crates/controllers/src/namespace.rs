@@ -8,8 +8,6 @@ use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Client, Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, WriteOptions, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::meta::{Condition, list, now, write_status};
@@ -29,30 +27,6 @@ impl Namespaces {
             namespaces: setup.informers.of(&resources::NAMESPACES),
             pods: setup.informers.of(&resources::PODS),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        if self.namespaces.get(key).is_none_or(|namespace| !namespace.is_deleting()) {
-            return Ok(Requeue::No);
-        }
-        let client = ctx.client();
-        let Some(mut namespace) = client.find(&resources::NAMESPACES, key).await? else { return Ok(Requeue::No) };
-        if !namespace.is_deleting() || !holds_finalizer(&namespace) {
-            return Ok(Requeue::No);
-        }
-        let mut fields = Value::object();
-        fields.set(&["phase"], "Terminating");
-        namespace = write_status(client, &resources::NAMESPACES, &namespace, fields).await?;
-        let remains = content::delete_all(client, &key.name).await;
-        let namespace = self.tell(client, &namespace, &remains).await?;
-        if let Some(failure) = remains.failure {
-            return Err(failure);
-        }
-        if let Some(estimate) = remains.estimate {
-            return Ok(Requeue::After(estimate / 2 + Duration::from_secs(1)));
-        }
-        finalize(client, &namespace).await?;
-        Ok(Requeue::No)
     }
 
     /// Writes the conditions.
@@ -134,11 +108,27 @@ impl Controller for Namespaces {
         10
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        if self.namespaces.get(key).is_none_or(|namespace| !namespace.is_deleting()) {
+            return Ok(Requeue::No);
+        }
+        let client = ctx.client();
+        let Some(mut namespace) = client.find(&resources::NAMESPACES, key).await? else { return Ok(Requeue::No) };
+        if !namespace.is_deleting() || !holds_finalizer(&namespace) {
+            return Ok(Requeue::No);
+        }
+        let mut fields = Value::object();
+        fields.set(&["phase"], "Terminating");
+        namespace = write_status(client, &resources::NAMESPACES, &namespace, fields).await?;
+        let remains = content::delete_all(client, &key.name).await;
+        let namespace = self.tell(client, &namespace, &remains).await?;
+        if let Some(failure) = remains.failure {
+            return Err(failure);
+        }
+        if let Some(estimate) = remains.estimate {
+            return Ok(Requeue::After(estimate / 2 + Duration::from_secs(1)));
+        }
+        finalize(client, &namespace).await?;
+        Ok(Requeue::No)
     }
 }

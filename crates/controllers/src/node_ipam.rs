@@ -6,8 +6,6 @@ use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
@@ -58,39 +56,6 @@ impl NodeIpam {
         }
     }
 
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(node) = self.nodes.get(key) else {
-            self.given.lock().remove(&key.name);
-            return Ok(Requeue::No);
-        };
-        if self.ranges.is_empty() || node.is_deleting() || !ranges_of(&node).is_empty() {
-            return Ok(Requeue::No);
-        }
-        let given = match self.give(&key.name) {
-            Ok(given) => given,
-            Err(error) => {
-                let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
-                self.events.normal(&node, "CIDRNotAvailable", message);
-                return Err(error.into());
-            }
-        };
-        let texts: Vec<String> = given.iter().map(IpNet::to_string).collect();
-        let mut patch = Value::object();
-        patch.set(&["metadata", "uid"], node.uid());
-        patch.set(&["spec", "podCIDR"], &texts[0]);
-        patch.set(&["spec", "podCIDRs"], texts);
-        match ctx.client().patch(&resources::NODES, key, PatchKind::Merge, &patch).await {
-            Ok(_) => Ok(Requeue::No),
-            Err(error) => {
-                // Where the outcome is unknown the range stays given, and is offered to the node again.
-                if !error.is_unknown_outcome() {
-                    self.given.lock().remove(&key.name);
-                }
-                Err(error.into())
-            }
-        }
-    }
-
     /// The lowest free range of each family, the same ones when asked again.
     fn give(&self, node: &str) -> Result<Vec<IpNet>, Exhausted> {
         let mut given = self.given.lock();
@@ -138,11 +103,36 @@ impl Controller for NodeIpam {
         1
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(node) = self.nodes.get(key) else {
+            self.given.lock().remove(&key.name);
+            return Ok(Requeue::No);
+        };
+        if self.ranges.is_empty() || node.is_deleting() || !ranges_of(&node).is_empty() {
+            return Ok(Requeue::No);
+        }
+        let given = match self.give(&key.name) {
+            Ok(given) => given,
+            Err(error) => {
+                let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
+                self.events.normal(&node, "CIDRNotAvailable", message);
+                return Err(error.into());
+            }
+        };
+        let texts: Vec<String> = given.iter().map(IpNet::to_string).collect();
+        let mut patch = Value::object();
+        patch.set(&["metadata", "uid"], node.uid());
+        patch.set(&["spec", "podCIDR"], &texts[0]);
+        patch.set(&["spec", "podCIDRs"], texts);
+        match ctx.client().patch(&resources::NODES, key, PatchKind::Merge, &patch).await {
+            Ok(_) => Ok(Requeue::No),
+            Err(error) => {
+                // Where the outcome is unknown the range stays given, and is offered to the node again.
+                if !error.is_unknown_outcome() {
+                    self.given.lock().remove(&key.name);
+                }
+                Err(error.into())
+            }
+        }
     }
 }

@@ -15,8 +15,6 @@ use client::{
     Client, Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Selection, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::Setup;
@@ -51,36 +49,6 @@ impl NodeLifecycle {
             health: Mutex::default(),
             zones: Mutex::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(mut node) = self.nodes.get(key) else {
-            self.health.lock().remove(&key.name);
-            return Ok(Requeue::No);
-        };
-        let client = ctx.client();
-        labels::complete(client, &node).await?;
-        let lease = self.leases.get(&ObjectKey::new(LEASE_NAMESPACE, &*key.name));
-        let (was_ready, expires) = {
-            let mut health = self.health.lock();
-            let health = health.entry(key.name.clone()).or_insert_with(|| Health::new(&node, ctx.env().monotonic()));
-            health.observe(&node, lease.as_deref(), ctx.env().monotonic());
-            (health.was_ready, health.expires())
-        };
-        let left = expires.saturating_duration_since(ctx.env().monotonic());
-        if left.is_zero() {
-            node = health::mark_unknown(client, &node).await?;
-        }
-        let ready = health::ready(&node);
-        if was_ready && ready != "True" {
-            self.tell_not_ready(client, &node).await?;
-        }
-        if let Some(health) = self.health.lock().get_mut(&key.name) {
-            health.was_ready = ready == "True";
-        }
-        let pause = self.taint(client, &node, &ready).await?;
-        let next = [Some(left).filter(|left| !left.is_zero()), pause].into_iter().flatten().min();
-        Ok(next.map_or(Requeue::No, |pause| Requeue::After(pause + Duration::from_millis(10))))
     }
 
     /// Sets the taints that follow from the conditions. Returns when an eviction may be tried again that must wait now.
@@ -181,11 +149,33 @@ impl Controller for NodeLifecycle {
         8
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(mut node) = self.nodes.get(key) else {
+            self.health.lock().remove(&key.name);
+            return Ok(Requeue::No);
+        };
+        let client = ctx.client();
+        labels::complete(client, &node).await?;
+        let lease = self.leases.get(&ObjectKey::new(LEASE_NAMESPACE, &*key.name));
+        let (was_ready, expires) = {
+            let mut health = self.health.lock();
+            let health = health.entry(key.name.clone()).or_insert_with(|| Health::new(&node, ctx.env().monotonic()));
+            health.observe(&node, lease.as_deref(), ctx.env().monotonic());
+            (health.was_ready, health.expires())
+        };
+        let left = expires.saturating_duration_since(ctx.env().monotonic());
+        if left.is_zero() {
+            node = health::mark_unknown(client, &node).await?;
+        }
+        let ready = health::ready(&node);
+        if was_ready && ready != "True" {
+            self.tell_not_ready(client, &node).await?;
+        }
+        if let Some(health) = self.health.lock().get_mut(&key.name) {
+            health.was_ready = ready == "True";
+        }
+        let pause = self.taint(client, &node, &ready).await?;
+        let next = [Some(left).filter(|left| !left.is_zero()), pause].into_iter().flatten().min();
+        Ok(next.map_or(Requeue::No, |pause| Requeue::After(pause + Duration::from_millis(10))))
     }
 }

@@ -3,8 +3,6 @@
 
 use apimachinery::{ObjectKey, Value};
 use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::Setup;
@@ -25,25 +23,6 @@ pub(crate) struct NodeTtl {
 impl NodeTtl {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         NodeTtl { nodes: setup.informers.of(&resources::NODES), step: Mutex::default() }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(node) = self.nodes.get(key) else { return Ok(Requeue::No) };
-        let seconds = {
-            let mut step = self.step.lock();
-            *step = next(*step, self.nodes.len());
-            STEPS[*step].2.to_string()
-        };
-        // A number that is there is changed by size alone; what is none is put right.
-        if annotation(&node, ANNOTATION).is_some_and(|now| now == seconds) {
-            return Ok(Requeue::No);
-        }
-        let mut patch = Value::object();
-        patch.set(&["metadata", "annotations", ANNOTATION], seconds);
-        match ctx.client().patch(&resources::NODES, key, PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
     }
 }
 
@@ -77,12 +56,23 @@ impl Controller for NodeTtl {
         vec![Watch::new(self.nodes.clone(), keys)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(node) = self.nodes.get(key) else { return Ok(Requeue::No) };
+        let seconds = {
+            let mut step = self.step.lock();
+            *step = next(*step, self.nodes.len());
+            STEPS[*step].2.to_string()
+        };
+        // A number that is there is changed by size alone; what is none is put right.
+        if annotation(&node, ANNOTATION).is_some_and(|now| now == seconds) {
+            return Ok(Requeue::No);
+        }
+        let mut patch = Value::object();
+        patch.set(&["metadata", "annotations", ANNOTATION], seconds);
+        match ctx.client().patch(&resources::NODES, key, PatchKind::Merge, &patch).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
     }
 }
 

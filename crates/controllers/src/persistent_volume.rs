@@ -16,8 +16,6 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey};
 use client::{Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -64,22 +62,6 @@ impl Binder {
             pods,
             recorder,
             recycling: Mutex::default(),
-        }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        if key.namespace.is_empty() {
-            return match self.volumes.get(key) {
-                Some(volume) => self.sync_volume(ctx, Volume::of(volume)).await,
-                None => {
-                    self.recycling.lock().remove(&key.name);
-                    Ok(Requeue::No)
-                }
-            };
-        }
-        match self.claims.get(key) {
-            Some(claim) => self.sync_claim(ctx, Claim::of(claim)).await,
-            None => Ok(Requeue::No),
         }
     }
 
@@ -186,11 +168,19 @@ impl Controller for Binder {
         2
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        if key.namespace.is_empty() {
+            return match self.volumes.get(key) {
+                Some(volume) => self.sync_volume(ctx, Volume::of(volume)).await,
+                None => {
+                    self.recycling.lock().remove(&key.name);
+                    Ok(Requeue::No)
+                }
+            };
+        }
+        match self.claims.get(key) {
+            Some(claim) => self.sync_claim(ctx, Claim::of(claim)).await,
+            None => Ok(Requeue::No),
+        }
     }
 }

@@ -8,8 +8,6 @@ use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Controller, DeleteOptions, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -37,38 +35,6 @@ impl PodGarbage {
         pods.index(NODE_INDEX, by_node);
         pods.index(ENDED_INDEX, |pod| if is_ended(pod) { vec![String::new()] } else { Vec::new() });
         PodGarbage { nodes: setup.informers.of(&resources::NODES), pods, missing: Mutex::default() }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::No) };
-        let Some(node) = node_of(&pod) else {
-            if pod.is_deleting() {
-                self.force_delete(ctx, &pod, None).await?;
-            }
-            return Ok(Requeue::No);
-        };
-        let node_key = ObjectKey::cluster(&*node);
-        if let Some(node) = self.nodes.get(&node_key) {
-            self.missing.lock().remove(node.name());
-            if pod.is_deleting() && is_out_of_service(&node) {
-                self.force_delete(ctx, &pod, None).await?;
-            } else if is_ended(&pod) {
-                self.delete_surplus(ctx).await?;
-            }
-            return Ok(Requeue::No);
-        }
-        let now = ctx.env().monotonic();
-        let due = *self.missing.lock().entry(node.clone()).or_insert(now) + QUARANTINE;
-        if now < due {
-            return Ok(Requeue::After(due - now));
-        }
-        if ctx.client().find(&resources::NODES, &node_key).await?.is_none() {
-            self.force_delete(ctx, &pod, Some("PodGC: node no longer exists")).await?;
-            if self.pods.by_index(NODE_INDEX, &node).len() <= 1 {
-                self.missing.lock().remove(&node);
-            }
-        }
-        Ok(Requeue::No)
     }
 
     /// `disrupted`: what the pod's condition says, if it is no fault of its own.
@@ -163,11 +129,35 @@ impl Controller for PodGarbage {
         vec![Watch::new(self.pods.clone(), of_pod), Watch::new(self.nodes.clone(), of_node)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::No) };
+        let Some(node) = node_of(&pod) else {
+            if pod.is_deleting() {
+                self.force_delete(ctx, &pod, None).await?;
+            }
+            return Ok(Requeue::No);
+        };
+        let node_key = ObjectKey::cluster(&*node);
+        if let Some(node) = self.nodes.get(&node_key) {
+            self.missing.lock().remove(node.name());
+            if pod.is_deleting() && is_out_of_service(&node) {
+                self.force_delete(ctx, &pod, None).await?;
+            } else if is_ended(&pod) {
+                self.delete_surplus(ctx).await?;
+            }
+            return Ok(Requeue::No);
+        }
+        let now = ctx.env().monotonic();
+        let due = *self.missing.lock().entry(node.clone()).or_insert(now) + QUARANTINE;
+        if now < due {
+            return Ok(Requeue::After(due - now));
+        }
+        if ctx.client().find(&resources::NODES, &node_key).await?.is_none() {
+            self.force_delete(ctx, &pod, Some("PodGC: node no longer exists")).await?;
+            if self.pods.by_index(NODE_INDEX, &node).len() <= 1 {
+                self.missing.lock().remove(&node);
+            }
+        }
+        Ok(Requeue::No)
     }
 }

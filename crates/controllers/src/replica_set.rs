@@ -13,8 +13,6 @@ use client::{
     Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, owner_key,
     resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::Setup;
@@ -112,44 +110,6 @@ impl ReplicaSets {
         ReplicaSets { flavour, replica_sets, pods, events: setup.recorder(flavour.account, flavour.controller) }
     }
 
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.replica_sets.get(key) else { return Ok(Requeue::No) };
-        let view: View = serde_json::from_slice(object.body())?;
-        let selector = selector_of(&object, Some(&view.spec.selector))?;
-        let claim = Claim {
-            client: ctx.client(),
-            owner: &object,
-            owner_resource: &self.flavour.resource,
-            selector: &selector,
-            dependents: &self.pods.informer,
-            wanted: &|pod| self.pods.is_active(pod),
-        };
-        let claimed = claim.claim().await?.into_iter();
-        let members: Vec<_> = claimed.map(|object| Member { view: self.pods.view(&object), object }).collect();
-        let managed = if object.is_deleting() {
-            Ok(())
-        } else {
-            scale::manage(self, ctx.client(), &object, &view, &members).await
-        };
-        let mut counts = status::count(&view, &members, ctx.env().now());
-        counts.terminating = self.flavour.tells_terminating.then(|| self.terminating(&object, &selector));
-        status::write(
-            ctx.client(),
-            &self.flavour.resource,
-            &object,
-            &view,
-            &counts,
-            members.len(),
-            managed.as_ref().err(),
-        )
-        .await?;
-        managed?;
-        Ok(match counts.next_available_in {
-            Some(pause) => Requeue::After(pause + Duration::from_millis(1)),
-            None => Requeue::No,
-        })
-    }
-
     /// How many of its pods are being deleted and have not ended.
     fn terminating(&self, object: &Object, selector: &Selector) -> i64 {
         let pods = self.pods.informer.by_index(CONTROLLER_INDEX, object.uid());
@@ -221,11 +181,41 @@ impl Controller for ReplicaSets {
         vec![Watch::objects(self.replica_sets.clone()), Watch::new(self.pods.informer.clone(), of_pod)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.replica_sets.get(key) else { return Ok(Requeue::No) };
+        let view: View = serde_json::from_slice(object.body())?;
+        let selector = selector_of(&object, Some(&view.spec.selector))?;
+        let claim = Claim {
+            client: ctx.client(),
+            owner: &object,
+            owner_resource: &self.flavour.resource,
+            selector: &selector,
+            dependents: &self.pods.informer,
+            wanted: &|pod| self.pods.is_active(pod),
+        };
+        let claimed = claim.claim().await?.into_iter();
+        let members: Vec<_> = claimed.map(|object| Member { view: self.pods.view(&object), object }).collect();
+        let managed = if object.is_deleting() {
+            Ok(())
+        } else {
+            scale::manage(self, ctx.client(), &object, &view, &members).await
+        };
+        let mut counts = status::count(&view, &members, ctx.env().now());
+        counts.terminating = self.flavour.tells_terminating.then(|| self.terminating(&object, &selector));
+        status::write(
+            ctx.client(),
+            &self.flavour.resource,
+            &object,
+            &view,
+            &counts,
+            members.len(),
+            managed.as_ref().err(),
+        )
+        .await?;
+        managed?;
+        Ok(match counts.next_available_in {
+            Some(pause) => Requeue::After(pause + Duration::from_millis(1)),
+            None => Requeue::No,
+        })
     }
 }

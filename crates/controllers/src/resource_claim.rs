@@ -8,8 +8,6 @@ use client::{
     Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Resource, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use rules::devices::CLAIM_FINALIZER;
 
 use crate::Setup;
@@ -162,49 +160,6 @@ impl PodClaims {
         }
     }
 
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(pod) = self.pods.get(key).filter(|pod| !pod.is_deleting() && !is_done(pod)) else {
-            return Ok(Requeue::No);
-        };
-        let value = pod.to_value();
-        let mut made = Vec::new();
-        for each in value.items_at(&["spec", "resourceClaims"]) {
-            let name = each.str_at(&["name"]).unwrap_or_default();
-            match self.provide(ctx, &pod, &value, each, name).await {
-                Ok(None) => {}
-                Ok(Some(claim)) => {
-                    let mut status = Value::object();
-                    status.set(&["name"], name);
-                    status.set(&["resourceClaimName"], claim);
-                    made.push(status);
-                }
-                Err(problem) => {
-                    let message = format!("PodResourceClaim {name}: {problem}");
-                    self.recorder.warning(&pod, "FailedResourceClaimCreation", message);
-                    return Err(problem.into());
-                }
-            }
-        }
-        if !made.is_empty() {
-            // Those told before stay told.
-            let known = value.items_at(&["status", "resourceClaimStatuses"]).iter();
-            made.extend(
-                known
-                    .filter(|known| !made.iter().any(|new| new.get("name") == known.get("name")))
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            );
-            let mut patch = Value::object();
-            patch.set(&["metadata", "uid"], pod.uid());
-            patch.set(&["status", "resourceClaimStatuses"], made);
-            ctx.client().patch_status(&resources::PODS, key, PatchKind::Strategic, &patch).await?;
-        }
-        if node_of(&pod).is_some() {
-            self.reserve(ctx, &pod, &value).await?;
-        }
-        Ok(Requeue::No)
-    }
-
     /// The name of a claim that the pod's status doesn't tell yet. Upstream: handleClaim.
     async fn provide(
         &self,
@@ -353,12 +308,47 @@ impl Controller for PodClaims {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(pod) = self.pods.get(key).filter(|pod| !pod.is_deleting() && !is_done(pod)) else {
+            return Ok(Requeue::No);
+        };
+        let value = pod.to_value();
+        let mut made = Vec::new();
+        for each in value.items_at(&["spec", "resourceClaims"]) {
+            let name = each.str_at(&["name"]).unwrap_or_default();
+            match self.provide(ctx, &pod, &value, each, name).await {
+                Ok(None) => {}
+                Ok(Some(claim)) => {
+                    let mut status = Value::object();
+                    status.set(&["name"], name);
+                    status.set(&["resourceClaimName"], claim);
+                    made.push(status);
+                }
+                Err(problem) => {
+                    let message = format!("PodResourceClaim {name}: {problem}");
+                    self.recorder.warning(&pod, "FailedResourceClaimCreation", message);
+                    return Err(problem.into());
+                }
+            }
+        }
+        if !made.is_empty() {
+            // Those told before stay told.
+            let known = value.items_at(&["status", "resourceClaimStatuses"]).iter();
+            made.extend(
+                known
+                    .filter(|known| !made.iter().any(|new| new.get("name") == known.get("name")))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
+            let mut patch = Value::object();
+            patch.set(&["metadata", "uid"], pod.uid());
+            patch.set(&["status", "resourceClaimStatuses"], made);
+            ctx.client().patch_status(&resources::PODS, key, PatchKind::Strategic, &patch).await?;
+        }
+        if node_of(&pod).is_some() {
+            self.reserve(ctx, &pod, &value).await?;
+        }
+        Ok(Requeue::No)
     }
 }
 
@@ -371,46 +361,6 @@ pub(crate) struct ClaimUsers {
 impl ClaimUsers {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         ClaimUsers { pods: setup.informers.of(&resources::PODS), claims: setup.informers.of(&CLAIMS) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(claim) = self.claims.get(key) else { return Ok(Requeue::No) };
-        let mut value = claim.to_value();
-        let users = value.items_at(&["status", "reservedFor"]).to_vec();
-        let mut valid = Vec::new();
-        for user in &users {
-            let group = user.str_at(&["apiGroup"]).unwrap_or_default();
-            if !group.is_empty() || user.str_at(&["resource"]) != Some("pods") {
-                return Err(UnknownUser(user.to_string()).into());
-            }
-            if self.still_uses(ctx, key, user).await? {
-                valid.push(user.clone());
-            }
-        }
-        let protected = |claim: &Value| {
-            claim.items_at(&["metadata", "finalizers"]).iter().any(|held| held.as_str() == Some(CLAIM_FINALIZER))
-        };
-        let unused = valid.is_empty();
-        if valid.len() < users.len() {
-            value.set(&["status", "reservedFor"], valid);
-            if unused && protected(&value) {
-                value.remove(&["status", "allocation"]);
-            }
-            let written = ctx.client().update_status(&CLAIMS, &value).await?.to_value();
-            if protected(&written) && !is_allocated(&written) {
-                release(ctx, written).await?;
-            }
-        } else if unused && claim.is_deleting() && protected(&value) {
-            if is_allocated(&value) {
-                value.remove(&["status", "allocation"]);
-                value = ctx.client().update_status(&CLAIMS, &value).await?.to_value();
-            }
-            release(ctx, value).await?;
-        }
-        if unused && !claim.is_deleting() {
-            self.remove_if_done(ctx, &claim).await?;
-        }
-        Ok(Requeue::No)
     }
 
     async fn still_uses(
@@ -473,12 +423,44 @@ impl Controller for ClaimUsers {
         vec![Watch::new(self.claims.clone(), of_claim), Watch::new(self.pods.clone(), of_pod)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(claim) = self.claims.get(key) else { return Ok(Requeue::No) };
+        let mut value = claim.to_value();
+        let users = value.items_at(&["status", "reservedFor"]).to_vec();
+        let mut valid = Vec::new();
+        for user in &users {
+            let group = user.str_at(&["apiGroup"]).unwrap_or_default();
+            if !group.is_empty() || user.str_at(&["resource"]) != Some("pods") {
+                return Err(UnknownUser(user.to_string()).into());
+            }
+            if self.still_uses(ctx, key, user).await? {
+                valid.push(user.clone());
+            }
+        }
+        let protected = |claim: &Value| {
+            claim.items_at(&["metadata", "finalizers"]).iter().any(|held| held.as_str() == Some(CLAIM_FINALIZER))
+        };
+        let unused = valid.is_empty();
+        if valid.len() < users.len() {
+            value.set(&["status", "reservedFor"], valid);
+            if unused && protected(&value) {
+                value.remove(&["status", "allocation"]);
+            }
+            let written = ctx.client().update_status(&CLAIMS, &value).await?.to_value();
+            if protected(&written) && !is_allocated(&written) {
+                release(ctx, written).await?;
+            }
+        } else if unused && claim.is_deleting() && protected(&value) {
+            if is_allocated(&value) {
+                value.remove(&["status", "allocation"]);
+                value = ctx.client().update_status(&CLAIMS, &value).await?.to_value();
+            }
+            release(ctx, value).await?;
+        }
+        if unused && !claim.is_deleting() {
+            self.remove_if_done(ctx, &claim).await?;
+        }
+        Ok(Requeue::No)
     }
 }
 

@@ -13,8 +13,6 @@ use client::{
     Selection, Subscription, Watch, Workqueue, discover,
 };
 use env::Env;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rules::quota::{self, Amounts, Quota};
@@ -82,33 +80,6 @@ impl ResourceQuotas {
             queue: Arc::default(),
             followed: Mutex::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        if self.quotas.get(key).is_none() {
-            return Ok(Requeue::No);
-        }
-        // The newest there is: what the informer has may be before charges.
-        let Some(object) = self.newest(key).await? else { return Ok(Requeue::No) };
-        if object.is_deleting() {
-            return Ok(Requeue::No);
-        }
-        let value = object.to_value();
-        let hard = value.at(&["spec", "hard"]).cloned().unwrap_or_else(Value::object);
-        let limits = Amounts::read(Some(&hard));
-        let count = self.count(&object, &Quota::read(&value), &limits, ctx.env().now()).await?;
-        let known = Quota::read(&value);
-        let same = known.hard == limits && known.used == count.used && value.at(&["status", "used"]).is_some();
-        if !same {
-            let mut fields = Value::object();
-            fields.set(&["hard"], hard);
-            fields.set(&["used"], count.used.to_value());
-            write_status_at(ctx.client(), &QUOTAS, &object, &fields).await?;
-        }
-        let expires =
-            count.expires.map(|time| Duration::try_from(time.duration_since(ctx.env().now())).unwrap_or_default());
-        let again = expires.map(|left| left + GONE).into_iter().chain((!count.complete).then_some(NOT_SERVED)).min();
-        Ok(again.map_or(Requeue::No, Requeue::After))
     }
 
     /// As the server has it; controllers may list quotas, and not get one.
@@ -266,11 +237,30 @@ impl Controller for ResourceQuotas {
         vec![Watch::new(self.quotas.clone(), of_quota)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        if self.quotas.get(key).is_none() {
+            return Ok(Requeue::No);
+        }
+        // The newest there is: what the informer has may be before charges.
+        let Some(object) = self.newest(key).await? else { return Ok(Requeue::No) };
+        if object.is_deleting() {
+            return Ok(Requeue::No);
+        }
+        let value = object.to_value();
+        let hard = value.at(&["spec", "hard"]).cloned().unwrap_or_else(Value::object);
+        let limits = Amounts::read(Some(&hard));
+        let count = self.count(&object, &Quota::read(&value), &limits, ctx.env().now()).await?;
+        let known = Quota::read(&value);
+        let same = known.hard == limits && known.used == count.used && value.at(&["status", "used"]).is_some();
+        if !same {
+            let mut fields = Value::object();
+            fields.set(&["hard"], hard);
+            fields.set(&["used"], count.used.to_value());
+            write_status_at(ctx.client(), &QUOTAS, &object, &fields).await?;
+        }
+        let expires =
+            count.expires.map(|time| Duration::try_from(time.duration_since(ctx.env().now())).unwrap_or_default());
+        let again = expires.map(|left| left + GONE).into_iter().chain((!count.complete).then_some(NOT_SERVED)).min();
+        Ok(again.map_or(Requeue::No, Requeue::After))
     }
 }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use apimachinery::{ObjectKey, Value};
 use client::{Controller, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 
@@ -32,8 +30,23 @@ impl RootCa {
             bundle: setup.root_ca.clone(),
         }
     }
+}
 
-    async fn sync(&self, ctx: &ReconcileContext, namespace: &ObjectKey) -> Result<Requeue, ReconcileError> {
+impl Controller for RootCa {
+    fn name(&self) -> &'static str {
+        "root-ca-certificate-publisher-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let of_namespace = |event: &client::Event| vec![ObjectKey::cluster(event.object().namespace())];
+        vec![Watch::objects(self.namespaces.clone()), Watch::new(self.config_maps.clone(), of_namespace)]
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+
+    async fn reconcile(&self, ctx: &ReconcileContext, namespace: &ObjectKey) -> Result<Requeue, ReconcileError> {
         if self.namespaces.get(namespace).is_none_or(|namespace| namespace.is_deleting()) {
             return Ok(Requeue::No);
         }
@@ -63,28 +76,5 @@ impl RootCa {
         value.set(&["metadata", "annotations", DESCRIPTION], DESCRIPTION_TEXT);
         ctx.client().update(&resources::CONFIG_MAPS, &value).await?;
         Ok(Requeue::No)
-    }
-}
-
-impl Controller for RootCa {
-    fn name(&self) -> &'static str {
-        "root-ca-certificate-publisher-controller"
-    }
-
-    fn watches(&self) -> Vec<Watch> {
-        let of_namespace = |event: &client::Event| vec![ObjectKey::cluster(event.object().namespace())];
-        vec![Watch::objects(self.namespaces.clone()), Watch::new(self.config_maps.clone(), of_namespace)]
-    }
-
-    fn workers(&self) -> usize {
-        1
-    }
-
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
     }
 }

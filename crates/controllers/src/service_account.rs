@@ -2,8 +2,6 @@
 
 use apimachinery::{ObjectKey, Value};
 use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 
@@ -17,23 +15,6 @@ impl ServiceAccounts {
         ServiceAccounts {
             namespaces: setup.informers.of(&resources::NAMESPACES),
             accounts: setup.informers.of(&resources::SERVICE_ACCOUNTS),
-        }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, namespace: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let key = ObjectKey::new(&*namespace.name, "default");
-        let active = self.namespaces.get(namespace).is_some_and(|namespace| !namespace.is_deleting());
-        if !active || self.accounts.get(&key).is_some() {
-            return Ok(Requeue::No);
-        }
-        let mut account = Value::object();
-        account.set(&["apiVersion"], "v1");
-        account.set(&["kind"], "ServiceAccount");
-        account.set(&["metadata", "name"], key.name);
-        account.set(&["metadata", "namespace"], key.namespace);
-        match ctx.client().create(&resources::SERVICE_ACCOUNTS, &account).await {
-            Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() => Err(error.into()),
-            _ => Ok(Requeue::No),
         }
     }
 }
@@ -55,11 +36,20 @@ impl Controller for ServiceAccounts {
         1
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, namespace: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let key = ObjectKey::new(&*namespace.name, "default");
+        let active = self.namespaces.get(namespace).is_some_and(|namespace| !namespace.is_deleting());
+        if !active || self.accounts.get(&key).is_some() {
+            return Ok(Requeue::No);
+        }
+        let mut account = Value::object();
+        account.set(&["apiVersion"], "v1");
+        account.set(&["kind"], "ServiceAccount");
+        account.set(&["metadata", "name"], key.name);
+        account.set(&["metadata", "namespace"], key.namespace);
+        match ctx.client().create(&resources::SERVICE_ACCOUNTS, &account).await {
+            Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
     }
 }

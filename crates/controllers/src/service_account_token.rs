@@ -9,8 +9,6 @@ use base64::prelude::BASE64_STANDARD;
 use client::{
     Controller, DeleteOptions, Event, Informer, ReconcileContext, ReconcileError, Requeue, Selection, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use pki::{ClusterPki, LegacyClaims};
 
 use crate::Setup;
@@ -39,46 +37,6 @@ impl ServiceAccountTokens {
             pki: setup.config.pki.clone(),
             root_ca: setup.root_ca.clone(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(pki) = &self.pki else { return Ok(Requeue::No) };
-        let Some(secret) = self.secrets.get(key) else { return self.forget(ctx, key).await };
-        if secret.is_deleting() {
-            return Ok(Requeue::No);
-        }
-        let account_key = account_of(&secret);
-        // A cache may be behind: nobody's token goes because of that.
-        let account = match self.accounts.get(&account_key).filter(|account| is_for(&secret, account)) {
-            Some(account) => Some(account),
-            None => ctx.client().find(&resources::SERVICE_ACCOUNTS, &account_key).await?,
-        };
-        let Some(account) = account.filter(|account| is_for(&secret, account)) else {
-            let mut options = DeleteOptions::uid(secret.uid());
-            options.revision = Some(secret.revision());
-            return match ctx.client().delete(&resources::SECRETS, key, &options).await {
-                Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
-                _ => Ok(Requeue::No),
-            };
-        };
-        let mut value = secret.to_value();
-        let mut fill = |path: &[&str], wanted: String, always: bool| {
-            let now = value.str_at(path).unwrap_or_default();
-            if now.is_empty() || always && now != wanted {
-                value.set(path, wanted);
-            }
-        };
-        fill(&["data", "ca.crt"], BASE64_STANDARD.encode(&*self.root_ca), true);
-        fill(&["data", "namespace"], BASE64_STANDARD.encode(&*key.namespace), false);
-        fill(&["metadata", "annotations", UID], account.uid().to_owned(), false);
-        if value.str_at(&["data", "token"]).is_none_or(str::is_empty) {
-            let claims = LegacyClaims::new(&key.namespace, account.name(), account.uid(), &key.name);
-            value.set(&["data", "token"], BASE64_STANDARD.encode(pki.token_key().sign_legacy(&claims)?));
-        }
-        if value != secret.to_value() {
-            ctx.client().update(&resources::SECRETS, &value).await?;
-        }
-        Ok(Requeue::No)
     }
 
     /// Takes a Secret that is gone out of the accounts that name it.
@@ -138,11 +96,43 @@ impl Controller for ServiceAccountTokens {
         vec![Watch::objects(self.secrets.clone()), Watch::new(self.accounts.clone(), of_account)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(pki) = &self.pki else { return Ok(Requeue::No) };
+        let Some(secret) = self.secrets.get(key) else { return self.forget(ctx, key).await };
+        if secret.is_deleting() {
+            return Ok(Requeue::No);
+        }
+        let account_key = account_of(&secret);
+        // A cache may be behind: nobody's token goes because of that.
+        let account = match self.accounts.get(&account_key).filter(|account| is_for(&secret, account)) {
+            Some(account) => Some(account),
+            None => ctx.client().find(&resources::SERVICE_ACCOUNTS, &account_key).await?,
+        };
+        let Some(account) = account.filter(|account| is_for(&secret, account)) else {
+            let mut options = DeleteOptions::uid(secret.uid());
+            options.revision = Some(secret.revision());
+            return match ctx.client().delete(&resources::SECRETS, key, &options).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
+                _ => Ok(Requeue::No),
+            };
+        };
+        let mut value = secret.to_value();
+        let mut fill = |path: &[&str], wanted: String, always: bool| {
+            let now = value.str_at(path).unwrap_or_default();
+            if now.is_empty() || always && now != wanted {
+                value.set(path, wanted);
+            }
+        };
+        fill(&["data", "ca.crt"], BASE64_STANDARD.encode(&*self.root_ca), true);
+        fill(&["data", "namespace"], BASE64_STANDARD.encode(&*key.namespace), false);
+        fill(&["metadata", "annotations", UID], account.uid().to_owned(), false);
+        if value.str_at(&["data", "token"]).is_none_or(str::is_empty) {
+            let claims = LegacyClaims::new(&key.namespace, account.name(), account.uid(), &key.name);
+            value.set(&["data", "token"], BASE64_STANDARD.encode(pki.token_key().sign_legacy(&claims)?));
+        }
+        if value != secret.to_value() {
+            ctx.client().update(&resources::SECRETS, &value).await?;
+        }
+        Ok(Requeue::No)
     }
 }

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 
 use crate::Setup;
@@ -29,29 +27,6 @@ pub(crate) struct ServiceCidrs {
 impl ServiceCidrs {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         ServiceCidrs { ranges: setup.informers.of(&RANGES), addresses: setup.informers.of(&ADDRESSES) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(range) = self.ranges.get(key) else { return Ok(Requeue::No) };
-        let Some(deleted) = range.deletion_timestamp() else {
-            let range = self.protect(ctx, &range).await?;
-            set_condition(ctx, &range, "True", "", "Kubernetes Service CIDR is ready").await?;
-            return Ok(Requeue::No);
-        };
-        if !self.may_go(&range) {
-            let why = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
-            set_condition(ctx, &range, "False", "Terminating", why).await?;
-            return Ok(Requeue::No);
-        }
-        let since = ctx.env().now().duration_since(time(Some(deleted)));
-        let left = GRACE.saturating_sub(Duration::try_from(since).unwrap_or_default());
-        if !left.is_zero() {
-            return Ok(Requeue::After(left));
-        }
-        let kept = metadata(&range).items_at(&["finalizers"]).to_vec();
-        let kept: Vec<Value> = kept.into_iter().filter(|name| name.as_str() != Some(FINALIZER)).collect();
-        set_finalizers(ctx, &range, kept).await?;
-        Ok(Requeue::No)
     }
 
     async fn protect(
@@ -158,11 +133,26 @@ impl Controller for ServiceCidrs {
         vec![Watch::new(self.ranges.clone(), of_range), Watch::new(self.addresses.clone(), of_address)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(range) = self.ranges.get(key) else { return Ok(Requeue::No) };
+        let Some(deleted) = range.deletion_timestamp() else {
+            let range = self.protect(ctx, &range).await?;
+            set_condition(ctx, &range, "True", "", "Kubernetes Service CIDR is ready").await?;
+            return Ok(Requeue::No);
+        };
+        if !self.may_go(&range) {
+            let why = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
+            set_condition(ctx, &range, "False", "Terminating", why).await?;
+            return Ok(Requeue::No);
+        }
+        let since = ctx.env().now().duration_since(time(Some(deleted)));
+        let left = GRACE.saturating_sub(Duration::try_from(since).unwrap_or_default());
+        if !left.is_zero() {
+            return Ok(Requeue::After(left));
+        }
+        let kept = metadata(&range).items_at(&["finalizers"]).to_vec();
+        let kept: Vec<Value> = kept.into_iter().filter(|name| name.as_str() != Some(FINALIZER)).collect();
+        set_finalizers(ctx, &range, kept).await?;
+        Ok(Requeue::No)
     }
 }

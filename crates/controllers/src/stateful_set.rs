@@ -13,8 +13,6 @@ use apimachinery::{Object, ObjectKey, Selector};
 use client::{
     Client, Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Setup;
@@ -86,34 +84,6 @@ impl StatefulSets {
         }
     }
 
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.sets.get(key) else { return Ok(Requeue::No) };
-        let set = StatefulSet::read(&object)?;
-        let selector = match Selector::from_label_selector(Some(&set.spec.selector)) {
-            Ok(selector) => selector,
-            Err(error) => {
-                tracing::warn!(stateful_set = %key, %error, "a selector that says nothing");
-                return Ok(Requeue::No);
-            }
-        };
-        let mut history = self.claim_revisions(ctx.client(), &object, &selector).await?;
-        let pods = self.claim_pods(ctx.client(), &set, &selector).await?;
-        let sync =
-            Sync { client: ctx.client(), events: &self.events, claims: &self.claims, set: &set, now: ctx.env().now() };
-        let live: Vec<String> = pods.iter().map(|pod| pod.revision.clone()).collect();
-        let next = pods.iter().filter_map(|pod| pod.available_in(set.min_ready(), sync.now)).min();
-        let Some(chosen) = sync.choose_revisions(&mut history).await? else { return Ok(Requeue::No) };
-        let (status, managed) = sync.manage(pods, &chosen).await;
-        let written = sync.write_status(&status).await;
-        sync.forget_revisions(&history, &chosen, &live).await?;
-        managed?;
-        written?;
-        Ok(match next.filter(|_| status.ready != status.available) {
-            Some(pause) => Requeue::After(pause + std::time::Duration::from_millis(1)),
-            None => Requeue::No,
-        })
-    }
-
     async fn claim_revisions(
         &self,
         client: &Client,
@@ -183,11 +153,31 @@ impl Controller for StatefulSets {
         ]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.sets.get(key) else { return Ok(Requeue::No) };
+        let set = StatefulSet::read(&object)?;
+        let selector = match Selector::from_label_selector(Some(&set.spec.selector)) {
+            Ok(selector) => selector,
+            Err(error) => {
+                tracing::warn!(stateful_set = %key, %error, "a selector that says nothing");
+                return Ok(Requeue::No);
+            }
+        };
+        let mut history = self.claim_revisions(ctx.client(), &object, &selector).await?;
+        let pods = self.claim_pods(ctx.client(), &set, &selector).await?;
+        let sync =
+            Sync { client: ctx.client(), events: &self.events, claims: &self.claims, set: &set, now: ctx.env().now() };
+        let live: Vec<String> = pods.iter().map(|pod| pod.revision.clone()).collect();
+        let next = pods.iter().filter_map(|pod| pod.available_in(set.min_ready(), sync.now)).min();
+        let Some(chosen) = sync.choose_revisions(&mut history).await? else { return Ok(Requeue::No) };
+        let (status, managed) = sync.manage(pods, &chosen).await;
+        let written = sync.write_status(&status).await;
+        sync.forget_revisions(&history, &chosen, &live).await?;
+        managed?;
+        written?;
+        Ok(match next.filter(|_| status.ready != status.available) {
+            Some(pause) => Requeue::After(pause + std::time::Duration::from_millis(1)),
+            None => Requeue::No,
+        })
     }
 }

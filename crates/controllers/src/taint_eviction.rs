@@ -9,8 +9,6 @@ use client::{
     Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
@@ -36,42 +34,6 @@ impl TaintEviction {
             events: setup.recorder("node-controller", "taint-eviction-controller"),
             waiting: Mutex::default(),
         }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else {
-            self.waiting.lock().remove(key);
-            return Ok(Requeue::No);
-        };
-        let node = node_of(&object).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
-        let taints = node.map(|node| no_execute(&node)).unwrap_or_default();
-        let stay = if taints.is_empty() { Stay::Forever } else { stay(&taints, &object.view::<Pod>()?) };
-        let now = ctx.env().now();
-        let due = match stay {
-            Stay::Forever => {
-                if self.waiting.lock().remove(key).is_some() {
-                    let message = format!("Cancelling deletion of Pod {key}");
-                    self.events.normal(&object, "TaintManagerEviction", message);
-                }
-                return Ok(Requeue::No);
-            }
-            Stay::Not => now,
-            Stay::For(duration) => {
-                let mut waiting = self.waiting.lock();
-                let known = waiting.entry(key.clone()).or_insert_with(|| (object.uid().to_owned(), now));
-                if known.0 != object.uid() {
-                    *known = (object.uid().to_owned(), now);
-                }
-                known.1.checked_add(duration).unwrap_or(Timestamp::MAX)
-            }
-        };
-        if due > now {
-            let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
-            return Ok(Requeue::After(left));
-        }
-        self.evict(ctx, &object).await?;
-        self.waiting.lock().remove(key);
-        Ok(Requeue::No)
     }
 
     async fn evict(&self, ctx: &ReconcileContext, pod: &Arc<Object>) -> Result<(), ReconcileError> {
@@ -188,12 +150,40 @@ impl Controller for TaintEviction {
         8
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(object) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else {
+            self.waiting.lock().remove(key);
+            return Ok(Requeue::No);
+        };
+        let node = node_of(&object).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
+        let taints = node.map(|node| no_execute(&node)).unwrap_or_default();
+        let stay = if taints.is_empty() { Stay::Forever } else { stay(&taints, &object.view::<Pod>()?) };
+        let now = ctx.env().now();
+        let due = match stay {
+            Stay::Forever => {
+                if self.waiting.lock().remove(key).is_some() {
+                    let message = format!("Cancelling deletion of Pod {key}");
+                    self.events.normal(&object, "TaintManagerEviction", message);
+                }
+                return Ok(Requeue::No);
+            }
+            Stay::Not => now,
+            Stay::For(duration) => {
+                let mut waiting = self.waiting.lock();
+                let known = waiting.entry(key.clone()).or_insert_with(|| (object.uid().to_owned(), now));
+                if known.0 != object.uid() {
+                    *known = (object.uid().to_owned(), now);
+                }
+                known.1.checked_add(duration).unwrap_or(Timestamp::MAX)
+            }
+        };
+        if due > now {
+            let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+            return Ok(Requeue::After(left));
+        }
+        self.evict(ctx, &object).await?;
+        self.waiting.lock().remove(key);
+        Ok(Requeue::No)
     }
 }
 

@@ -6,8 +6,6 @@ use apimachinery::{Object, ObjectKey};
 use client::{
     Controller, DeleteOptions, Event, Informer, Propagation, ReconcileContext, ReconcileError, Requeue, Watch,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Setup;
@@ -24,23 +22,6 @@ pub(crate) struct TtlAfterFinished {
 impl TtlAfterFinished {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         TtlAfterFinished { jobs: setup.informers.of(&JOBS) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(job) = self.jobs.get(key) else { return Ok(Requeue::No) };
-        if let Some(wait) = remaining(&job, ctx.env().now()) {
-            return Ok(wait);
-        }
-        // The time to live may have been changed meanwhile.
-        let Some(job) = ctx.client().find(&JOBS, key).await? else { return Ok(Requeue::No) };
-        if let Some(wait) = remaining(&job, ctx.env().now()) {
-            return Ok(wait);
-        }
-        let options = DeleteOptions::uid(job.uid()).propagation(Propagation::Foreground);
-        match ctx.client().delete(&JOBS, key, &options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
     }
 }
 
@@ -73,11 +54,20 @@ impl Controller for TtlAfterFinished {
         vec![Watch::new(self.jobs.clone(), ended)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(job) = self.jobs.get(key) else { return Ok(Requeue::No) };
+        if let Some(wait) = remaining(&job, ctx.env().now()) {
+            return Ok(wait);
+        }
+        // The time to live may have been changed meanwhile.
+        let Some(job) = ctx.client().find(&JOBS, key).await? else { return Ok(Requeue::No) };
+        if let Some(wait) = remaining(&job, ctx.env().now()) {
+            return Ok(wait);
+        }
+        let options = DeleteOptions::uid(job.uid()).propagation(Propagation::Foreground);
+        match ctx.client().delete(&JOBS, key, &options).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
     }
 }

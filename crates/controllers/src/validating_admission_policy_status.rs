@@ -8,8 +8,6 @@ use apimachinery::{GroupVersion, ObjectKey, Value};
 use cel::admission::Declarations;
 use cel::{Decl, Type};
 use client::{Controller, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 
@@ -37,36 +35,6 @@ impl ValidatingAdmissionPolicyStatus {
         ValidatingAdmissionPolicyStatus {
             policies: setup.informers.of(&POLICIES),
             definitions: setup.informers.of(&DEFINITIONS),
-        }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(policy) = self.policies.get(key) else { return Ok(Requeue::No) };
-        let policy = policy.to_value();
-        let generation = policy.i64_at(&["metadata", "generation"]).unwrap_or_default();
-        if generation <= policy.i64_at(&["status", "observedGeneration"]).unwrap_or_default() {
-            return Ok(Requeue::No);
-        }
-        let warnings = warnings(&policy, &self.definitions());
-        let checking = if warnings.is_empty() {
-            // What an earlier generation was warned of goes.
-            let before = policy.at(&["status", "typeChecking", "expressionWarnings"]).is_some();
-            let mut empty = Value::object();
-            if before {
-                empty.set(&["expressionWarnings"], Value::Null);
-            }
-            empty
-        } else {
-            let mut some = Value::object();
-            some.set(&["expressionWarnings"], Value::Array(warnings));
-            some
-        };
-        let mut patch = Value::object();
-        patch.set(&["status", "observedGeneration"], generation);
-        patch.set(&["status", "typeChecking"], checking);
-        match ctx.client().patch_status(&POLICIES, key, PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
         }
     }
 
@@ -193,12 +161,34 @@ impl Controller for ValidatingAdmissionPolicyStatus {
         vec![Watch::objects(self.policies.clone()), Watch::only(self.definitions.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(policy) = self.policies.get(key) else { return Ok(Requeue::No) };
+        let policy = policy.to_value();
+        let generation = policy.i64_at(&["metadata", "generation"]).unwrap_or_default();
+        if generation <= policy.i64_at(&["status", "observedGeneration"]).unwrap_or_default() {
+            return Ok(Requeue::No);
+        }
+        let warnings = warnings(&policy, &self.definitions());
+        let checking = if warnings.is_empty() {
+            // What an earlier generation was warned of goes.
+            let before = policy.at(&["status", "typeChecking", "expressionWarnings"]).is_some();
+            let mut empty = Value::object();
+            if before {
+                empty.set(&["expressionWarnings"], Value::Null);
+            }
+            empty
+        } else {
+            let mut some = Value::object();
+            some.set(&["expressionWarnings"], Value::Array(warnings));
+            some
+        };
+        let mut patch = Value::object();
+        patch.set(&["status", "observedGeneration"], generation);
+        patch.set(&["status", "typeChecking"], checking);
+        match ctx.client().patch_status(&POLICIES, key, PatchKind::Merge, &patch).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Requeue::No),
+        }
     }
 }
 

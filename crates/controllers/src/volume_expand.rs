@@ -7,8 +7,6 @@ use apimachinery::{ObjectKey, Quantity, Value};
 use client::{
     Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::meta::now;
@@ -28,25 +26,6 @@ impl VolumeExpand {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         let recorder = setup.recorder(ACCOUNT, "volume_expand");
         VolumeExpand { claims: setup.informers.of(&resources::PERSISTENT_VOLUME_CLAIMS), recorder }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(claim) = self.claims.get(key).map(Claim::of).filter(wants_more) else { return Ok(Requeue::No) };
-        let volume = ObjectKey::cluster(claim.volume_name());
-        let Some(volume) = ctx.client().find(&resources::PERSISTENT_VOLUMES, &volume).await?.map(Volume::of) else {
-            return Ok(Requeue::No);
-        };
-        if volume.claim_ref().is_none_or(|reference| reference.uid != claim.object.uid()) {
-            // Both sides change when this is put right.
-            return Ok(Requeue::No);
-        }
-        if volume.annotation(PROVISIONED_BY) != Some(LOCAL_PROVISIONER) {
-            let message = "waiting for an external controller to expand this PVC";
-            self.recorder.normal(&claim.object, "ExternalExpanding", message);
-            return Ok(Requeue::No);
-        }
-        self.expand(ctx, claim, volume).await?;
-        Ok(Requeue::No)
     }
 
     /// Each step is seen in the objects, so whoever comes after a crash goes on from there.
@@ -115,11 +94,22 @@ impl Controller for VolumeExpand {
         vec![Watch::new(self.claims.clone(), growing)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(claim) = self.claims.get(key).map(Claim::of).filter(wants_more) else { return Ok(Requeue::No) };
+        let volume = ObjectKey::cluster(claim.volume_name());
+        let Some(volume) = ctx.client().find(&resources::PERSISTENT_VOLUMES, &volume).await?.map(Volume::of) else {
+            return Ok(Requeue::No);
+        };
+        if volume.claim_ref().is_none_or(|reference| reference.uid != claim.object.uid()) {
+            // Both sides change when this is put right.
+            return Ok(Requeue::No);
+        }
+        if volume.annotation(PROVISIONED_BY) != Some(LOCAL_PROVISIONER) {
+            let message = "waiting for an external controller to expand this PVC";
+            self.recorder.normal(&claim.object, "ExternalExpanding", message);
+            return Ok(Requeue::No);
+        }
+        self.expand(ctx, claim, volume).await?;
+        Ok(Requeue::No)
     }
 }

@@ -3,8 +3,6 @@
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::Setup;
 use crate::meta::{is_controller, node_of, parsed};
@@ -30,17 +28,6 @@ impl ClaimProtection {
         let pods = setup.informers.of(&resources::PODS);
         pods.index(CLAIM_INDEX, by_claim);
         ClaimProtection { claims: setup.informers.of(&resources::PERSISTENT_VOLUME_CLAIMS), pods }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(claim) = self.claims.get(key) else { return Ok(Requeue::No) };
-        let value = claim.to_value();
-        if is_deletion_candidate(&value, CLAIM_FINALIZER) && !self.is_used(ctx, &claim).await? {
-            change(ctx, &resources::PERSISTENT_VOLUME_CLAIMS, value, CLAIM_FINALIZER, false).await?;
-        } else if needs_finalizer(&value, CLAIM_FINALIZER) {
-            change(ctx, &resources::PERSISTENT_VOLUME_CLAIMS, value, CLAIM_FINALIZER, true).await?;
-        }
-        Ok(Requeue::No)
     }
 
     /// The informer may not have seen a pod yet, so before a claim counts as unused the server is asked.
@@ -98,12 +85,15 @@ impl Controller for ClaimProtection {
         vec![Watch::new(self.claims.clone(), of_claim), Watch::new(self.pods.clone(), of_pod)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(claim) = self.claims.get(key) else { return Ok(Requeue::No) };
+        let value = claim.to_value();
+        if is_deletion_candidate(&value, CLAIM_FINALIZER) && !self.is_used(ctx, &claim).await? {
+            change(ctx, &resources::PERSISTENT_VOLUME_CLAIMS, value, CLAIM_FINALIZER, false).await?;
+        } else if needs_finalizer(&value, CLAIM_FINALIZER) {
+            change(ctx, &resources::PERSISTENT_VOLUME_CLAIMS, value, CLAIM_FINALIZER, true).await?;
+        }
+        Ok(Requeue::No)
     }
 }
 
@@ -115,18 +105,6 @@ pub(crate) struct VolumeProtection {
 impl VolumeProtection {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         VolumeProtection { volumes: setup.informers.of(&resources::PERSISTENT_VOLUMES) }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(volume) = self.volumes.get(key) else { return Ok(Requeue::No) };
-        let value = volume.to_value();
-        let bound = value.str_at(&["status", "phase"]) == Some("Bound");
-        if is_deletion_candidate(&value, VOLUME_FINALIZER) && !bound {
-            change(ctx, &resources::PERSISTENT_VOLUMES, value, VOLUME_FINALIZER, false).await?;
-        } else if needs_finalizer(&value, VOLUME_FINALIZER) {
-            change(ctx, &resources::PERSISTENT_VOLUMES, value, VOLUME_FINALIZER, true).await?;
-        }
-        Ok(Requeue::No)
     }
 }
 
@@ -143,12 +121,16 @@ impl Controller for VolumeProtection {
         1
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(volume) = self.volumes.get(key) else { return Ok(Requeue::No) };
+        let value = volume.to_value();
+        let bound = value.str_at(&["status", "phase"]) == Some("Bound");
+        if is_deletion_candidate(&value, VOLUME_FINALIZER) && !bound {
+            change(ctx, &resources::PERSISTENT_VOLUMES, value, VOLUME_FINALIZER, false).await?;
+        } else if needs_finalizer(&value, VOLUME_FINALIZER) {
+            change(ctx, &resources::PERSISTENT_VOLUMES, value, VOLUME_FINALIZER, true).await?;
+        }
+        Ok(Requeue::No)
     }
 }
 
@@ -168,20 +150,6 @@ impl AttributesProtection {
         claims.index(ATTRIBUTES_INDEX, attributes_of);
         volumes.index(ATTRIBUTES_INDEX, attributes_of);
         AttributesProtection { classes: setup.informers.of(&VOLUME_ATTRIBUTES_CLASSES), claims, volumes }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(class) = self.classes.get(key) else { return Ok(Requeue::No) };
-        let value = class.to_value();
-        let used = [&self.claims, &self.volumes]
-            .iter()
-            .any(|informer| !informer.by_index(ATTRIBUTES_INDEX, class.name()).is_empty());
-        if is_deletion_candidate(&value, ATTRIBUTES_FINALIZER) && !used {
-            change(ctx, &VOLUME_ATTRIBUTES_CLASSES, value, ATTRIBUTES_FINALIZER, false).await?;
-        } else if needs_finalizer(&value, ATTRIBUTES_FINALIZER) {
-            change(ctx, &VOLUME_ATTRIBUTES_CLASSES, value, ATTRIBUTES_FINALIZER, true).await?;
-        }
-        Ok(Requeue::No)
     }
 }
 
@@ -223,12 +191,18 @@ impl Controller for AttributesProtection {
         1
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(class) = self.classes.get(key) else { return Ok(Requeue::No) };
+        let value = class.to_value();
+        let used = [&self.claims, &self.volumes]
+            .iter()
+            .any(|informer| !informer.by_index(ATTRIBUTES_INDEX, class.name()).is_empty());
+        if is_deletion_candidate(&value, ATTRIBUTES_FINALIZER) && !used {
+            change(ctx, &VOLUME_ATTRIBUTES_CLASSES, value, ATTRIBUTES_FINALIZER, false).await?;
+        } else if needs_finalizer(&value, ATTRIBUTES_FINALIZER) {
+            change(ctx, &VOLUME_ATTRIBUTES_CLASSES, value, ATTRIBUTES_FINALIZER, true).await?;
+        }
+        Ok(Requeue::No)
     }
 }
 

@@ -26,8 +26,7 @@ use client::{
     Client, Controller, DeleteOptions, Error, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Selection, TaskGuard, Watch, Workqueue, resources,
 };
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -234,17 +233,7 @@ impl Controller for Kubelet {
         *self.0.queue.lock() = Some(queue.clone());
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.pod(ctx, key).boxed()
-    }
-}
-
-impl Kubelet {
-    async fn pod(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(object) = self.0.pods.get(key) else { return Ok(Requeue::No) };
         let pod: Value = object.to_value().view()?;
         let Some(node) = pod["spec"]["nodeName"].as_str().and_then(|node| self.0.alive.lock().get(node).copied())
@@ -290,7 +279,9 @@ impl Kubelet {
         }
         Ok(again.map_or(Requeue::No, Requeue::After))
     }
+}
 
+impl Kubelet {
     fn remember(&self, uid: &str, began: Began) {
         self.0.began.lock().insert(uid.to_owned(), began);
     }

@@ -8,8 +8,6 @@ use client::{
     Controller, DeleteOptions, Informer, Informers, ReconcileContext, ReconcileError, Requeue, TaskGuard, Watch,
     resources, run,
 };
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use super::*;
 
@@ -30,33 +28,26 @@ impl Controller for Maker {
         vec![Watch::objects(self.config_maps.clone()), Watch::only(self.secrets.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        async move {
-            self.reconciles.fetch_add(1, Ordering::SeqCst);
-            if self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
-                panic!("as asked");
-            }
-            let mine = self.secrets.list("ns").into_iter().find(|secret| secret.label("of") == Some(&key.name));
-            match (self.config_maps.get(key), mine) {
-                (Some(_), None) => {
-                    let json = format!(
-                        r#"{{"kind":"Secret","metadata":{{"generateName":"x-","namespace":"ns","labels":{{"of":"{}"}}}}}}"#,
-                        key.name
-                    );
-                    ctx.client().create(&resources::SECRETS, &Value::parse(json.as_bytes())?).await?;
-                }
-                (None, Some(secret)) => {
-                    ctx.client().delete(&resources::SECRETS, secret.key(), &DeleteOptions::default()).await?;
-                }
-                _ => {}
-            }
-            Ok(Requeue::No)
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        self.reconciles.fetch_add(1, Ordering::SeqCst);
+        if self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            panic!("as asked");
         }
-        .boxed()
+        let mine = self.secrets.list("ns").into_iter().find(|secret| secret.label("of") == Some(&key.name));
+        match (self.config_maps.get(key), mine) {
+            (Some(_), None) => {
+                let json = format!(
+                    r#"{{"kind":"Secret","metadata":{{"generateName":"x-","namespace":"ns","labels":{{"of":"{}"}}}}}}"#,
+                    key.name
+                );
+                ctx.client().create(&resources::SECRETS, &Value::parse(json.as_bytes())?).await?;
+            }
+            (None, Some(secret)) => {
+                ctx.client().delete(&resources::SECRETS, secret.key(), &DeleteOptions::default()).await?;
+            }
+            _ => {}
+        }
+        Ok(Requeue::No)
     }
 }
 

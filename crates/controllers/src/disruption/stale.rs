@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Setup;
@@ -23,27 +21,6 @@ pub(crate) struct StaleTargets {
 impl StaleTargets {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
         StaleTargets { pods: setup.pods.informer.clone() }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::No) };
-        let Some(left) = stale_in(&pod, ctx.env().now()) else { return Ok(Requeue::No) };
-        if !left.is_zero() {
-            return Ok(Requeue::After(left + Duration::from_millis(1)));
-        }
-        let mut conditions = pod.to_value().items_at(&["status", "conditions"]).to_vec();
-        for condition in conditions.iter_mut().filter(|condition| is_target(condition)) {
-            condition.set(&["status"], "False");
-            condition.set(&["lastTransitionTime"], now(ctx.env()));
-            condition.remove(&["reason"]);
-            condition.remove(&["message"]);
-        }
-        let mut fields = Value::object();
-        fields.set(&["conditions"], Value::Array(conditions));
-        match write_status_at(ctx.client(), &resources::PODS, &pod, &fields).await {
-            Err(error) if error.is_not_found() => Ok(Requeue::No),
-            result => Ok(result.map(|_| Requeue::No)?),
-        }
     }
 }
 
@@ -89,11 +66,24 @@ impl Controller for StaleTargets {
         1
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::No) };
+        let Some(left) = stale_in(&pod, ctx.env().now()) else { return Ok(Requeue::No) };
+        if !left.is_zero() {
+            return Ok(Requeue::After(left + Duration::from_millis(1)));
+        }
+        let mut conditions = pod.to_value().items_at(&["status", "conditions"]).to_vec();
+        for condition in conditions.iter_mut().filter(|condition| is_target(condition)) {
+            condition.set(&["status"], "False");
+            condition.set(&["lastTransitionTime"], now(ctx.env()));
+            condition.remove(&["reason"]);
+            condition.remove(&["message"]);
+        }
+        let mut fields = Value::object();
+        fields.set(&["conditions"], Value::Array(conditions));
+        match write_status_at(ctx.client(), &resources::PODS, &pod, &fields).await {
+            Err(error) if error.is_not_found() => Ok(Requeue::No),
+            result => Ok(result.map(|_| Requeue::No)?),
+        }
     }
 }

@@ -2,8 +2,6 @@
 
 use apimachinery::{Object, ObjectKey};
 use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::pod::FINALIZER;
@@ -22,13 +20,6 @@ impl OrphanedPods {
         let pods = setup.pods.informer.clone();
         pods.index(CONTROLLER_INDEX, by_controller);
         OrphanedPods { jobs: setup.informers.of(&JOBS), pods }
-    }
-
-    async fn sync(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        if let Some(pod) = self.pods.get(key).filter(|pod| is_orphan(&self.jobs, pod)) {
-            track::remove_finalizer(ctx.client(), &pod).await?;
-        }
-        Ok(Requeue::No)
     }
 }
 
@@ -92,11 +83,10 @@ impl Controller for OrphanedPods {
         vec![Watch::new(self.pods.clone(), of_pod), Watch::new(self.jobs.clone(), of_job)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        self.sync(ctx, key).boxed()
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        if let Some(pod) = self.pods.get(key).filter(|pod| is_orphan(&self.jobs, pod)) {
+            track::remove_finalizer(ctx.client(), &pod).await?;
+        }
+        Ok(Requeue::No)
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{Controller, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::{FINALIZER, HOSTNAME, PROVISIONED_BY, PROVISIONER, Shared, name_of};
@@ -32,17 +31,7 @@ impl Controller for Create {
         vec![Watch::objects(self.0.claims.clone()), Watch::new(self.0.classes.clone(), claims_of)]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        Box::pin(self.provision(ctx, key))
-    }
-}
-
-impl Create {
-    async fn provision(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(object) = self.0.claims.get(key) else { return Ok(Requeue::No) };
         let claim = object.to_value();
         if !wants(&object, &claim) {
@@ -98,7 +87,9 @@ impl Create {
         self.0.recorder.normal(&object, "ProvisioningSucceeded", format!("Successfully provisioned volume {name}"));
         Ok(Requeue::No)
     }
+}
 
+impl Create {
     async fn make_folder(&self, key: &ObjectKey, name: &str) -> std::io::Result<()> {
         let (folders, key, name) = (self.0.folders.clone(), key.clone(), name.to_owned());
         let make = move || {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{Controller, DeleteOptions, ReconcileContext, ReconcileError, Requeue, Watch, resources};
-use futures_util::future::BoxFuture;
 
 use super::{FINALIZER, PROVISIONED_BY, PROVISIONER, Shared};
 
@@ -19,17 +18,7 @@ impl Controller for Remove {
         vec![Watch::objects(self.0.volumes.clone())]
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        ctx: &'a ReconcileContext,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Requeue, ReconcileError>> {
-        Box::pin(self.look_after(ctx, key))
-    }
-}
-
-impl Remove {
-    async fn look_after(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+    async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(object) = self.0.volumes.get(key) else { return Ok(Requeue::No) };
         let volume = object.to_value();
         if !self.is_own(&volume) {
@@ -51,7 +40,9 @@ impl Remove {
         }
         Ok(Requeue::No)
     }
+}
 
+impl Remove {
     /// Whether it is a folder of this node that this provisioner made.
     fn is_own(&self, volume: &Value) -> bool {
         let name = volume.str_at(&["metadata", "name"]).unwrap_or_default();
