@@ -1,4 +1,5 @@
-//! The Container Runtime Interface: its messages, its two services, and a client over a unix socket.
+//! The Container Runtime Interface: its messages, its two services, and a client over a unix socket; and beside it the
+//! interface of drivers of devices ([`drivers`]).
 //!
 //! [`v1`] is compiled from upstream's interface description (`k8s.io/cri-api`, release of Kubernetes v1.35). This crate knows
 //! neither a runtime nor a kubelet: `runtime` implements the services, `kubelet` calls them through [`Client`], and either
@@ -19,6 +20,7 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
+pub mod drivers;
 pub mod paths;
 
 use std::path::{Path, PathBuf};
@@ -57,14 +59,7 @@ impl Client {
     /// A client for `endpoint`: a path, or a path after `unix://`. Connects when first used and again after a loss, so the
     /// runtime may start later; needs to be called within a tokio runtime.
     pub fn connect(endpoint: &str) -> Result<Client, ConnectError> {
-        let path = socket_path(endpoint)?;
-        #[allow(clippy::expect_used)]
-        let channel = Endpoint::try_from("http://localhost")
-            .expect("a constant address is valid")
-            .connect_with_connector_lazy(tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
-            }));
+        let channel = channel(socket_path(endpoint)?);
         Ok(Client {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_ANSWER)
@@ -74,6 +69,16 @@ impl Client {
                 .max_encoding_message_size(MAX_MESSAGE),
         })
     }
+}
+
+/// A connection to whoever listens on the socket, made when it is first needed.
+fn channel(path: PathBuf) -> Channel {
+    #[allow(clippy::expect_used)]
+    let endpoint = Endpoint::try_from("http://localhost").expect("a constant address is valid");
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+    }))
 }
 
 /// The socket's path in `endpoint` (`unix:///run/x.sock` or `/run/x.sock`).

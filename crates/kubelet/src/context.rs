@@ -8,6 +8,7 @@ use linux::cgroup::Hierarchies;
 use tokio::sync::{broadcast, watch};
 
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::runtime::Runtime;
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) objects: Arc<Objects>,
     pub(crate) tokens: Tokens,
     pub(crate) images: Images,
+    pub(crate) devices: Devices,
     pub(crate) cgroups: Hierarchies,
     /// What pods can have of this machine.
     pub(crate) allocatable: rules::Resources,

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, broadcast, watch};
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::images::Images;
 use crate::logs::rotate;
@@ -31,6 +32,7 @@ pub struct Kubelet {
     runtime: Runtime,
     machine: Machine,
     cgroups: Hierarchies,
+    devices: Devices,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     verifier: ClientVerifier,
@@ -58,6 +60,8 @@ pub async fn build(config: Config) -> Result<Kubelet, Error> {
     for path in [&config.root, &config.logs] {
         fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.clone(), source })?;
     }
+    let devices = Devices::open(&config.root, config.env.clone(), config.client.clone())
+        .map_err(|source| Error::Folder { path: config.root.clone(), source })?;
     let machine = Machine::examine(&config.root).map_err(Error::Machine)?;
     let cgroups = Hierarchies::detect().map_err(Error::Cgroups)?;
     let verifier = ClientVerifier::new(&config.client_authority)?;
@@ -72,7 +76,7 @@ pub async fn build(config: Config) -> Result<Kubelet, Error> {
         running: watch::Sender::new(None),
         stop: Notify::new(),
     }));
-    Ok(Kubelet { config, runtime, machine, cgroups, listener, tls, verifier, handle })
+    Ok(Kubelet { config, runtime, machine, cgroups, devices, listener, tls, verifier, handle })
 }
 
 impl Kubelet {
@@ -89,10 +93,10 @@ impl Kubelet {
     /// is a crash.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let port = self.port();
-        let Kubelet { config, runtime, machine, cgroups, listener, tls, verifier, handle } = self;
+        let Kubelet { config, runtime, machine, cgroups, devices, listener, tls, verifier, handle } = self;
         let env = config.env.clone();
         let pods_cell: Arc<OnceLock<Arc<Pods>>> = Arc::default();
-        let ctx = Arc::new(context(config, runtime.clone(), &machine, cgroups, pods_cell.clone()));
+        let ctx = Arc::new(context(config, runtime.clone(), &machine, (cgroups, devices), pods_cell.clone()));
         let pods = Pods::new(ctx.clone());
         let _ = pods_cell.set(pods.clone());
         let node = TaskGuard::new(env.spawn(node::run(ctx.clone(), machine, port)));
@@ -113,6 +117,15 @@ impl Kubelet {
                 }
             }))
         };
+        let drivers = {
+            let (pods, mut changes) = (pods.clone(), ctx.devices.changes());
+            TaskGuard::new(env.spawn(async move {
+                while changes.changed().await.is_ok() {
+                    pods.poke(None);
+                }
+            }))
+        };
+        let devices = TaskGuard::new(env.spawn(devices::run(ctx.clone())));
         let room = {
             let (pods, mut freed) = (pods.clone(), ctx.freed.subscribe());
             TaskGuard::new(env.spawn(async move {
@@ -159,7 +172,7 @@ impl Kubelet {
             }
         };
         pods.stop();
-        drop((node, events, network, rotation, room, provisioner));
+        drop((node, events, network, rotation, room, provisioner, drivers, devices));
         handle.0.running.send_replace(None);
         result
     }
@@ -169,7 +182,7 @@ fn context(
     config: Config,
     runtime: Runtime,
     machine: &Machine,
-    cgroups: Hierarchies,
+    (cgroups, devices): (Hierarchies, Devices),
     pods: Arc<OnceLock<Arc<Pods>>>,
 ) -> Context {
     let client = config.client.clone();
@@ -198,6 +211,7 @@ fn context(
         changes: broadcast::Sender::new(256),
         runtime_name: OnceLock::new(),
         cgroups,
+        devices,
         recorder,
         runtime,
         client,

@@ -22,6 +22,7 @@ mod allocation;
 mod claims;
 mod config;
 mod context;
+mod devices;
 pub mod environment;
 mod error;
 pub mod expansion;

@@ -138,6 +138,9 @@ impl Pods {
             }
         };
         let mut orphans: BTreeMap<String, (String, String)> = BTreeMap::new();
+        for uid in self.ctx.devices.pods() {
+            orphans.insert(uid, Default::default());
+        }
         for uid in volumes::pods_with_folders(&self.ctx.config.root).unwrap_or_default() {
             orphans.insert(uid, Default::default());
         }

@@ -57,15 +57,6 @@ pub(crate) fn full_name(pod: &Pod) -> String {
     format!("{}_{}({})", name(pod), namespace(pod), uid(pod))
 }
 
-/// The pod's own names of the resource claims whose devices must be there before it runs; those that were found needless are left out.
-pub(crate) fn device_claims(pod: &Pod) -> Vec<&str> {
-    let made = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_deref()).unwrap_or_default();
-    let needless = |name: &str| made.iter().any(|status| status.name == name && status.resource_claim_name.is_none());
-    let entries = pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten());
-    let needed = entries.filter(|entry| entry.resource_claim_name.is_some() || !needless(&entry.name));
-    needed.map(|entry| entry.name.as_str()).collect()
-}
-
 pub(crate) fn host_network(pod: &Pod) -> bool {
     spec(pod).host_network == Some(true)
 }
@@ -121,26 +112,4 @@ pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
         "ephemeralContainers"
     };
     format!("spec.{list}{{{name}}}")
-}
-
-#[cfg(test)]
-mod claim_tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn claims_hold_a_pod_back_unless_they_are_needless() {
-        let check = |claims: serde_json::Value, statuses: serde_json::Value, expect: &[&str]| {
-            let spec = json!({"containers": [], "resourceClaims": claims});
-            let pod = serde_json::from_value(json!({"spec": spec, "status": {"resourceClaimStatuses": statuses}}));
-            assert_eq!(device_claims(&pod.unwrap()), expect);
-        };
-        check(json!([]), json!([]), &[]);
-        let template = json!([{"name": "gpu", "resourceClaimTemplateName": "t"}]);
-        check(template.clone(), json!([]), &["gpu"]);
-        check(template.clone(), json!([{"name": "gpu", "resourceClaimName": "c"}]), &["gpu"]);
-        check(template, json!([{"name": "gpu"}]), &[]);
-        check(json!([{"name": "net", "resourceClaimName": "c"}]), json!([]), &["net"]);
-    }
 }

@@ -276,6 +276,12 @@ impl Worker {
             if let Ok(state) = shared.ctx.runtime.pod(&shared.uid).await
                 && state.running().next().is_none()
             {
+                // Before it is told that the pod has ended: others may get the devices then.
+                if let Err(why) = Box::pin(shared.ctx.devices.unprepare(&shared.uid)).await {
+                    tracing::debug!(pod = %shared.key, why, "the pod's devices can't be given back yet");
+                    shared.ctx.env.sleep(pause.next(&shared.ctx.env)).await;
+                    continue;
+                }
                 if !was_final {
                     shared.report(&shared.allocated(&self.pod()), &state, true).await;
                 }

@@ -182,7 +182,9 @@ impl Shared {
             target,
         };
         let made = container_config(pod, container, &with);
-        let made = made.map_err(|error| refuse("CreateContainerConfigError", error.to_string()))?;
+        let mut made = made.map_err(|error| refuse("CreateContainerConfigError", error.to_string()))?;
+        let devices = self.ctx.devices.of_container(pod, container);
+        made.cdi_devices = devices.map_err(|why| refuse("CreateContainerConfigError", why))?;
         self.actuated(container).await;
         let request = CreateContainerRequest {
             pod_sandbox_id: kit.sandbox.clone(),

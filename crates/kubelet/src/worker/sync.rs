@@ -55,14 +55,6 @@ impl Shared {
             self.event(pod, None, EventType::Warning, "NetworkNotReady", message);
             return self.again();
         }
-        let claims = spec::device_claims(pod);
-        if !claims.is_empty() {
-            // Without the drivers that make devices ready, a container would start without its own.
-            let why = format!("no driver of devices is registered (claims {})", claims.join(", "));
-            let message = format!("Failed to prepare dynamic resources: {why}");
-            self.event(pod, None, EventType::Warning, "FailedPrepareDynamicResources", message);
-            return self.again();
-        }
         self.ctx.objects.refer(pod);
         if let Err(error) = self.prepare(pod).await {
             self.event(pod, None, EventType::Warning, "FailedCreatePodContainer", error.to_string());
@@ -241,6 +233,11 @@ impl Shared {
         };
         let config = sandbox_config(&self.ctx.config, pod, attempt, &resolver);
         if wanted.create_sandbox {
+            if let Err(why) = Box::pin(self.ctx.devices.prepare(pod)).await {
+                let message = format!("Failed to prepare dynamic resources: prepare dynamic resources: {why}");
+                self.event(pod, None, EventType::Warning, "FailedPrepareDynamicResources", message);
+                return Err(());
+            }
             let made = match self.runtime_handler(pod).await {
                 Ok(runtime_handler) => {
                     let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };

@@ -1,8 +1,10 @@
 //! The kubelet against an API server and a runtime in memory, on a paused clock.
 
 mod fake_cri;
+mod fake_driver;
 mod world;
 
+mod devices;
 mod images;
 mod init;
 mod lifecycle;
