@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
+use env::Env;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{Backoff, Client, Error, PatchKind, TaskGuard, resources};
 use correlate::{Correlator, Send};
@@ -99,15 +100,34 @@ struct Source {
 
 /// Records that wait to be written; beyond, new ones are dropped.
 const QUEUE: usize = 1000;
+/// The same where more important writes go first.
+const PATIENT_QUEUE: usize = 10_000;
+/// For so long an event gives way to more important writes.
+const GIVES_WAY: Duration = Duration::from_secs(1);
 /// How often one write is tried.
 const TRIES: usize = 12;
 
 impl EventRecorder {
     /// `host` is the node for components that run on one, else empty. Needs a runtime.
     pub fn start(client: Client, component: &str, host: &str) -> EventRecorder {
-        let (tx, rx) = mpsc::channel(QUEUE);
+        EventRecorder::start_with(client, component, host, QUEUE, None)
+    }
+
+    /// Like [`EventRecorder::start`], with events that give way to more important writes: for a second, each waits until `idle` is true.
+    pub fn start_behind(client: Client, component: &str, host: &str, idle: watch::Receiver<bool>) -> EventRecorder {
+        EventRecorder::start_with(client, component, host, PATIENT_QUEUE, Some(idle))
+    }
+
+    fn start_with(
+        client: Client,
+        component: &str,
+        host: &str,
+        capacity: usize,
+        idle: Option<watch::Receiver<bool>>,
+    ) -> EventRecorder {
+        let (tx, rx) = mpsc::channel(capacity);
         let source = Source { component: component.to_owned(), host: host.to_owned() };
-        let writer = client.env().spawn(write_all(client.clone(), source, rx));
+        let writer = client.env().spawn(write_all(client.clone(), source, rx, idle));
         EventRecorder { client, queue: tx, last: Arc::default(), _writer: Arc::new(TaskGuard::new(writer)) }
     }
 
@@ -133,9 +153,17 @@ impl EventRecorder {
     }
 }
 
-async fn write_all(client: Client, source: Source, mut queue: mpsc::Receiver<Record>) {
+async fn write_all(
+    client: Client,
+    source: Source,
+    mut queue: mpsc::Receiver<Record>,
+    mut idle: Option<watch::Receiver<bool>>,
+) {
     let mut correlator = Correlator::default();
     while let Some(record) = queue.recv().await {
+        if let Some(idle) = &mut idle {
+            give_way(client.env(), idle, record.at).await;
+        }
         let Some(send) = correlator.correlate(record) else { continue };
         match write_with_retries(&client, &source, &send).await {
             Ok(name) => correlator.written(&send, name),
@@ -147,6 +175,15 @@ async fn write_all(client: Client, source: Source, mut queue: mpsc::Receiver<Rec
                 );
             }
         }
+    }
+}
+
+/// Lets more important writes go first, but not for long after what happened.
+async fn give_way(env: &Env, idle: &mut watch::Receiver<bool>, at: Timestamp) {
+    let age = env.now().duration_since(at).unsigned_abs();
+    if let Some(left) = GIVES_WAY.checked_sub(age) {
+        // Whether it is idle or time is up doesn't matter, nor that nobody writes anything any more.
+        let _ = env.timeout(left, idle.wait_for(|idle| *idle)).await;
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Cache {
     /// Slots of nodes that went.
     free: Vec<u32>,
     slots: u32,
+    /// Somebody asks for nodes as the API tells them.
+    whole_nodes: bool,
 }
 
 /// Where a pod is, also on a node that isn't known (yet).
@@ -31,6 +33,11 @@ struct Place {
 }
 
 impl Cache {
+    /// `whole_nodes`: [`NodeInfo::node`] is to have a status.
+    pub fn new(whole_nodes: bool) -> Cache {
+        Cache { whole_nodes, ..Cache::default() }
+    }
+
     #[cfg(test)]
     pub fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {
         self.nodes.get(name)
@@ -45,6 +52,9 @@ impl Cache {
             None => NodeInfo::in_slot(self.free_slot()),
         };
         info.set(node);
+        if !self.whole_nodes {
+            info.forget_status();
+        }
         if old.is_none() {
             let here = |uid: &String| self.places.get(uid).is_some_and(|place| place.node == name);
             let mut uids: Vec<String> = self.homeless.keys().filter(|uid| here(uid)).cloned().collect();

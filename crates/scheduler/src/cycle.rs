@@ -1,8 +1,8 @@
 //! One attempt to find a node for one pod.
 
-mod bind;
+pub(crate) mod bind;
 mod evaluate;
-mod fail;
+pub(crate) mod fail;
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::diagnosis::Diagnosis;
 use crate::extender::Extender;
 use crate::framework::{Candidate, Cycle, Failed, Point, PostFiltered, Profile, Rejection, Reservation};
 use crate::node::NodeInfo;
+use crate::outbox::Letter;
 use crate::plugins::default_preemption;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
@@ -50,11 +51,8 @@ pub(crate) async fn schedule(shared: &Arc<Shared>, engine: &mut Engine, pod: Arc
     let outcome = attempt(shared, engine, &profile, &pod).await;
     shared.attempts.record(shared.env.monotonic().duration_since(began));
     match outcome {
-        Ok(chosen) => {
-            let shared = shared.clone();
-            shared.env.clone().spawn(async move { bind::bind(&shared, &profile, pod, chosen).await });
-        }
-        Err(failure) => fail::give_up(shared, &pod, failure).await,
+        Ok(chosen) => shared.outbox.post(pod, Letter::Bind(profile, chosen)),
+        Err(failure) => fail::give_up(shared, pod, failure),
     }
 }
 
@@ -74,7 +72,8 @@ async fn attempt(
     let cycle = Cycle { pod, snapshot, cluster: &shared.cluster };
     search.default_percentage = shared.percentage;
     let random = |n| shared.env.random_below(n);
-    let evaluated = evaluate(profile, cycle, &shared.nominator, search, &shared.extenders, &random).await;
+    let promises = shared.nominator.promises();
+    let evaluated = evaluate(profile, cycle, &promises, search, &shared.extenders, &random).await;
     match evaluated {
         Ok(Evaluated { node, filters, .. }) => {
             let node = snapshot.get(&node).expect("it was chosen from the snapshot");
@@ -86,7 +85,7 @@ async fn attempt(
                 cycle,
                 diagnosis: &diagnosis,
                 filters: filters.as_ref(),
-                nominator: &shared.nominator,
+                promises: &promises,
                 random: &random,
                 others_agree: shared.extenders.iter().any(|extender| extender.preempts(pod)),
             };

@@ -1,7 +1,7 @@
 //! Why no node suits, in upstream's sentence. Upstream: framework.FitError.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::framework::{Finality, Rejection};
 
@@ -10,8 +10,7 @@ use crate::framework::{Finality, Rejection};
 pub struct Diagnosis {
     /// How many nodes there are.
     pub nodes: usize,
-    /// By slot.
-    pub rejections: HashMap<u32, Rejection>,
+    pub rejections: Rejections,
     /// Of the nodes that nobody looked at.
     pub absent: Option<Rejection>,
     /// Said before nodes were looked at.
@@ -22,10 +21,55 @@ pub struct Diagnosis {
     pub plugins: BTreeSet<&'static str>,
 }
 
+/// Why nodes were rejected, by slot. Thousands are mostly rejected for the same few reasons, which are kept once.
+#[derive(Debug, Default)]
+pub struct Rejections {
+    kinds: Vec<(Rejection, usize)>,
+    /// One more than the place in `kinds`; 0: not rejected.
+    by_slot: Vec<u32>,
+    count: usize,
+}
+
+/// So many of the last kinds are compared with a new one: where each node has a reason of its own, comparing all would take too long.
+const COMPARED: usize = 16;
+
+impl Rejections {
+    /// Rejects the node in the slot, in place of what was said before.
+    pub fn insert(&mut self, slot: u32, rejection: Rejection) {
+        let slot = slot as usize;
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize(slot + 1, 0);
+        }
+        match self.by_slot[slot] {
+            0 => self.count += 1,
+            before => self.kinds[before as usize - 1].1 -= 1,
+        }
+        let recent = self.kinds.len().saturating_sub(COMPARED);
+        let known = self.kinds[recent..].iter().position(|(known, _)| *known == rejection);
+        let kind = known.map(|at| recent + at).unwrap_or_else(|| {
+            self.kinds.push((rejection, 0));
+            self.kinds.len() - 1
+        });
+        self.kinds[kind].1 += 1;
+        self.by_slot[slot] = kind as u32 + 1;
+    }
+
+    /// Why the node in the slot was rejected, if it was.
+    pub fn get(&self, slot: u32) -> Option<&Rejection> {
+        let kind = self.by_slot.get(slot as usize)?.checked_sub(1)?;
+        Some(&self.kinds[kind as usize].0)
+    }
+
+    /// How many nodes were rejected.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+}
+
 impl Diagnosis {
     /// Why the node in the slot was rejected; one that nobody looked at and nothing is said about can't be helped.
     pub fn finality(&self, slot: u32) -> Finality {
-        let rejection = self.rejections.get(&slot).or(self.absent.as_ref());
+        let rejection = self.rejections.get(slot).or(self.absent.as_ref());
         rejection.map_or(Finality::Unresolvable, |rejection| rejection.finality)
     }
 
@@ -48,8 +92,9 @@ impl Diagnosis {
     /// How often each reason was given, sorted as text.
     fn reasons(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let said = self.rejections.values().flat_map(|rejection| &rejection.reasons);
-        said.for_each(|reason| *counts.entry(reason).or_default() += 1);
+        for (rejection, nodes) in self.rejections.kinds.iter().filter(|(_, nodes)| *nodes > 0) {
+            rejection.reasons.iter().for_each(|reason| *counts.entry(reason).or_default() += nodes);
+        }
         let silent = self.nodes.saturating_sub(self.rejections.len());
         if silent > 0 {
             let absent = self.absent.iter().flat_map(|rejection| &rejection.reasons);

@@ -9,17 +9,18 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use apimachinery::ObjectKey;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
-pub use profile::{Enabled, Filters, Forked, Point, Profile};
+pub use profile::{Enabled, Filters, Forked, Point, Profile, Whom};
 
 use crate::cluster::Cluster;
 use crate::diagnosis::Diagnosis;
 use crate::node::NodeInfo;
-use crate::nominator::Nominator;
+use crate::nominator::Promises;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
 
@@ -81,6 +82,11 @@ pub enum Prepared<'a> {
 /// Decides about nodes for one pod, during one attempt.
 pub trait NodeFilter: Send + Sync {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection>;
+
+    /// Whether the answer may change with the pods on nodes.
+    fn by_pods(&self) -> bool {
+        true
+    }
 
     /// Another pod is supposed to be on the node.
     fn add(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
@@ -171,7 +177,7 @@ pub struct Failed<'a, 'b> {
     pub diagnosis: &'b Diagnosis,
     /// `None`: it failed before nodes were looked at.
     pub filters: Option<&'b Filters<'a>>,
-    pub nominator: &'b Nominator,
+    pub promises: &'b Promises,
     /// A number below its argument.
     pub random: &'b (dyn Fn(u64) -> u64 + Sync),
     /// Others have a say in which pods have to go.

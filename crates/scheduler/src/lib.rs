@@ -23,11 +23,13 @@ mod extender;
 mod framework;
 mod node;
 mod nominator;
+mod outbox;
 mod plugins;
 mod pod;
 mod queue;
 mod snapshot;
 pub mod trial;
+mod trim;
 mod watch;
 
 use std::collections::HashMap;
@@ -43,6 +45,7 @@ use cycle::Engine;
 use extender::Extender;
 use framework::{ClusterEvent, Enabled, Point, Profile};
 use nominator::Nominator;
+use outbox::{Lanes, Outbox};
 use plugins::Parts;
 use plugins::default_preemption::Preempting;
 use plugins::volume_binding::{Changes, Io};
@@ -86,6 +89,7 @@ struct Shared {
     changes: Arc<Changes>,
     attempts: Arc<Attempts>,
     queue: Queue,
+    outbox: Outbox,
 }
 
 /// By the name that pods give.
@@ -97,7 +101,7 @@ pub fn build(config: Config) -> Scheduler {
 }
 
 /// Puts the parts together. Needs a runtime.
-fn assemble(config: Config, attempts: Arc<Attempts>) -> Arc<Shared> {
+fn assemble(config: Config, attempts: Arc<Attempts>) -> (Arc<Shared>, Lanes) {
     let Config { env, client, configuration } = config;
     let (changes, preempting): (Arc<Changes>, Arc<Preempting>) = Default::default();
     let io = Io { client: client.clone(), changes: changes.clone() };
@@ -107,14 +111,18 @@ fn assemble(config: Config, attempts: Arc<Attempts>) -> Arc<Shared> {
     let profiles: Profiles = profiles.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect();
     let profiles = Arc::new(profiles);
     let judge = Plugins { profiles: profiles.clone(), cluster: cluster.clone() };
-    let informers = Informers::new(client.clone());
+    // Extenders are told of pods and nodes as they are.
+    let whole = !configuration.extenders.is_empty();
+    let reader = if whole { client.without_managed_fields() } else { client.trimming(trim::trim) };
+    let informers = Informers::new(reader);
+    let (outbox, lanes) = Outbox::new();
     let extender = |spec| Extender::new(env.clone(), spec, informers.clone());
-    Arc::new(Shared {
+    let shared = Arc::new(Shared {
         extenders: configuration.extenders.iter().map(extender).collect(),
         informers,
-        recorder: EventRecorder::start(client.clone(), DEFAULT_NAME, ""),
+        recorder: EventRecorder::start_behind(client.clone(), DEFAULT_NAME, "", outbox.idle()),
         percentage: configuration.percentage(),
-        cache: Mutex::default(),
+        cache: Mutex::new(Cache::new(whole)),
         nominator: Nominator::default(),
         queue: Queue::new(env.clone(), Arc::new(judge), configuration.backoff()),
         profiles,
@@ -122,9 +130,11 @@ fn assemble(config: Config, attempts: Arc<Attempts>) -> Arc<Shared> {
         preempting,
         changes,
         attempts,
+        outbox,
         env,
         client,
-    })
+    });
+    (shared, lanes)
 }
 
 impl Scheduler {
@@ -148,13 +158,14 @@ impl Scheduler {
 
 /// Schedules, beginning with nothing known, until dropped.
 async fn term(config: Config, attempts: Arc<Attempts>) {
-    let shared = assemble(config, attempts);
+    let (shared, lanes) = assemble(config, attempts);
+    let _lanes = lanes.open(&shared);
     let _subscriptions = watch::subscribe(&shared).await;
     let mut engine = Engine::default();
     loop {
         let pod = shared.queue.next().await;
         cycle::schedule(&shared, &mut engine, pod).await;
-        // Attempts don't wait for anything as long as there are pods: let bindings begin.
+        // Attempts don't wait for anything as long as there are pods: let what they decided be written.
         tokio::task::yield_now().await;
     }
 }

@@ -11,19 +11,26 @@ use crate::pod::PodInfo;
 /// A node, the pods on it (those assumed among them) and what they take.
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
-    node: Arc<Node>,
+    facts: Arc<Facts>,
     /// Its place in the tables that the snapshot's indexes are.
     pub slot: u32,
-    allocatable: Resources,
-    /// How many pods it takes.
-    pub capacity: i64,
     requested: Resources,
     /// Like `requested`, with least amounts for pods that request nothing.
     scored_requests: Resources,
     pods: Vec<Arc<PodInfo>>,
     ports: Vec<HostPort>,
+}
+
+/// What the node itself says: shared by its states with other pods.
+#[derive(Debug, Default)]
+struct Facts {
+    node: Arc<Node>,
+    allocatable: Resources,
+    capacity: i64,
+    taints: Vec<Taint>,
+    unschedulable: bool,
     /// Size by name, of the images that the node has.
-    images: Arc<HashMap<String, i64>>,
+    images: HashMap<String, i64>,
 }
 
 impl NodeInfo {
@@ -41,28 +48,40 @@ impl NodeInfo {
 
     /// Takes in the node's new state; its pods stay.
     pub fn set(&mut self, node: Node) {
-        self.allocatable = rules::allocatable(&node);
-        self.capacity = self.allocatable.get("pods");
+        let allocatable = rules::allocatable(&node);
         let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
         let names = images.flat_map(|image| {
             let size = image.size_bytes.unwrap_or_default();
             image.names.iter().flatten().map(move |name| (name.clone(), size))
         });
-        self.images = Arc::new(names.collect());
-        self.node = Arc::new(node);
+        self.facts = Arc::new(Facts {
+            images: names.collect(),
+            capacity: allocatable.get("pods"),
+            allocatable,
+            taints: node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(),
+            unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
+            node: Arc::new(node),
+        });
+    }
+
+    /// Forgets of a status just [`NodeInfo::set`] what plugins don't ask for.
+    pub fn forget_status(&mut self) {
+        if let Some(node) = Arc::get_mut(&mut self.facts).and_then(|facts| Arc::get_mut(&mut facts.node)) {
+            node.status = None;
+        }
     }
 
     pub fn node(&self) -> &Arc<Node> {
-        &self.node
+        &self.facts.node
     }
 
     pub fn name(&self) -> &str {
-        self.node.metadata.name.as_deref().unwrap_or_default()
+        self.facts.node.metadata.name.as_deref().unwrap_or_default()
     }
 
     pub fn labels(&self) -> &BTreeMap<String, String> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.node.metadata.labels.as_ref().unwrap_or(&NONE)
+        self.facts.node.metadata.labels.as_ref().unwrap_or(&NONE)
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
@@ -70,15 +89,20 @@ impl NodeInfo {
     }
 
     pub fn taints(&self) -> &[Taint] {
-        self.node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+        &self.facts.taints
     }
 
     pub fn unschedulable(&self) -> bool {
-        self.node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default()
+        self.facts.unschedulable
     }
 
     pub fn allocatable(&self) -> &Resources {
-        &self.allocatable
+        &self.facts.allocatable
+    }
+
+    /// How many pods it takes.
+    pub fn capacity(&self) -> i64 {
+        self.facts.capacity
     }
 
     pub fn requested(&self) -> &Resources {
@@ -90,7 +114,7 @@ impl NodeInfo {
     }
 
     pub fn images(&self) -> &HashMap<String, i64> {
-        &self.images
+        &self.facts.images
     }
 
     /// In the order in which they came.
@@ -125,8 +149,8 @@ impl NodeInfo {
 
     /// What other nodes' states must not differ in for pods to be placed alike: labels, taints, capacity, cordon.
     pub fn same_for_pods(&self, other: &NodeInfo) -> bool {
-        Arc::ptr_eq(&self.node, &other.node)
-            || self.allocatable == other.allocatable
+        Arc::ptr_eq(&self.facts, &other.facts)
+            || self.allocatable() == other.allocatable()
                 && self.labels() == other.labels()
                 && self.taints() == other.taints()
                 && self.unschedulable() == other.unschedulable()

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -10,53 +9,67 @@ use crate::pod::PodInfo;
 
 /// Who was promised which node.
 #[derive(Debug, Default)]
-pub struct Nominator {
-    by_node: Mutex<HashMap<String, Vec<Arc<PodInfo>>>>,
-    /// Asked for each node of each attempt, so without the lock.
-    count: AtomicUsize,
+pub struct Nominator(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    promises: Arc<Promises>,
+    /// The node that each pod was promised, by the pod's uid.
+    nodes: HashMap<String, String>,
 }
 
+/// What was promised at one time: what an attempt goes by, which asks for each node.
+#[derive(Clone, Debug, Default)]
+pub struct Promises(HashMap<String, Vec<Arc<PodInfo>>>);
+
 impl Nominator {
-    /// Whether anybody was promised anything.
-    pub fn any(&self) -> bool {
-        self.count.load(Ordering::Acquire) > 0
+    /// What is promised now.
+    pub fn promises(&self) -> Arc<Promises> {
+        self.0.lock().promises.clone()
     }
 
     /// Promises the node to the pod, in place of what it was promised before.
     pub fn set(&self, pod: Arc<PodInfo>, node: &str) {
-        let mut nodes = self.by_node.lock();
-        forget(&mut nodes, &pod.uid);
-        if !node.is_empty() {
-            nodes.entry(node.to_owned()).or_default().push(pod);
-        }
-        self.recount(&nodes);
+        self.0.lock().set(pod, node);
     }
 
     /// Takes in a new state of a pod; its promise stays, or is what its status says.
     pub fn refresh(&self, pod: &Arc<PodInfo>) {
-        let node = if pod.nominated.is_empty() { self.node_of(&pod.uid) } else { Some(pod.nominated.clone()) };
+        let mut state = self.0.lock();
+        let node =
+            if pod.nominated.is_empty() { state.nodes.get(&pod.uid).cloned() } else { Some(pod.nominated.clone()) };
         if let Some(node) = node {
-            self.set(pod.clone(), &node);
+            state.set(pod.clone(), &node);
         }
     }
 
     pub fn remove(&self, uid: &str) {
-        if self.any() {
-            let mut nodes = self.by_node.lock();
-            forget(&mut nodes, uid);
-            self.recount(&nodes);
+        self.0.lock().forget(uid);
+    }
+}
+
+impl State {
+    fn set(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.forget(&pod.uid);
+        if !node.is_empty() {
+            self.nodes.insert(pod.uid.clone(), node.to_owned());
+            Arc::make_mut(&mut self.promises).0.entry(node.to_owned()).or_default().push(pod);
         }
     }
 
-    fn recount(&self, nodes: &HashMap<String, Vec<Arc<PodInfo>>>) {
-        self.count.store(nodes.values().map(Vec::len).sum(), Ordering::Release);
+    fn forget(&mut self, uid: &str) {
+        let Some(node) = self.nodes.remove(uid) else { return };
+        let promises = &mut Arc::make_mut(&mut self.promises).0;
+        if let Some(pods) = promises.get_mut(&node) {
+            pods.retain(|pod| pod.uid != uid);
+            if pods.is_empty() {
+                promises.remove(&node);
+            }
+        }
     }
+}
 
-    fn node_of(&self, uid: &str) -> Option<String> {
-        let nodes = self.by_node.lock();
-        nodes.iter().find(|(_, pods)| pods.iter().any(|pod| pod.uid == uid)).map(|(node, _)| node.clone())
-    }
-
+impl Promises {
     /// Pods that were promised the node and that `pod` must not push aside.
     pub fn outranking(&self, node: &str, pod: &PodInfo) -> Vec<Arc<PodInfo>> {
         self.on(node, |other| other.priority >= pod.priority && other.uid != pod.uid)
@@ -68,16 +81,11 @@ impl Nominator {
     }
 
     fn on(&self, node: &str, keep: impl Fn(&PodInfo) -> bool) -> Vec<Arc<PodInfo>> {
-        let nodes = self.by_node.lock();
-        nodes.get(node).into_iter().flatten().filter(|pod| keep(pod)).cloned().collect()
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        self.0.get(node).into_iter().flatten().filter(|pod| keep(pod)).cloned().collect()
     }
-}
-
-fn forget(nodes: &mut HashMap<String, Vec<Arc<PodInfo>>>, uid: &str) {
-    nodes.retain(|_, pods| {
-        pods.retain(|pod| pod.uid != uid);
-        !pods.is_empty()
-    });
 }
 
 #[cfg(test)]
@@ -91,15 +99,15 @@ mod tests {
         nominator.set(pod("a", 5), "n1");
         nominator.set(pod("b", 1), "n1");
         let uids = |pods: Vec<Arc<PodInfo>>| pods.iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>();
-        assert_eq!(uids(nominator.outranking("n1", &pod("c", 3))), ["a"]);
-        assert_eq!(uids(nominator.outranked("n1", &pod("c", 3))), ["b"]);
-        assert_eq!(uids(nominator.outranking("n1", &pod("a", 5))), [""; 0]);
+        assert_eq!(uids(nominator.promises().outranking("n1", &pod("c", 3))), ["a"]);
+        assert_eq!(uids(nominator.promises().outranked("n1", &pod("c", 3))), ["b"]);
+        assert_eq!(uids(nominator.promises().outranking("n1", &pod("a", 5))), [""; 0]);
         nominator.refresh(&pod("a", 2));
-        assert_eq!(uids(nominator.outranking("n1", &pod("c", 3))), [""; 0]);
+        assert_eq!(uids(nominator.promises().outranking("n1", &pod("c", 3))), [""; 0]);
         nominator.set(pod("a", 5), "n2");
-        assert!(nominator.outranking("n1", &pod("c", 3)).is_empty());
+        assert!(nominator.promises().outranking("n1", &pod("c", 3)).is_empty());
         nominator.remove("a");
         nominator.remove("b");
-        assert!(!nominator.any());
+        assert!(nominator.promises().0.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Pods that wait for a node: ready to be tried, backing off, held back, or waiting for an event that helps.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ type Turn = (Reverse<i64>, u64, String);
 struct State {
     pods: HashMap<String, Waiting>,
     ready: BTreeSet<Turn>,
+    /// Those that an event may help: gated or unschedulable.
+    parked: HashSet<String>,
     /// Backing off after a rejection, by when that ends: they are tried early when nobody else is ready.
     resting: BTreeSet<(Instant, u64, String)>,
     timers: BinaryHeap<Reverse<(Instant, u64, String)>>,
@@ -257,7 +259,7 @@ impl Queue {
             state.note(event.clone());
         }
         let mut woken = Vec::new();
-        for (uid, waiting) in &state.pods {
+        for (uid, waiting) in state.parked.iter().filter_map(|uid| state.pods.get_key_value(uid)) {
             match &waiting.place {
                 Place::Unschedulable { plugins, since, .. }
                     if plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, event)) =>
@@ -334,7 +336,8 @@ impl State {
             Place::Backoff { timer, until, early: true } => {
                 self.resting.insert((*until, *timer, uid.to_owned()));
             }
-            _ => {}
+            Place::Gated(_) | Place::Unschedulable { .. } => drop(self.parked.insert(uid.to_owned())),
+            Place::Backoff { .. } | Place::Active(_) => {}
         }
         waiting.place = place;
     }
@@ -350,7 +353,8 @@ impl State {
                 let began = *began;
                 self.end_attempt(began);
             }
-            _ => {}
+            Some(Place::Gated(_) | Place::Unschedulable { .. }) => drop(self.parked.remove(uid)),
+            Some(Place::Backoff { .. }) | None => {}
         }
     }
 

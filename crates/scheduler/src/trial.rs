@@ -140,7 +140,8 @@ impl Trial {
         }
         self.search.default_percentage = self.percentage;
         let first = |_| 0;
-        match evaluate(profile, cycle, &self.nominator, &mut self.search, &[], &first).await {
+        let promises = self.nominator.promises();
+        match evaluate(profile, cycle, &promises, &mut self.search, &[], &first).await {
             Ok(evaluated) => found(&evaluated),
             Err(Problem::Error(message)) => Decision { message, ..Decision::default() },
             Err(Problem::Unsuitable { mut diagnosis, filters }) => {
@@ -148,7 +149,7 @@ impl Trial {
                     cycle,
                     diagnosis: &diagnosis,
                     filters: filters.as_ref(),
-                    nominator: &self.nominator,
+                    promises: &promises,
                     random: &first,
                     others_agree: false,
                 };

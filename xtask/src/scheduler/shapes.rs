@@ -96,6 +96,11 @@ pub fn count(shape: &str, nodes: usize, pods: usize) -> usize {
     if shape == "preemption" { pods.min(nodes * 2) } else { pods }
 }
 
+/// Whether most of the work comes before the first binding.
+pub fn makes_room(shape: &str) -> bool {
+    shape == "preemption"
+}
+
 /// How many of so many pods get a node.
 pub fn fitting(shape: &str, pods: usize) -> usize {
     if shape == "churn" { pods - pods.div_ceil(10) } else { pods }

@@ -19,20 +19,27 @@ enum Trouble {
     },
 }
 
+/// Whether more than a request stands between the pod and its node: somebody's permission, volumes to make.
+pub(crate) fn takes_its_time(shared: &Shared, profile: &Profile, pod: &PodInfo, chosen: &Chosen) -> bool {
+    !chosen.reservations.is_empty()
+        || !profile.at(Point::Permit).is_empty()
+        || shared.extenders.iter().any(|extender| extender.binds(pod))
+}
+
 /// Waits for permission, prepares and binds; takes all back if one of these fails.
-pub(super) async fn bind(shared: &Shared, profile: &Profile, pod: Arc<PodInfo>, chosen: Chosen) {
+pub(crate) async fn bind(shared: &Shared, profile: &Profile, pod: &Arc<PodInfo>, chosen: Chosen) {
     let Chosen { node, reservations } = &chosen;
-    let trouble = match carry_out(shared, profile, &pod, &chosen).await {
+    let trouble = match carry_out(shared, profile, pod, &chosen).await {
         Ok(()) => {
             shared.queue.remove(&pod.uid);
             let message = format!("Successfully assigned {} to {node}", pod.key);
             shared.recorder.event(pod.reference(), EventType::Normal, "Scheduled", message);
-            profile.at(Point::PostBind).iter().for_each(|enabled| enabled.plugin.post_bind(&pod, node));
+            profile.at(Point::PostBind).iter().for_each(|enabled| enabled.plugin.post_bind(pod, node));
             return;
         }
         Err(trouble) => trouble,
     };
-    reservations.iter().rev().for_each(|reservation| reservation.undo(&pod));
+    reservations.iter().rev().for_each(|reservation| reservation.undo(pod));
     let forgotten = shared.cache.lock().forget(&pod.uid);
     if let Some(forgotten) = forgotten {
         shared.queue.wake(&ClusterEvent::Pod(Change::removed(forgotten)));
@@ -40,10 +47,10 @@ pub(super) async fn bind(shared: &Shared, profile: &Profile, pod: Arc<PodInfo>, 
     match trouble {
         Trouble::Overtaken { gone: true } => shared.queue.remove(&pod.uid),
         Trouble::Overtaken { gone: false } => shared.queue.retry(&pod.uid),
-        Trouble::Refused(rejection) => fail::refused(shared, &pod, rejection).await,
+        Trouble::Refused(rejection) => fail::refused(shared, pod, rejection).await,
         Trouble::Error(message) => {
             tracing::warn!(pod = %pod.key, node, message, "binding failed");
-            fail::errored(shared, &pod, message).await;
+            fail::errored(shared, pod, message).await;
         }
     }
 }

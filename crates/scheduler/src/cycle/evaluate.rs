@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::diagnosis::Diagnosis;
 use crate::extender::Extender;
-use crate::framework::{Cycle, Filters, Finality, Profile};
+use crate::framework::{Cycle, Filters, Finality, Forked, Profile, Whom};
 use crate::node::NodeInfo;
-use crate::nominator::Nominator;
+use crate::nominator::Promises;
 
 /// At least so many nodes are looked at, and at least this percentage of all.
 const MIN_NODES: usize = 100;
@@ -42,7 +42,7 @@ pub enum Problem<'a> {
 pub async fn evaluate<'a>(
     profile: &'a Profile,
     cycle: Cycle<'a>,
-    nominator: &Nominator,
+    promises: &Promises,
     search: &mut Search,
     extenders: &[Extender],
     random: &(dyn Fn(u64) -> u64 + Sync),
@@ -60,13 +60,13 @@ pub async fn evaluate<'a>(
             return Err(Problem::Unsuitable { diagnosis: Box::new(diagnosis), filters: None });
         }
     };
-    let mut feasible = match promised(cycle, &filters, nominator) {
+    let mut feasible = match promised(cycle, &filters, promises) {
         Some(node) => extender_filter(extenders, cycle, vec![node], &mut Diagnosis::default()).await?,
         None => Vec::new(),
     };
     if feasible.is_empty() {
         let percentage = profile.percentage.unwrap_or(search.default_percentage);
-        feasible = find(cycle, &filters, nominator, search, percentage, &mut diagnosis).map_err(Problem::Error)?;
+        feasible = find(cycle, &filters, promises, search, percentage, &mut diagnosis).map_err(Problem::Error)?;
         feasible = extender_filter(extenders, cycle, feasible, &mut diagnosis).await?;
     }
     if feasible.is_empty() {
@@ -96,12 +96,12 @@ fn totals_of(weighted: &[i64]) -> impl Iterator<Item = (usize, i64)> {
 }
 
 /// The node that the pod was promised, if it suits still.
-fn promised<'a>(cycle: Cycle<'a>, filters: &Filters<'a>, nominator: &Nominator) -> Option<&'a NodeInfo> {
+fn promised<'a>(cycle: Cycle<'a>, filters: &Filters<'a>, promises: &Promises) -> Option<&'a NodeInfo> {
     if cycle.pod.nominated.is_empty() {
         return None;
     }
     let node = cycle.snapshot.get(&cycle.pod.nominated)?;
-    filters.check_with_nominated(cycle.pod, node, nominator).is_ok().then_some(node)
+    filters.check_with_nominated(cycle.pod, node, promises).is_ok().then_some(node)
 }
 
 async fn extender_filter<'a>(
@@ -122,7 +122,7 @@ async fn extender_filter<'a>(
 fn find<'a>(
     cycle: Cycle<'a>,
     filters: &Filters<'a>,
-    nominator: &Nominator,
+    promises: &Promises,
     search: &mut Search,
     percentage: u32,
     diagnosis: &mut Diagnosis,
@@ -142,13 +142,19 @@ fn find<'a>(
     let mut feasible = Vec::with_capacity(enough);
     let mut looked = 0;
     let mut plugins = BTreeSet::new();
+    // Copied once, if at all: most nodes are promised to nobody, or each to somebody.
+    let mut forked: Option<Forked<'_>> = None;
     for i in 0..count {
         let node = match &among {
             Some(nodes) => nodes[(search.start + i) % nodes.len()],
             None => snapshot.at(search.start + i),
         };
         looked += 1;
-        match filters.check_with_nominated(cycle.pod, node, nominator) {
+        let answer = match promises.outranking(node.name(), cycle.pod).as_slice() {
+            [] => filters.check(node),
+            others => forked.get_or_insert_with(|| filters.fork()).check_with(others, node, Whom::All),
+        };
+        match answer {
             Ok(()) => {
                 feasible.push(node);
                 if feasible.len() >= enough {

@@ -9,33 +9,42 @@ use super::Failure;
 use crate::Shared;
 use crate::diagnosis::Diagnosis;
 use crate::framework::{Preemption, Rejection};
+use crate::outbox::Letter;
 use crate::pod::PodInfo;
 
 /// An event's text is cut at this length.
 const NOTE_LIMIT: usize = 1024;
 
-pub(super) async fn give_up(shared: &Arc<Shared>, pod: &Arc<PodInfo>, failure: Failure) {
-    match failure {
-        Failure::Error(message) => errored(shared, pod, message).await,
+pub(super) fn give_up(shared: &Shared, pod: Arc<PodInfo>, failure: Failure) {
+    let patch = match failure {
+        Failure::Error(message) => {
+            shared.queue.retry(&pod.uid);
+            tell(shared, &pod, "SchedulerError", &message, Some(""))
+        }
         Failure::Unschedulable { message, plugins, after } => {
             let nominated = after.nominated.clone();
             if let Some(work) = after.work {
-                preempt(shared, pod, work);
+                preempt(shared, &pod, work);
             }
             // Queued first: an event during the writes below must find it there.
             shared.queue.failed(&pod.uid, plugins);
             if let Some(node) = &nominated {
                 shared.nominator.set(pod.clone(), node);
             }
-            tell(shared, pod, "Unschedulable", &message, nominated.as_deref()).await;
+            tell(shared, &pod, "Unschedulable", &message, nominated.as_deref())
         }
+    };
+    if let Some(patch) = patch {
+        shared.outbox.post(pod, Letter::Tell(patch));
     }
 }
 
-/// Something failed that isn't the cluster's state.
+/// Binding failed, for a reason that isn't the cluster's state.
 pub(super) async fn errored(shared: &Shared, pod: &Arc<PodInfo>, message: String) {
     shared.queue.retry(&pod.uid);
-    tell(shared, pod, "SchedulerError", &message, Some("")).await;
+    if let Some(patch) = tell(shared, pod, "SchedulerError", &message, Some("")) {
+        write(shared, pod, &patch).await;
+    }
 }
 
 /// The chosen node was refused after all.
@@ -44,11 +53,13 @@ pub(super) async fn refused(shared: &Shared, pod: &Arc<PodInfo>, rejection: Reje
     let plugin = rejection.plugin;
     diagnosis.rejections.insert(0, rejection);
     shared.queue.failed(&pod.uid, vec![plugin]);
-    tell(shared, pod, "Unschedulable", &diagnosis.message(), Some("")).await;
+    if let Some(patch) = tell(shared, pod, "Unschedulable", &diagnosis.message(), Some("")) {
+        write(shared, pod, &patch).await;
+    }
 }
 
-/// Writes the event and the pod's condition.
-async fn tell(shared: &Shared, pod: &PodInfo, reason: &str, message: &str, nominated: Option<&str>) {
+/// Records the event; returns what the pod's status must be patched with, if anything.
+fn tell(shared: &Shared, pod: &PodInfo, reason: &str, message: &str, nominated: Option<&str>) -> Option<Value> {
     let mut note = message.to_owned();
     if note.len() > NOTE_LIMIT {
         let end = (0..=NOTE_LIMIT - 4).rev().find(|at| note.is_char_boundary(*at)).unwrap_or_default();
@@ -59,7 +70,7 @@ async fn tell(shared: &Shared, pod: &PodInfo, reason: &str, message: &str, nomin
     let condition = condition(shared, pod, reason, message);
     let nominated = nominated.filter(|node| *node != pod.nominated);
     if condition.is_none() && nominated.is_none() {
-        return;
+        return None;
     }
     let mut patch = Value::object();
     patch.set(&["metadata", "uid"], pod.uid.as_str());
@@ -70,15 +81,16 @@ async fn tell(shared: &Shared, pod: &PodInfo, reason: &str, message: &str, nomin
         let node = if node.is_empty() { Value::Null } else { Value::from(node) };
         patch.set(&["status", "nominatedNodeName"], node);
     }
-    write(shared, pod, &patch, "setting the PodScheduled condition").await;
+    Some(patch)
 }
 
-async fn write(shared: &Shared, pod: &PodInfo, patch: &Value, what: &'static str) {
+/// Patches the pod's status.
+pub(crate) async fn write(shared: &Shared, pod: &PodInfo, patch: &Value) {
     if let Err(error) = shared.client.patch_status(&resources::PODS, &pod.key, PatchKind::Strategic, patch).await
         && !error.is_not_found()
         && !error.is_conflict()
     {
-        tracing::warn!(pod = %pod.key, %error, what);
+        tracing::warn!(pod = %pod.key, %error, "patching a pod's status");
     }
 }
 
@@ -112,45 +124,45 @@ pub(super) async fn nominate(shared: &Shared, pod: &PodInfo, node: &str) {
     let mut patch = Value::object();
     patch.set(&["metadata", "uid"], pod.uid.as_str());
     patch.set(&["status", "nominatedNodeName"], node);
-    write(shared, pod, &patch, "setting the nominated node").await;
+    write(shared, pod, &patch).await;
 }
 
-/// Removes the victims beside the next attempts; the pod is held back until the last one is on its way out.
-fn preempt(shared: &Arc<Shared>, pod: &Arc<PodInfo>, work: Preemption) {
-    let ending = work.victims.iter().all(|victim| victim.terminating);
-    if ending {
-        return;
+/// Has the victims removed; the pod is held back until the last one is on its way out.
+fn preempt(shared: &Shared, pod: &Arc<PodInfo>, work: Preemption) {
+    if !work.victims.iter().all(|victim| victim.terminating) {
+        shared.preempting.begin(&pod.uid);
+        shared.outbox.post(pod.clone(), Letter::Preempt(work));
     }
-    shared.preempting.begin(&pod.uid);
-    let (shared, pod) = (shared.clone(), pod.clone());
-    shared.env.clone().spawn(async move {
-        for other in shared.nominator.outranked(&work.node, &pod) {
-            // It must not be in the way of what comes: it is tried elsewhere.
-            shared.nominator.remove(&other.uid);
-            if !other.nominated.is_empty() {
-                let mut patch = Value::object();
-                patch.set(&["status", "nominatedNodeName"], Value::Null);
-                write(&shared, &other, &patch, "clearing the nominated node").await;
-            }
+}
+
+/// Removes the victims.
+pub(crate) async fn make_room(shared: &Shared, pod: &PodInfo, work: Preemption) {
+    for other in shared.nominator.promises().outranked(&work.node, pod) {
+        // It must not be in the way of what comes: it is tried elsewhere.
+        shared.nominator.remove(&other.uid);
+        if !other.nominated.is_empty() {
+            let mut patch = Value::object();
+            patch.set(&["status", "nominatedNodeName"], Value::Null);
+            write(shared, &other, &patch).await;
         }
-        let victims: Vec<_> = work.victims.iter().filter(|victim| !victim.terminating).collect();
-        let mut failed = false;
-        for (i, victim) in victims.iter().enumerate() {
-            if i + 1 == victims.len() {
-                // Its deletion is the event that the pod waits for.
-                shared.preempting.end(&pod.uid);
-            }
-            if let Err(error) = remove(&shared, &pod, victim, &work.node).await {
-                tracing::warn!(pod = %pod.key, victim = %victim.key, %error, "removing a pod for another");
-                failed = true;
-                break;
-            }
+    }
+    let victims: Vec<_> = work.victims.iter().filter(|victim| !victim.terminating).collect();
+    let mut failed = false;
+    for (i, victim) in victims.iter().enumerate() {
+        if i + 1 == victims.len() {
+            // Its deletion is the event that the pod waits for.
+            shared.preempting.end(&pod.uid);
         }
-        shared.preempting.end(&pod.uid);
-        if failed {
-            shared.queue.activate(&pod.uid);
+        if let Err(error) = remove(shared, pod, victim, &work.node).await {
+            tracing::warn!(pod = %pod.key, victim = %victim.key, %error, "removing a pod for another");
+            failed = true;
+            break;
         }
-    });
+    }
+    shared.preempting.end(&pod.uid);
+    if failed {
+        shared.queue.activate(&pod.uid);
+    }
 }
 
 async fn remove(shared: &Shared, pod: &PodInfo, victim: &PodInfo, node: &str) -> Result<(), client::Error> {

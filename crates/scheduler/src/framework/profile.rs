@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::framework::{Cycle, Failed, Finality, NodeFilter, Plugin, PostFiltered, Prepared, Rejection, Scorer};
 use crate::node::NodeInfo;
-use crate::nominator::Nominator;
+use crate::nominator::Promises;
 use crate::pod::PodInfo;
 
 /// Where plugins are asked.
@@ -58,6 +58,8 @@ pub struct Profile {
     points: [Vec<Enabled>; 12],
     /// Those that look at nodes, and whether one by one or only before.
     filtering: Vec<(Arc<dyn Plugin>, bool)>,
+    /// Each once, wherever it is asked.
+    plugins: Vec<(&'static str, Arc<dyn Plugin>)>,
     /// Overrides the scheduler's own percentage.
     pub percentage: Option<u32>,
 }
@@ -72,7 +74,14 @@ impl Profile {
                 filtering.push((enabled.plugin.clone(), filters));
             }
         }
-        Profile { name, points, filtering, percentage }
+        let mut plugins: Vec<(&'static str, Arc<dyn Plugin>)> = Vec::new();
+        for enabled in points.iter().flatten() {
+            let name = enabled.plugin.name();
+            if !plugins.iter().any(|(known, _)| *known == name) {
+                plugins.push((name, enabled.plugin.clone()));
+            }
+        }
+        Profile { name, points, filtering, plugins, percentage }
     }
 
     pub fn at(&self, point: Point) -> &[Enabled] {
@@ -81,8 +90,7 @@ impl Profile {
 
     /// The plugin called so, wherever it is asked.
     pub fn plugin(&self, name: &str) -> Option<&dyn Plugin> {
-        let all = self.points.iter().flatten();
-        all.map(|enabled| &*enabled.plugin).find(|plugin| plugin.name() == name)
+        self.plugins.iter().find(|(known, _)| *known == name).map(|(_, plugin)| &**plugin)
     }
 
     fn plugins(&self, point: Point) -> impl Iterator<Item = &dyn Plugin> {
@@ -213,11 +221,11 @@ impl<'a> Filters<'a> {
 
     /// Like [`Filters::check`], where pods that are to come to the node and aren't less important than this one are
     /// supposed to be there; nor must it depend on them.
-    pub fn check_with_nominated(&self, pod: &PodInfo, node: &NodeInfo, nominator: &Nominator) -> Result<(), Rejection> {
-        if !nominator.any() || nominator.outranking(node.name(), pod).is_empty() {
-            return self.check(node);
+    pub fn check_with_nominated(&self, pod: &PodInfo, node: &NodeInfo, promises: &Promises) -> Result<(), Rejection> {
+        match promises.outranking(node.name(), pod).as_slice() {
+            [] => self.check(node),
+            others => self.fork().check_with(others, node, Whom::All),
         }
-        self.fork().check_with_nominated(pod, node, nominator)
     }
 
     /// What is to be done before the pod is bound to the node.
@@ -265,12 +273,23 @@ pub struct Forked<'f> {
     forks: Vec<(&'static str, Option<Box<dyn NodeFilter + 'f>>)>,
 }
 
+/// Which filters are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    All,
+    /// Those that the pods on nodes matter to: the others have let the node pass.
+    ByPods,
+}
+
 impl Forked<'_> {
-    pub fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let pairs = self.forks.iter().zip(&self.base.filters);
-        pairs
-            .into_iter()
-            .try_for_each(|((name, fork), (_, base))| check(name, fork.as_deref().unwrap_or(&**base), node))
+    pub fn check(&self, node: &NodeInfo, whom: Whom) -> Result<(), Rejection> {
+        for ((name, fork), (_, base)) in self.forks.iter().zip(&self.base.filters) {
+            let filter = fork.as_deref().unwrap_or(&**base);
+            if whom == Whom::All || filter.by_pods() {
+                check(name, filter, node)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn add(&mut self, pod: &PodInfo, node: &NodeInfo) {
@@ -281,28 +300,22 @@ impl Forked<'_> {
         self.forks.iter_mut().filter_map(|(_, fork)| fork.as_mut()).for_each(|fork| fork.remove(pod, node));
     }
 
-    /// As that of [`Filters`]; suppositions made here are taken back.
-    pub fn check_with_nominated(
-        &mut self,
-        pod: &PodInfo,
-        node: &NodeInfo,
-        nominator: &Nominator,
-    ) -> Result<(), Rejection> {
-        let others = if nominator.any() { nominator.outranking(node.name(), pod) } else { Vec::new() };
+    /// [`Filters::check_with_nominated`], where `others` are those pods. Suppositions made here are taken back.
+    pub fn check_with(&mut self, others: &[Arc<PodInfo>], node: &NodeInfo, whom: Whom) -> Result<(), Rejection> {
         if others.is_empty() {
-            return self.check(node);
+            return self.check(node, whom);
         }
         let mut with = node.clone();
-        for other in &others {
+        for other in others {
             with.add(other.clone());
             self.add(other, &with);
         }
-        let answer = self.check(&with);
+        let answer = self.check(&with, whom);
         for other in others.iter().rev() {
             with.remove(&other.uid);
             self.remove(other, &with);
         }
         answer?;
-        self.check(node)
+        self.check(node, Whom::ByPods)
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::cluster::Cluster;
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{Diagnosis, Rejections};
 use crate::framework::{Candidate, ClusterEvent, Failed, Finality, Plugin, PostFiltered, Preemption, Rejection};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -104,7 +104,7 @@ impl DefaultPreemption {
         failed: &Failed<'a, '_>,
         filters: &crate::framework::Filters<'a>,
         possible: &[&NodeInfo],
-        rejections: &mut std::collections::HashMap<u32, Rejection>,
+        rejections: &mut Rejections,
     ) -> Vec<Candidate> {
         let budgets = failed.cycle.cluster.budgets.list(|_, _| true);
         let enough = (possible.len() * self.percentage / 100).max(self.absolute).min(possible.len());
@@ -116,7 +116,7 @@ impl DefaultPreemption {
             match select_victims(failed, &mut forked, node, &budgets) {
                 Ok(candidate) if candidate.violations == 0 => harmless.push(candidate),
                 Ok(candidate) => violating.push(candidate),
-                Err(rejection) => drop(rejections.insert(node.slot, rejection)),
+                Err(rejection) => rejections.insert(node.slot, rejection),
             }
             if !harmless.is_empty() && harmless.len() + violating.len() >= enough {
                 break;

@@ -95,6 +95,10 @@ impl NodeFilter for Filter<'_> {
         }
         Err(Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector"))
     }
+
+    fn by_pods(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a pod's own selector and required affinity allow the node.

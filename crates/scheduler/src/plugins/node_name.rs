@@ -31,6 +31,10 @@ impl NodeFilter for Filter<'_> {
         }
         Err(Rejection::unresolvable("node(s) didn't match the requested node name"))
     }
+
+    fn by_pods(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl NodeResourcesFit {
         let mut reasons: Vec<std::borrow::Cow<'static, str>> = Vec::new();
         let mut unresolvable = false;
         let count = if used { node.pods().len() as i64 } else { 0 };
-        if count + 1 > node.capacity {
+        if count + 1 > node.capacity() {
             reasons.push("Too many pods".into());
         }
         let mut check = |name: &str, reason: &'static str, wanted: i64, all: i64, taken: i64| {

@@ -43,6 +43,10 @@ impl NodeFilter for Filter {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
         if node.unschedulable() { Err(Rejection::unresolvable("node(s) were unschedulable")) } else { Ok(()) }
     }
+
+    fn by_pods(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,10 @@ impl NodeFilter for Filter<'_> {
         }
         Err(Rejection::unresolvable("node(s) had untolerated taint(s)"))
     }
+
+    fn by_pods(&self) -> bool {
+        false
+    }
 }
 
 /// The tolerations that are about soft taints.

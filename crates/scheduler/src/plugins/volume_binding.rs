@@ -313,6 +313,10 @@ impl NodeFilter for Filter<'_> {
         }
     }
 
+    fn by_pods(&self) -> bool {
+        false
+    }
+
     fn reserve(&self, node: &NodeInfo) -> Result<Option<Box<dyn Reservation>>, Rejection> {
         let plan = self.plans.lock().get(node.name()).cloned().unwrap_or_default();
         if plan.bindings.is_empty() && plan.provisions.is_empty() {

@@ -104,6 +104,10 @@ impl NodeFilter for Filter {
         }
         Ok(())
     }
+
+    fn by_pods(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

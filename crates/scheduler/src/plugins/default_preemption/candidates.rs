@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::protects;
 use crate::cluster::Budget;
-use crate::framework::{Candidate, Failed, Forked, Rejection};
+use crate::framework::{Candidate, Failed, Forked, Rejection, Whom};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
@@ -40,7 +40,8 @@ pub fn select_victims(
         supposed.remove(&other.uid);
         forked.remove(other, &supposed);
     }
-    let answer = forked.check_with_nominated(pod, &supposed, failed.nominator);
+    let promised = failed.promises.outranking(node.name(), pod);
+    let answer = forked.check_with(&promised, &supposed, Whom::All);
     if let Err(rejection) = answer {
         potential.iter().for_each(|other| forked.add(other, &supposed));
         return Err(rejection);
@@ -59,7 +60,7 @@ pub fn select_victims(
     {
         supposed.add(candidate.clone());
         forked.add(&candidate, &supposed);
-        if forked.check_with_nominated(pod, &supposed, failed.nominator).is_err() {
+        if forked.check_with(&promised, &supposed, Whom::ByPods).is_err() {
             supposed.remove(&candidate.uid);
             forked.remove(&candidate, &supposed);
             victims.push(candidate);

@@ -66,7 +66,7 @@ impl World {
         let filters = profile.pre_filter(cycle).ok().unwrap();
         let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
         for node in snapshot.nodes() {
-            let rejection = filters.check_with_nominated(&pod, node, &self.nominator).unwrap_err();
+            let rejection = filters.check_with_nominated(&pod, node, &self.nominator.promises()).unwrap_err();
             diagnosis.rejections.insert(node.slot, rejection);
         }
         let failed = Failed {
@@ -74,7 +74,7 @@ impl World {
             cycle,
             diagnosis: &diagnosis,
             filters: Some(&filters),
-            nominator: &self.nominator,
+            promises: &self.nominator.promises(),
             random: &|_| 0,
         };
         DefaultPreemption::new(Args::default(), Arc::default()).unwrap().post_filter(&failed).unwrap()

@@ -1,0 +1,140 @@
+//! What is left of objects that come over the wire: most of a body is nothing that plugins ask for, and thousands are kept.
+
+use apimachinery::Value;
+
+/// Leaves what [`PodInfo`](crate::pod::PodInfo) and [`NodeInfo`](crate::node::NodeInfo) read. Names the fields of pods by which
+/// their events are judged before they are decoded.
+pub(crate) fn trim(object: &mut Value) -> Vec<(&'static str, String)> {
+    match object.str_at(&["kind"]) {
+        Some("Pod") => pod(object),
+        Some("Node") => {
+            node(object);
+            Vec::new()
+        }
+        _ => {
+            object.remove(&["metadata", "managedFields"]);
+            Vec::new()
+        }
+    }
+}
+
+const METADATA: &[&str] =
+    &["deletionTimestamp", "generation", "labels", "name", "namespace", "ownerReferences", "resourceVersion", "uid"];
+
+const POD_SPEC: &[&str] = &[
+    "affinity",
+    "containers",
+    "initContainers",
+    "nodeName",
+    "nodeSelector",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "resourceClaims",
+    "resources",
+    "schedulerName",
+    "schedulingGates",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumes",
+];
+
+const POD_STATUS: &[&str] = &[
+    "conditions",
+    "containerStatuses",
+    "ephemeralContainerStatuses",
+    "initContainerStatuses",
+    "nominatedNodeName",
+    "phase",
+    "resourceClaimStatuses",
+    "startTime",
+];
+
+const CONTAINER: &[&str] = &["image", "name", "ports", "resources", "restartPolicy"];
+const CONTAINER_STATUS: &[&str] = &["allocatedResources", "name", "resources"];
+const CONDITIONS: &[&str] = &["DisruptionTarget", "PodResizeInProgress", "PodResizePending", "PodScheduled"];
+const VOLUMES: &[&str] =
+    &["awsElasticBlockStore", "ephemeral", "gcePersistentDisk", "iscsi", "persistentVolumeClaim", "rbd"];
+
+fn pod(object: &mut Value) -> Vec<(&'static str, String)> {
+    keep(object, &["metadata"], METADATA);
+    keep(object, &["spec"], POD_SPEC);
+    keep(object, &["status"], POD_STATUS);
+    for list in ["containers", "initContainers"] {
+        each(object, &["spec", list], |container| keep(container, &[], CONTAINER));
+    }
+    for list in ["containerStatuses", "ephemeralContainerStatuses", "initContainerStatuses"] {
+        each(object, &["status", list], |status| keep(status, &[], CONTAINER_STATUS));
+    }
+    retain(object, &["spec", "volumes"], |volume| VOLUMES.iter().any(|source| volume.get(source).is_some()));
+    retain(object, &["status", "conditions"], |condition| {
+        condition.str_at(&["type"]).is_some_and(|name| CONDITIONS.contains(&name))
+    });
+    let text = |path: &[&str]| object.str_at(path).unwrap_or_default().to_owned();
+    vec![("spec.nodeName", text(&["spec", "nodeName"])), ("status.phase", text(&["status", "phase"]))]
+}
+
+fn node(object: &mut Value) {
+    keep(object, &["metadata"], METADATA);
+    keep(object, &["spec"], &["taints", "unschedulable"]);
+    keep(object, &["status"], &["allocatable", "images"]);
+}
+
+fn keep(object: &mut Value, path: &[&str], fields: &[&str]) {
+    if let Some(map) = object.at_mut(path).and_then(Value::as_object_mut) {
+        map.retain(|field, _| fields.contains(&field));
+    }
+}
+
+fn each(object: &mut Value, path: &[&str], change: impl Fn(&mut Value)) {
+    object.at_mut(path).and_then(Value::as_array_mut).into_iter().flatten().for_each(change);
+}
+
+fn retain(object: &mut Value, path: &[&str], wanted: impl Fn(&Value) -> bool) {
+    if let Some(items) = object.at_mut(path).and_then(Value::as_array_mut) {
+        items.retain(|item| wanted(item));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::api::core::v1::{Node, Pod};
+
+    use super::*;
+    use crate::node::NodeInfo;
+    use crate::pod::PodInfo;
+
+    fn trimmed(json: &str) -> (Value, Value, Vec<(&'static str, String)>) {
+        let whole = Value::parse(json.as_bytes()).unwrap();
+        let mut trimmed = whole.clone();
+        let fields = trim(&mut trimmed);
+        (whole, trimmed, fields)
+    }
+
+    #[test]
+    fn nothing_is_missing_that_is_read_of_pods() {
+        let (whole, trimmed, fields) = trimmed(include_str!("trim/pod.json"));
+        let read = |value: &Value| format!("{:#?}", PodInfo::new(&value.view::<Pod>().unwrap()));
+        assert_eq!(read(&trimmed), read(&whole));
+        assert_eq!(fields, [("spec.nodeName", "n1".to_owned()), ("status.phase", "Running".to_owned())]);
+        for gone in ["managedFields", "annotations", "configMap", "livenessProbe", "imageID", "Initialized"] {
+            assert!(!trimmed.to_string().contains(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_missing_that_is_read_of_nodes() {
+        let (whole, trimmed, fields) = trimmed(include_str!("trim/node.json"));
+        let read = |value: &Value| {
+            let node = NodeInfo::new(value.view::<Node>().unwrap());
+            let images: BTreeMap<_, _> = node.images().iter().collect();
+            let facts = (node.labels(), node.taints(), node.unschedulable(), node.allocatable(), images);
+            format!("{} {} {facts:#?}", node.name(), node.capacity())
+        };
+        assert_eq!(read(&trimmed), read(&whole));
+        assert!(fields.is_empty());
+        assert!(trimmed.to_json().len() * 2 < whole.to_json().len());
+    }
+}
