@@ -16,7 +16,7 @@ pub use json::JsonPatch;
 pub use merge::merge_patch;
 pub use strategic::strategic_merge_patch;
 
-use crate::{Details, Reason, Status, Value};
+use crate::{Details, Reason, Status};
 
 /// Why a patch was refused. The variants differ in the answer they become, see [`PatchError::to_status`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,18 +52,6 @@ impl PatchError {
 impl From<PatchError> for Status {
     fn from(error: PatchError) -> Status {
         error.to_status()
-    }
-}
-
-/// Go's name for a JSON type, as its decoder's errors say it.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

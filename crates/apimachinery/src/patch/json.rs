@@ -1,7 +1,7 @@
 //! RFC 6902, with the leniences of the library upstream uses: an index may be negative (counted from the end), an absent
 //! `value` is null, and testing an absent member against null succeeds.
 
-use super::{PatchError, go_type};
+use super::PatchError;
 use crate::Value;
 
 const MAX_OPERATIONS: usize = 10_000;
@@ -27,7 +27,7 @@ struct Operation {
 impl JsonPatch {
     pub fn decode(patch: Value) -> Result<JsonPatch, PatchError> {
         let mismatch = |value: &Value, of: &str| {
-            let found = go_type(value);
+            let found = value.type_name();
             PatchError::Malformed(format!("error decoding patch: json: cannot unmarshal {found} into Go {of}"))
         };
         let Value::Array(items) = patch else {

@@ -1,6 +1,6 @@
 //! RFC 7386: objects are merged, everything else replaces, null deletes.
 
-use super::{PatchError, go_type};
+use super::PatchError;
 use crate::{Map, Value};
 
 /// Applies `patch`, which must be an object, to `target`.
@@ -12,7 +12,7 @@ pub fn merge_patch(target: &mut Value, patch: Value) -> Result<(), PatchError> {
         }
         other => Err(PatchError::Malformed(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            go_type(&other)
+            other.type_name()
         ))),
     }
 }

@@ -5,7 +5,7 @@
 
 mod order;
 
-use super::{PatchError, go_type};
+use super::PatchError;
 use crate::schema::{PatchStrategy, Shape, Type};
 use crate::{Map, Value};
 
@@ -24,7 +24,7 @@ pub fn strategic_merge_patch(original: Value, patch: Value, ty: Type<'_>) -> Res
         (Value::Object(original), Value::Object(patch)) => merge_map(original, patch, Kind::of(ty)).map(Value::Object),
         (Value::Object(_), other) => Err(PatchError::Malformed(format!(
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            go_type(&other)
+            other.type_name()
         ))),
         (_, _) => Err(PatchError::Malformed("invalid JSON document".to_owned())),
     }
@@ -252,7 +252,7 @@ fn ordered_lists(original: &mut Map, patch: &mut Map, kind: Kind<'_>) -> Result<
 fn all_alike<'v>(items: impl Iterator<Item = &'v Value>) -> Result<bool, PatchError> {
     let mut first = None;
     for item in items {
-        let kind = go_type(item);
+        let kind = item.type_name();
         if kind == "array" {
             return Err(PatchError::NotApplicable("lists of lists are not supported".to_owned()));
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Value;
 use crate::schema::{Builder, Field, Node, PatchStrategy, Schema};
 
 fn value(json: &str) -> Value {
