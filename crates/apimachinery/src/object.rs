@@ -170,7 +170,7 @@ impl Object {
 
     /// A copy to edit, with `metadata.resourceVersion`.
     pub fn to_value(&self) -> Value {
-        let mut value = Value::parse(&self.body).expect("a body is JSON that we encoded");
+        let mut value = Value::parse_canonical(&self.body).expect("a body is JSON that we encoded");
         if self.revision != 0 {
             value.set(&["metadata", "resourceVersion"], self.revision.to_string());
         }
@@ -183,7 +183,7 @@ impl Object {
             return self.to_value();
         }
         let around = self.around_managed_fields();
-        let mut value = Value::parse(&[&self.body[..around.start], &self.body[around.end..]].concat())
+        let mut value = Value::parse_canonical(&[&self.body[..around.start], &self.body[around.end..]].concat())
             .expect("a body without one of its members is JSON");
         if self.revision != 0 {
             value.set(&["metadata", "resourceVersion"], self.revision.to_string());

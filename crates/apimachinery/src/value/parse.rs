@@ -1,13 +1,12 @@
 //! From JSON text to a [`Value`], with limits on size and depth and a record of duplicate keys.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::{self, Write};
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{Key, Map, Number, Value};
+use super::{Key, Map, Number, Value, names};
 
 /// Why a text is not a document we take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +45,7 @@ struct State {
 }
 
 enum Step {
-    Key(String),
+    Key(Key),
     Index(usize),
 }
 
@@ -138,16 +137,39 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let inner = self.deeper::<A::Error>()?;
         let mut entries: Vec<(Key, Value)> = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(key) = map.next_key_seed(KeySeed)? {
             self.state.borrow_mut().path.push(Step::Key(key));
             let value = map.next_value_seed(inner)?;
             let Some(Step::Key(key)) = self.state.borrow_mut().path.pop() else {
                 return Err(A::Error::custom("the path lost its key"));
             };
-            entries.push((Cow::Owned(key), value));
+            entries.push((key, value));
         }
         self.note_duplicates(&entries);
         Ok(Value::Object(Map::from_entries(entries)))
+    }
+}
+
+/// A key, mostly one that is known.
+struct KeySeed;
+
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+        Ok(names::key(name))
     }
 }
 

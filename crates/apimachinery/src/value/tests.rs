@@ -55,3 +55,38 @@ fn a_view_takes_null_for_none() {
     let wrong = Value::parse(br#"[{"since":7}]"#).unwrap().view::<Vec<Condition>>();
     assert!(wrong.err().unwrap().to_string().contains("integer `7`"));
 }
+
+#[test]
+fn what_was_written_is_read_back_by_both_readers() {
+    for json in [
+        r#"{"metadata":{"annotations":{"a/b":"x"},"name":"a"},"spec":{"list":[1,-2,{}],"none":null,"off":false,"on":true}}"#,
+        r#"["\"\\\n\r\t\u0001é🦀",[],{},9223372036854775807,-9223372036854775808]"#,
+        r#"{"\"":1,"never-heard-of":1}"#,
+        "18446744073709551615",
+        r#"{"a":1.5,"b":[0.25]}"#,
+    ] {
+        let value = Value::parse(json.as_bytes()).unwrap();
+        let written = value.to_json();
+        assert_eq!(Value::parse_canonical(&written).unwrap(), value, "{json}");
+        assert_eq!(
+            canonical::parse(std::str::from_utf8(&written).unwrap()).is_some(),
+            !json.contains(['.']) && !json.starts_with("18")
+        );
+    }
+    for other in [
+        "{\"b\":1,\"a\":2}",
+        "{\"a\":1,\"a\":2}",
+        "[1, 2]",
+        "[1,]",
+        "",
+        "{",
+        "{\"a\"",
+        "\"a",
+        "\"\\ud800\"",
+        "nul",
+        "[1",
+    ] {
+        assert!(canonical::parse(other).is_none(), "{other}");
+    }
+    assert!(canonical::parse(&"[".repeat(100_000)).is_none());
+}
