@@ -58,6 +58,7 @@ use apimachinery::{FieldError, Object, ObjectKey, Status, Value};
 use env::Env;
 use futures_util::future::BoxFuture;
 
+use crate::UserInfo;
 use crate::config::Settings;
 
 /// Every strategy, for a cluster with these settings. A kind without one gets [`Plain`].
@@ -246,9 +247,8 @@ pub trait Strategy: Send + Sync {
 /// What a strategy may know about the request it works for.
 pub struct Context<'a> {
     pub env: &'a Env,
-    /// The user's name.
-    pub user: &'a str,
-    pub groups: &'a [String],
+    /// Who asks.
+    pub user: &'a UserInfo,
     pub namespace: &'a str,
     /// The group that the request names; events are in two.
     pub group: &'a str,

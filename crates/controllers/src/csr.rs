@@ -4,7 +4,7 @@ use apimachinery::{Object, Value};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use client::Resource;
-use pki::{CertificateRequest, PkiError};
+use pki::{CertificateRequest, RequestError};
 
 use crate::meta;
 
@@ -39,7 +39,7 @@ impl View {
         usages.filter_map(|usage| usage.as_str().map(str::to_owned)).collect()
     }
 
-    pub(crate) fn parsed(&self) -> Result<CertificateRequest, PkiError> {
+    pub(crate) fn parsed(&self) -> Result<CertificateRequest, RequestError> {
         let text = self.value.str_at(&["spec", "request"]).unwrap_or_default();
         CertificateRequest::parse(&BASE64_STANDARD.decode(text).unwrap_or_default())
     }

@@ -1,5 +1,6 @@
 //! Approved requests for the signers of `kubernetes.io` get their certificate. Upstream: pkg/controller/certificates/signer.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use apimachinery::ObjectKey;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use client::{Controller, Informer, ReconcileContext, ReconcileError, Requeue, Watch};
+use env::Env;
 use pki::{CertificateRequest, ClusterPki};
 
 use crate::Setup;
@@ -46,6 +48,20 @@ fn check(signer: &str, request: &CertificateRequest, usages: &[String]) -> Resul
     }
 }
 
+/// What is asked for, or why it never will be: nothing about a request changes, so none is tried twice.
+fn certificate(pki: &ClusterPki, env: &Env, request: &View) -> Result<String, String> {
+    let parsed = request.parsed().map_err(|error| error.to_string())?;
+    let usages = request.usages();
+    check(request.signer(), &parsed, &usages)?;
+    let now = env.now();
+    let lifetime = lifetime(request.value.i64_at(&["spec", "expirationSeconds"]));
+    let end = if lifetime < SHORT { lifetime } else { lifetime - BACKDATE };
+    pki.ca().sign(&parsed, &usages, now - BACKDATE, now + end).map_err(|error| {
+        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{error}{source}")
+    })
+}
+
 fn lifetime(asked: Option<i64>) -> Duration {
     let asked = asked.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs()));
     asked.map_or(LONGEST, |asked| asked.clamp(SHORTEST, LONGEST))
@@ -67,19 +83,14 @@ impl Controller for CsrSigning {
         if !approved || request.is_issued() || request.has("Failed") || !is_ours(request.signer()) {
             return Ok(Requeue::No);
         }
-        let parsed = request.parsed()?;
-        let usages = request.usages();
-        if let Err(why) = check(request.signer(), &parsed, &usages) {
-            let failed = request.with(ctx.env(), "Failed", "SignerValidationFailure", &why);
-            ctx.client().update_status(&REQUESTS, &failed).await?;
-            return Ok(Requeue::No);
-        }
-        let now = ctx.env().now();
-        let lifetime = lifetime(request.value.i64_at(&["spec", "expirationSeconds"]));
-        let end = if lifetime < SHORT { lifetime } else { lifetime - BACKDATE };
-        let certificate = pki.ca().sign(&parsed, &usages, now - BACKDATE, now + end)?;
-        request.value.set(&["status", "certificate"], BASE64_STANDARD.encode(certificate));
-        ctx.client().update_status(&REQUESTS, &request.value).await?;
+        let answered = match certificate(pki, ctx.env(), &request) {
+            Ok(certificate) => {
+                request.value.set(&["status", "certificate"], BASE64_STANDARD.encode(certificate));
+                request.value
+            }
+            Err(why) => request.with(ctx.env(), "Failed", "SignerValidationFailure", &why),
+        };
+        ctx.client().update_status(&REQUESTS, &answered).await?;
         Ok(Requeue::No)
     }
 }

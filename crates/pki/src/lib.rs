@@ -35,7 +35,7 @@ pub use cluster::ClusterPki;
 pub use files::write_private;
 pub use leaf::Leaf;
 pub use renewal::keep_fresh;
-pub use request::{CertificateRequest, request_organizations};
+pub use request::{CertificateRequest, RequestError, Signature, request_organizations};
 pub use token::{
     BoundObject, Claims, KubernetesClaims, LegacyClaims, TokenError, TokenKey, discovery_document, sign_detached,
 };

@@ -9,7 +9,8 @@ use rcgen::{
 };
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
+    RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA384, UnparsedPublicKey,
     VerificationAlgorithm,
 };
 use x509_parser::certification_request::X509CertificationRequest;
@@ -33,18 +34,47 @@ pub struct CertificateRequest {
     pub public_key: Vec<u8>,
 }
 
+/// Why something is no request. The words are upstream's, and Go's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("PEM block type must be CERTIFICATE REQUEST")]
+    Pem,
+    #[error("asn1: structure error: not a certificate request")]
+    Malformed,
+    #[error("asn1: syntax error: trailing data")]
+    Trailing,
+    /// Also where Go knows the algorithm: ECDSA on P-521, or with SHA-512.
+    #[error("x509: cannot verify signature: algorithm unimplemented")]
+    Algorithm,
+    #[error("{}", match .0 {
+        Signature::Rsa => "crypto/rsa: verification error",
+        Signature::Ecdsa => "x509: ECDSA verification failure",
+        Signature::Ed25519 => "x509: Ed25519 verification failure",
+    })]
+    Signature(Signature),
+}
+
+/// What a request is signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signature {
+    Rsa,
+    Ecdsa,
+    Ed25519,
+}
+
 impl CertificateRequest {
     /// Reads a request (PEM) whose owner has the key: its signature is right.
-    pub fn parse(pem: &[u8]) -> Result<CertificateRequest, PkiError> {
-        let invalid = || PkiError::Invalid("certificate request");
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_| invalid())?;
-        if pem.label != "CERTIFICATE REQUEST" && pem.label != "NEW CERTIFICATE REQUEST" {
-            return Err(invalid());
+    pub fn parse(pem: &[u8]) -> Result<CertificateRequest, RequestError> {
+        let invalid = || RequestError::Malformed;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_| RequestError::Pem)?;
+        if pem.label != "CERTIFICATE REQUEST" {
+            return Err(RequestError::Pem);
         }
-        let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|_| invalid())?;
-        if !is_signed(&request) {
-            return Err(PkiError::Invalid("signature of the certificate request"));
+        let (rest, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|_| invalid())?;
+        if !rest.is_empty() {
+            return Err(RequestError::Trailing);
         }
+        check_signature(&request)?;
         let info = &request.certification_request_info;
         let mut read =
             CertificateRequest { public_key: info.subject_pki.raw.to_vec(), ..CertificateRequest::default() };
@@ -171,26 +201,30 @@ fn other(oid: &[u64]) -> ExtendedKeyUsagePurpose {
     ExtendedKeyUsagePurpose::Other(oid.to_vec())
 }
 
-/// Whether the key that the request is for signed it.
-fn is_signed(request: &X509CertificationRequest<'_>) -> bool {
+/// Refuses what the key that it is for didn't sign. Short keys and SHA-1 are for the signer to judge.
+fn check_signature(request: &X509CertificationRequest<'_>) -> Result<(), RequestError> {
     let info = &request.certification_request_info;
     let curve =
         info.subject_pki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|oid| oid.to_id_string());
     let is_p384 = curve.as_deref() == Some("1.3.132.0.34");
-    let algorithm: &'static dyn VerificationAlgorithm =
+    if curve.as_deref() == Some("1.3.132.0.35") {
+        return Err(RequestError::Algorithm);
+    }
+    let (kind, algorithm): (Signature, &'static dyn VerificationAlgorithm) =
         match request.signature_algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.113549.1.1.11" => &RSA_PKCS1_2048_8192_SHA256,
-            "1.2.840.113549.1.1.12" => &RSA_PKCS1_2048_8192_SHA384,
-            "1.2.840.113549.1.1.13" => &RSA_PKCS1_2048_8192_SHA512,
-            "1.2.840.10045.4.3.2" if is_p384 => &ECDSA_P384_SHA256_ASN1,
-            "1.2.840.10045.4.3.2" => &ECDSA_P256_SHA256_ASN1,
-            "1.2.840.10045.4.3.3" if is_p384 => &ECDSA_P384_SHA384_ASN1,
-            "1.2.840.10045.4.3.3" => &ECDSA_P256_SHA384_ASN1,
-            "1.3.101.112" => &ED25519,
-            _ => return false,
+            "1.2.840.113549.1.1.5" => (Signature::Rsa, &RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY),
+            "1.2.840.113549.1.1.11" => (Signature::Rsa, &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY),
+            "1.2.840.113549.1.1.12" => (Signature::Rsa, &RSA_PKCS1_2048_8192_SHA384),
+            "1.2.840.113549.1.1.13" => (Signature::Rsa, &RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY),
+            "1.2.840.10045.4.3.2" if is_p384 => (Signature::Ecdsa, &ECDSA_P384_SHA256_ASN1),
+            "1.2.840.10045.4.3.2" => (Signature::Ecdsa, &ECDSA_P256_SHA256_ASN1),
+            "1.2.840.10045.4.3.3" if is_p384 => (Signature::Ecdsa, &ECDSA_P384_SHA384_ASN1),
+            "1.2.840.10045.4.3.3" => (Signature::Ecdsa, &ECDSA_P256_SHA384_ASN1),
+            "1.3.101.112" => (Signature::Ed25519, &ED25519),
+            _ => return Err(RequestError::Algorithm),
         };
     let key = UnparsedPublicKey::new(algorithm, &info.subject_pki.subject_public_key.data);
-    key.verify(info.raw, &request.signature_value.data).is_ok()
+    key.verify(info.raw, &request.signature_value.data).map_err(|_| RequestError::Signature(kind))
 }
 
 /// The organizations, which are groups, that the subject of a request (PEM) names; `None` if it cannot be read.
@@ -227,6 +261,14 @@ mod tests {
         assert_eq!((read.common_name.as_str(), read.organizations.join(",").as_str()), ("jane", "g"));
         assert_eq!((read.dns_names.join(","), read.addresses.len()), ("a.example".to_owned(), 1));
         assert_eq!(request_organizations(b"nothing"), None);
+        let own = request(&["g"], &[], &key);
+        let check = |pem: &str, expect| assert_eq!(CertificateRequest::parse(pem.as_bytes()).err(), expect, "{pem}");
+        check(&format!("text before\n{own}"), None);
+        check(&own.replace(" CERTIFICATE", " NEW CERTIFICATE"), Some(RequestError::Pem));
+        check(
+            "-----BEGIN CERTIFICATE REQUEST-----\naGVsbG8=\n-----END CERTIFICATE REQUEST-----\n",
+            Some(RequestError::Malformed),
+        );
         // Somebody else's signature.
         let (own, other) = (request(&["g"], &[], &key), request(&["h"], &[], &KeyPair::generate().unwrap()));
         let der = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents;
@@ -236,7 +278,7 @@ mod tests {
         use base64::Engine;
         let body = base64::prelude::BASE64_STANDARD.encode(forged);
         let forged = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
-        assert!(CertificateRequest::parse(forged.as_bytes()).is_err());
+        check(&forged, Some(RequestError::Signature(Signature::Ecdsa)));
     }
 
     #[test]

@@ -102,8 +102,7 @@ impl Call<'_> {
     pub(super) fn context(&self) -> Context<'_> {
         Context {
             env: &self.registry.env,
-            user: &self.user.name,
-            groups: &self.user.groups,
+            user: self.user,
             namespace: self.namespace,
             group: self.resource.kind.group,
             version: self.resource.kind.version,
@@ -217,7 +216,9 @@ impl Call<'_> {
             };
         }
         let store_key = storage.store_key(key);
-        let mut txn = Txn::new().expect(store_key.clone(), expected);
+        // The object comes last, so that its revision is the transaction's, also among others of its kind.
+        let mut txn = Txn { ops: together.ops, ..Txn::new().expect(store_key.clone(), expected) };
+        txn.compares.extend(together.compares);
         match write {
             Write::Put(object) => {
                 let action = Action::Put { value: object.body().clone(), ttl: storage.strategy.time_to_live() };
@@ -225,8 +226,6 @@ impl Call<'_> {
             }
             Write::Remove => txn = txn.delete(store_key),
         }
-        txn.compares.extend(together.compares);
-        txn.ops.extend(together.ops);
         match self.registry.store.commit(txn).await {
             Ok(committed) => Ok(committed.revision),
             Err(store::Error::Conflict(conflict)) if conflict.compare == 0 => Err(Refused::Object),

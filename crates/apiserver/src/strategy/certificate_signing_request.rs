@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::field::{Errors, Path, Report, immutable, int, items, text};
 use super::{Context, Strategy, keep};
+use crate::UserInfo;
 
 /// Sorted, as messages list them.
 const USAGES: [&str; 23] = [
@@ -48,9 +49,16 @@ impl Strategy for CertificateSigningRequest {
         for key in ["username", "uid", "groups", "extra"] {
             new.remove(&["spec", key]);
         }
-        new.set(&["spec", "username"], ctx.user);
-        if !ctx.groups.is_empty() {
-            new.set(&["spec", "groups"], ctx.groups.to_vec());
+        let UserInfo { name, uid, groups, extra } = ctx.user;
+        new.set(&["spec", "username"], name.as_str());
+        if !uid.is_empty() {
+            new.set(&["spec", "uid"], uid.as_str());
+        }
+        if !groups.is_empty() {
+            new.set(&["spec", "groups"], groups.clone());
+        }
+        for (key, values) in extra {
+            new.set(&["spec", "extra", key], values.clone());
         }
     }
 
@@ -91,47 +99,13 @@ impl Strategy for CertificateSigningRequest {
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
-        let empty = Value::object();
-        let spec = new.get("spec").unwrap_or(&empty);
-        let path = Path::new("spec");
-        request(text(spec, "request"), &path.child("request"), errors);
-        let usages = items(spec, "usages");
-        if usages.is_empty() {
-            errors.required(&path.child("usages"), "");
-        }
-        let usages_path = path.child("usages");
-        for (i, usage) in usages.iter().enumerate() {
-            errors.one_of(&usages_path.index(i), usage.as_str().unwrap_or_default(), &USAGES);
-            if usages[..i].contains(usage) {
-                errors.duplicate(&usages_path.index(i), usage);
-            }
-        }
-        signer(text(spec, "signerName"), &path.child("signerName"), errors);
-        if spec.i64_at(&["expirationSeconds"]).is_some_and(|seconds| seconds < MIN_SECONDS) {
-            let shown = int(spec, "expirationSeconds");
-            errors.invalid(
-                &path.child("expirationSeconds"),
-                shown,
-                "may not specify a duration less than 600 seconds (10 minutes)",
-            );
-        }
-        let conditions = new.items_at(&["status", "conditions"]);
-        let conditions_path = Path::new("status.conditions");
-        for (i, condition) in conditions.iter().enumerate() {
-            let path = conditions_path.index(i);
-            errors.needs(&path, condition, "type");
-            let known = ["False", "True", "Unknown"];
-            errors.needs_one_of(&path.child("status"), text(condition, "status"), &known);
-        }
-        let has = |kind: &str| conditions.iter().any(|condition| text(condition, "type") == kind);
-        if has("Approved") && has("Denied") {
-            let shown = "Approved and Denied conditions are mutually exclusive";
-            errors.invalid(&conditions_path, conditions.to_vec(), shown);
-        }
+        request(new.at(&["spec", "request"]), errors);
+        check(new, errors);
     }
 
-    fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-        self.validate(ctx, new, errors);
+    /// The request cannot change.
+    fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        check(new, errors);
         let certificate = ["status", "certificate"];
         if old.str_at(&certificate).is_some_and(|issued| !issued.is_empty()) {
             immutable(errors, &Path::new("status.certificate"), new.at(&certificate), old.at(&certificate));
@@ -139,14 +113,51 @@ impl Strategy for CertificateSigningRequest {
     }
 }
 
-/// The request itself: PEM, in base64.
-fn request(base64: &str, path: &Path<'_>, errors: &mut Errors) {
-    if base64.is_empty() {
-        return errors.required(path, "");
+/// All but the request itself.
+fn check(new: &Value, errors: &mut Errors) {
+    let empty = Value::object();
+    let spec = new.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    let usages = items(spec, "usages");
+    if usages.is_empty() {
+        errors.required(&path.child("usages"), "");
     }
-    let pem = STANDARD.decode(base64).unwrap_or_default();
-    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE REQUEST-----") {
-        errors.invalid(path, base64, "PEM block type must be CERTIFICATE REQUEST");
+    let usages_path = path.child("usages");
+    for (i, usage) in usages.iter().enumerate() {
+        errors.one_of(&usages_path.index(i), usage.as_str().unwrap_or_default(), &USAGES);
+        if usages[..i].contains(usage) {
+            errors.duplicate(&usages_path.index(i), usage);
+        }
+    }
+    signer(text(spec, "signerName"), &path.child("signerName"), errors);
+    if spec.i64_at(&["expirationSeconds"]).is_some_and(|seconds| seconds < MIN_SECONDS) {
+        let shown = int(spec, "expirationSeconds");
+        errors.invalid(
+            &path.child("expirationSeconds"),
+            shown,
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        );
+    }
+    let conditions = new.items_at(&["status", "conditions"]);
+    let conditions_path = Path::new("status.conditions");
+    for (i, condition) in conditions.iter().enumerate() {
+        let path = conditions_path.index(i);
+        errors.needs(&path, condition, "type");
+        let known = ["False", "True", "Unknown"];
+        errors.needs_one_of(&path.child("status"), text(condition, "status"), &known);
+    }
+    let has = |kind: &str| conditions.iter().any(|condition| text(condition, "type") == kind);
+    if has("Approved") && has("Denied") {
+        let shown = "Approved and Denied conditions are mutually exclusive";
+        errors.invalid(&conditions_path, conditions.to_vec(), shown);
+    }
+}
+
+/// The request itself, PEM in base64: who makes it has the key.
+fn request(request: Option<&Value>, errors: &mut Errors) {
+    let pem = request.and_then(Value::as_str).and_then(|text| STANDARD.decode(text).ok());
+    if let Err(why) = pki::CertificateRequest::parse(&pem.unwrap_or_default()) {
+        errors.invalid(&Path::new("spec.request"), request.cloned().unwrap_or(Value::Null), why.to_string());
     }
 }
 

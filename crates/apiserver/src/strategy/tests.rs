@@ -13,11 +13,13 @@ use jiff::Timestamp;
 use store::{Embedded, Store};
 
 use super::{Context, Objects, Strategy, keep};
+use crate::UserInfo;
 use crate::config::Settings;
 
 /// What strategies are given in tests.
 pub(super) struct World {
     pub env: Env,
+    pub user: UserInfo,
     pub store: Arc<dyn Store>,
     /// Objects by group, resource, `namespace/name`.
     pub objects: HashMap<(String, String, String), Arc<Object>>,
@@ -41,14 +43,13 @@ impl World {
     pub(super) fn new() -> World {
         let env = Env::seeded(7, Timestamp::UNIX_EPOCH);
         let store = Embedded::in_memory(&env).unwrap();
-        World { env, store, objects: HashMap::new() }
+        World { env, store, user: UserInfo::authenticated("alice", &[]), objects: HashMap::new() }
     }
 
     pub(super) fn context<'a>(&'a self, subresource: &'a str) -> Context<'a> {
         Context {
             env: &self.env,
-            user: "alice",
-            groups: &[],
+            user: &self.user,
             namespace: "default",
             version: "v1",
             group: "",

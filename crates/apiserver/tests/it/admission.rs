@@ -1,6 +1,6 @@
 //! What admission adds and refuses, through the whole server.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 
@@ -40,9 +40,15 @@ async fn bound_pods_have_the_zone_of_their_node() {
     assert_eq!(labels, json!({"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z"}));
 }
 
+fn pem_of(der: &[u8], label: &str) -> String {
+    use base64::Engine;
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64::prelude::BASE64_STANDARD.encode(der))
+}
+
 #[tokio::test]
 async fn certificates_are_for_who_may() {
     use base64::Engine;
+    use rustls::pki_types::pem::PemObject;
     let fixture = Fixture::start().await;
     let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
     let request = |name: &str, group: &str, signer: &str| {
@@ -57,7 +63,42 @@ async fn certificates_are_for_who_may() {
     let signer = "kubernetes.io/kube-apiserver-client";
     let why = "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
     fixture.check("POST", requests, &request("a", "system:masters", signer), 403, why).await;
-    let made = fixture.ok("POST", requests, &request("a", "people", signer)).await;
+    let mut made: Value = serde_json::from_str(&request("a", "people", signer)).unwrap();
+    made["spec"]["username"] = json!("somebody else");
+    made["spec"]["extra"] = json!({"k": ["v"]});
+    let jane = [
+        ("impersonate-user", "jane"),
+        ("impersonate-group", "system:masters"),
+        ("impersonate-uid", "77"),
+        ("impersonate-extra-scopes", "a"),
+        ("impersonate-extra-scopes", "b"),
+    ];
+    let reply = fixture.send_as("POST", requests, "application/json", made.to_string().as_bytes(), &jane).await;
+    assert_eq!(reply.code, 201, "{}", reply.text);
+    let made = reply.json;
+    let asked = json!({"username": "jane", "uid": "77", "groups": ["system:masters", "system:authenticated"], "extra": {"scopes": ["a", "b"]}});
+    for key in ["username", "uid", "groups", "extra"] {
+        assert_eq!(made["spec"][key], asked[key], "{key}");
+    }
+    // Somebody else's key, or no request at all.
+    let pem = base64::prelude::BASE64_STANDARD.decode(made["spec"]["request"].as_str().unwrap()).unwrap();
+    let der = rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(&pem).unwrap().to_vec();
+    let at = der.windows(6).position(|bytes| bytes == b"people").unwrap();
+    let mut forged = der.clone();
+    forged[at] = b'q';
+    let cases = [
+        (pem_of(&forged, "CERTIFICATE REQUEST"), "x509: ECDSA verification failure"),
+        (pem_of(&der, "CERTIFICATE"), "PEM block type must be CERTIFICATE REQUEST"),
+        (pem_of(&[&der[..], b"x"].concat(), "CERTIFICATE REQUEST"), "asn1: syntax error: trailing data"),
+        (String::new(), "spec.request: Invalid value: \\\"\\\": PEM block type must be CERTIFICATE REQUEST"),
+    ];
+    for (pem, why) in cases {
+        let spec = json!({"request": base64::prelude::BASE64_STANDARD.encode(pem), "signerName": "example.com/s", "usages": ["client auth"]});
+        fixture.check("POST", requests, &json!({"metadata": {"name": "b"}, "spec": spec}).to_string(), 422, why).await;
+    }
+    let spec = json!({"signerName": "example.com/s", "usages": ["client auth"]});
+    let why = "spec.request: Invalid value: null: PEM block type must be CERTIFICATE REQUEST";
+    fixture.check("POST", requests, &json!({"metadata": {"name": "b"}, "spec": spec}).to_string(), 422, why).await;
     // Somebody who may approve, but not for this signer.
     let rule = json!({"verbs": ["update"], "apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"]});
     let role = json!({"metadata": {"name": "approver"}, "rules": [rule]});

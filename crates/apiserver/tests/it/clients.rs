@@ -10,7 +10,7 @@ use pki::CertificateSpec;
 
 use crate::fixture::Fixture;
 
-fn over_tls(fixture: &Fixture) -> Client {
+pub fn over_tls(fixture: &Fixture) -> Client {
     let admin =
         fixture.pki.certificate("admin", &CertificateSpec::client("kubernetes-admin", "system:masters")).unwrap();
     let config = TlsConfig {

@@ -12,7 +12,7 @@ const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 /// A definition with most of what there is.
-fn widgets() -> Value {
+pub fn widgets() -> Value {
     serde_json::from_str(include_str!("crds/widgets.json")).unwrap()
 }
 
@@ -38,7 +38,7 @@ async fn until(fixture: &Fixture, target: &str, wanted: impl Fn(&Reply) -> bool)
     }
 }
 
-async fn define(fixture: &Fixture, definition: &Value) {
+pub async fn define(fixture: &Fixture, definition: &Value) {
     let reply = fixture.send("POST", CRDS, &definition.to_string()).await;
     assert_eq!(reply.code, 201, "{}", reply.text);
     let name = definition["metadata"]["name"].as_str().unwrap();

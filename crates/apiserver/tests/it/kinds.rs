@@ -4,6 +4,13 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, next};
 
+/// A request that is signed by its key.
+const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWk1JR0FBZ0VBTUI0eERUQUxCZ05WQkFNTUJHcGhibVV4RFRBTEJnTlZCQW9NQkhSbFlX\
+    MHdXVEFUQmdjcQpoa2pPUFFJQkJnZ3Foa2pPUFFNQkJ3TkNBQVFOeXMvb21RbThNdGs0Wnl5WjBwa0lXMWRVMm0xRGJhMDNpUzFSCi9KL256Y0h3VEhEbUta\
+    RDY4RUZxS1pBdEs4ZFpzU3ptYkRvYWsraERBNU5CemdVRG9BQXdDZ1lJS29aSXpqMEUKQXdJRFNBQXdSUUlnZmRnN1plOStYVDk1T3R5WlE0QSt5ejdvMW5M\
+    QnNHS3dGVzQxN2Z6NGZMQUNJUURxSU15YwpNRGpNQmdXcER4cTNUb1JYZTBkMTg0aGFXNzJyekwrTUkrYi9uUT09Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJF\
+    UVVFU1QtLS0tLQo=";
+
 /// The least that each kind wants besides its name.
 fn body(kind: &str) -> Value {
     let template =
@@ -46,7 +53,7 @@ fn body(kind: &str) -> Value {
         }
         "ControllerRevision" => json!({ "data": { "a": 1 } }),
         "CertificateSigningRequest" => {
-            json!({ "spec": { "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K", "signerName": "example.com/s", "usages": ["client auth"] } })
+            json!({ "spec": { "request": REQUEST, "signerName": "example.com/s", "usages": ["client auth"] } })
         }
         "Ingress" => json!({ "spec": { "defaultBackend": { "service": { "name": "s", "port": { "number": 80 } } } } }),
         "APIService" => {

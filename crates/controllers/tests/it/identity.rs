@@ -68,6 +68,12 @@ async fn approved_requests_are_signed() {
     put_request(&world, "server", "kubernetes.io/kube-apiserver-client", r#""server auth""#, "");
     put_request(&world, "node", "kubernetes.io/kubelet-serving", r#""server auth","digital signature""#, "");
     put_request(&world, "foreign", "example.com/signer", r#""client auth""#, "");
+    // A server that let these through was an older one.
+    put_request(&world, "flying", "kubernetes.io/legacy-unknown", r#""flying""#, "");
+    put_request(&world, "forged", "kubernetes.io/legacy-unknown", r#""client auth""#, "");
+    world.cluster.server.edit(&REQUESTS, &ObjectKey::cluster("forged"), |request| {
+        request.set(&["spec", "request"], encoded(&JANE.replace("UEZalgs", "UEZalgt")));
+    });
     let certificate = |name: &str| {
         let value = world.cluster.value(&REQUESTS, name);
         let text = value.str_at(&["status", "certificate"]).unwrap_or_default().to_owned();
@@ -101,7 +107,11 @@ async fn approved_requests_are_signed() {
         });
         told.unwrap_or_default()
     };
-    eventually("it fails", || !failed("server").is_empty() && !failed("node").is_empty()).await;
+    for name in ["server", "node", "flying", "forged"] {
+        eventually("it fails", || !failed(name).is_empty()).await;
+    }
+    assert_eq!(failed("flying"), "SignerValidationFailure: no valid key usage");
+    assert_eq!(failed("forged"), "SignerValidationFailure: x509: ECDSA verification failure");
     assert_eq!(failed("server"), "SignerValidationFailure: invalid usage for client certificate: server auth");
     assert_eq!(failed("node"), "SignerValidationFailure: subject organization is not system:nodes");
     assert_eq!((certificate("foreign"), failed("foreign")), Default::default());
