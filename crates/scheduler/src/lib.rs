@@ -49,7 +49,7 @@ use outbox::{Lanes, Outbox};
 use plugins::Parts;
 use plugins::default_preemption::Preempting;
 use plugins::volume_binding::{Changes, Io};
-use pod::PodInfo;
+use pod::{PodInfo, Templates};
 use queue::{Judge, Queue};
 
 pub use attempts::Attempts;
@@ -84,6 +84,7 @@ struct Shared {
     extenders: Vec<Extender>,
     cluster: Arc<Cluster>,
     cache: Mutex<Cache>,
+    templates: Mutex<Templates>,
     nominator: Nominator,
     preempting: Arc<Preempting>,
     changes: Arc<Changes>,
@@ -123,6 +124,7 @@ fn assemble(config: Config, attempts: Arc<Attempts>) -> (Arc<Shared>, Lanes) {
         recorder: EventRecorder::start_behind(client.clone(), DEFAULT_NAME, "", outbox.idle()),
         percentage: configuration.percentage(),
         cache: Mutex::new(Cache::new(whole)),
+        templates: Mutex::default(),
         nominator: Nominator::default(),
         queue: Queue::new(env.clone(), Arc::new(judge), configuration.backoff()),
         profiles,

@@ -1,7 +1,8 @@
 //! A pod as plugins see it: what they ask for, read out of the object once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use apimachinery::{ObjectKey, Operator, Requirement, Selector};
@@ -18,15 +19,38 @@ pub struct PodInfo {
     pub uid: String,
     pub resource_version: String,
     pub generation: i64,
-    pub scheduler: String,
-    pub labels: BTreeMap<String, String>,
-    pub priority: i32,
-    /// False: it waits, whatever its priority.
-    pub preempts: bool,
     /// `spec.nodeName`; empty until bound.
     pub node: String,
     /// `status.nominatedNodeName`.
     pub nominated: String,
+    pub priority: i32,
+    /// False: it waits, whatever its priority.
+    pub preempts: bool,
+    pub volumes: Vec<PodVolume>,
+    /// Entries of `spec.resourceClaims`: the pod's name of each claim.
+    pub resource_claims: Vec<ResourceClaimSource>,
+    pub terminating: bool,
+    /// It ends because the scheduler made room for another.
+    pub preempted: bool,
+    pub started: Option<Timestamp>,
+    pub scheduled: Option<Box<Scheduled>>,
+    pub template: Arc<Template>,
+}
+
+/// The `PodScheduled` condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    pub status: String,
+    pub message: String,
+    /// When the status changed last.
+    pub since: Option<Timestamp>,
+}
+
+/// What pods made alike have in common, kept once for many of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Template {
+    pub scheduler: String,
+    pub labels: BTreeMap<String, String>,
     pub requests: Resources,
     /// Like `requests`, with least amounts where nothing is requested.
     pub scored_requests: Resources,
@@ -36,20 +60,44 @@ pub struct PodInfo {
     pub affinity: PodAffinities,
     pub tolerations: Vec<Toleration>,
     pub spread: Vec<TopologySpreadConstraint>,
-    pub volumes: Vec<PodVolume>,
     /// One for each container and init container, with a tag.
     pub images: Vec<String>,
     pub gates: Vec<String>,
-    /// Entries of `spec.resourceClaims`: the pod's name of each claim.
-    pub resource_claims: Vec<ResourceClaimSource>,
     /// API version, kind and name of the controlling owner.
     pub controller: Option<(String, String, String)>,
-    pub terminating: bool,
-    /// It ends because the scheduler made room for another.
-    pub preempted: bool,
-    pub started: Option<Timestamp>,
-    /// The `PodScheduled` condition's status, message and time of its last transition.
-    pub scheduled: Option<(String, String, Option<Timestamp>)>,
+}
+
+impl Deref for PodInfo {
+    type Target = Template;
+
+    fn deref(&self) -> &Template {
+        &self.template
+    }
+}
+
+/// The templates seen last. Pods of one kind come one after the other, so that few are enough.
+#[derive(Debug, Default)]
+pub struct Templates(VecDeque<Arc<Template>>);
+
+/// How many are compared with that of a pod that comes.
+const TEMPLATES: usize = 32;
+
+impl Templates {
+    /// The pod, with an equal pod's template if there was one lately.
+    pub fn share(&mut self, mut pod: PodInfo) -> PodInfo {
+        match self.0.iter().position(|known| *known == pod.template) {
+            Some(at) => {
+                let known = self.0.remove(at).expect("it was found there");
+                pod.template = known.clone();
+                self.0.push_front(known);
+            }
+            None => {
+                self.0.truncate(TEMPLATES - 1);
+                self.0.push_front(pod.template.clone());
+            }
+        }
+        pod
+    }
 }
 
 /// The object that an entry of `spec.resourceClaims` stands for.
@@ -91,7 +139,7 @@ pub enum Disk {
 }
 
 /// `spec.affinity.podAffinity` and `podAntiAffinity`, parsed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodAffinities {
     pub required: Vec<Arc<Term>>,
     pub required_anti: Vec<Arc<Term>>,
@@ -177,16 +225,9 @@ impl PodInfo {
         let init = spec.init_containers.iter().flatten();
         let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
         let disrupted = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget");
-        PodInfo {
-            uid: meta.uid.clone().unwrap_or_default(),
-            resource_version: meta.resource_version.clone().unwrap_or_default(),
-            generation: meta.generation.unwrap_or_default(),
+        let template = Template {
             scheduler: spec.scheduler_name.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
-            priority: spec.priority.unwrap_or_default(),
-            preempts: spec.preemption_policy.as_deref() != Some("Never"),
-            node: spec.node_name.clone().unwrap_or_default(),
-            nominated: status.and_then(|status| status.nominated_node_name.clone()).unwrap_or_default(),
             requests: rules::placed_pod_requests(pod),
             scored_requests: rules::placed_scored_pod_requests(pod),
             ports: rules::host_ports(spec),
@@ -195,18 +236,32 @@ impl PodInfo {
             affinity: affinities(spec, &namespace, meta.labels.as_ref().unwrap_or(&BTreeMap::new())),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
-            volumes: spec.volumes.iter().flatten().filter_map(|volume| pod_volume(&name, volume)).collect(),
             images: init.chain(&spec.containers).map(|c| tagged(c.image.as_deref().unwrap_or_default())).collect(),
             gates: spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect(),
-            resource_claims: resource_claims(pod, spec),
             controller: controller.map(|o| (o.api_version.clone(), o.kind.clone(), o.name.clone())),
+        };
+        PodInfo {
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            node: spec.node_name.clone().unwrap_or_default(),
+            nominated: status.and_then(|status| status.nominated_node_name.clone()).unwrap_or_default(),
+            priority: spec.priority.unwrap_or_default(),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            volumes: spec.volumes.iter().flatten().filter_map(|volume| pod_volume(&name, volume)).collect(),
+            resource_claims: resource_claims(pod, spec),
             terminating: meta.deletion_timestamp.is_some(),
             preempted: disrupted
                 .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler")),
             started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
-            scheduled: scheduled.map(|c| {
-                (c.status.clone(), c.message.clone().unwrap_or_default(), c.last_transition_time.as_ref().map(|t| t.0))
+            scheduled: scheduled.map(|condition| {
+                Box::new(Scheduled {
+                    status: condition.status.clone(),
+                    message: condition.message.clone().unwrap_or_default(),
+                    since: condition.last_transition_time.as_ref().map(|time| time.0),
+                })
             }),
+            template: Arc::new(template),
             key: ObjectKey::new(namespace, name),
         }
     }
@@ -336,7 +391,8 @@ mod tests {
         let check = |keys: &str, track: &str, expect: bool| {
             let term = json!({"topologyKey": "zone", "labelSelector": {}, keys: ["track", "absent"]});
             let term = Term::new(&serde_json::from_value(term).unwrap(), "ns", &labels("stable"));
-            let pod = PodInfo { key: ObjectKey::new("ns", "p"), labels: labels(track), ..PodInfo::default() };
+            let template = Arc::new(Template { labels: labels(track), ..Template::default() });
+            let pod = PodInfo { key: ObjectKey::new("ns", "p"), template, ..PodInfo::default() };
             assert_eq!(term.matches(&pod, &BTreeMap::new()), expect, "{keys} {track}");
         };
         check("matchLabelKeys", "stable", true);
@@ -365,5 +421,23 @@ mod tests {
         check(json!({"namespaceSelector": {"matchLabels": {"team": "a"}}}), "a", true);
         check(json!({"namespaceSelector": {"matchLabels": {"team": "a"}}}), "mine", false);
         check(json!({"namespaces": ["b"], "namespaceSelector": {"matchLabels": {"team": "a"}}}), "b", true);
+    }
+
+    #[test]
+    fn pods_made_alike_share_their_template() {
+        let pod = |name: &str, image: &str| {
+            let pod = json!({"metadata": {"name": name, "uid": name}, "spec": {"containers": [{"name": "c", "image": image}]}});
+            PodInfo::new(&serde_json::from_value(pod).unwrap())
+        };
+        let mut templates = Templates::default();
+        let [first, second, other] = [("a", "x"), ("b", "x"), ("c", "y")].map(|(n, i)| templates.share(pod(n, i)));
+        assert!(Arc::ptr_eq(&first.template, &second.template));
+        assert_eq!(
+            (second.uid.as_str(), &second.images[..], &other.images[..]),
+            ("b", &["x:latest".into()][..], &["y:latest".into()][..])
+        );
+        (0..100).for_each(|i| drop(templates.share(pod("p", &i.to_string()))));
+        assert_eq!(templates.0.len(), TEMPLATES);
+        assert!(!Arc::ptr_eq(&first.template, &templates.share(pod("d", "x")).template));
     }
 }

@@ -141,8 +141,9 @@ fn on_pod(shared: &Shared, event: &Event) {
     }
     let Some(pod) = view::<Pod>(object) else { return };
     let terminal = rules::is_terminal(&pod);
-    let info = Arc::new(PodInfo::new(&pod));
+    let info = PodInfo::new(&pod);
     drop(pod);
+    let info = Arc::new(shared.templates.lock().share(info));
     if terminal || !info.node.is_empty() {
         shared.queue.remove(&info.uid);
         shared.nominator.remove(&info.uid);

@@ -98,13 +98,13 @@ pub(crate) async fn write(shared: &Shared, pod: &PodInfo, patch: &Value) {
 fn condition(shared: &Shared, pod: &PodInfo, reason: &str, message: &str) -> Option<Value> {
     let now = shared.env.now();
     let mut since = now;
-    if let Some((status, known, transition)) = &pod.scheduled
-        && status == "False"
+    if let Some(scheduled) = &pod.scheduled
+        && scheduled.status == "False"
     {
-        if known == message {
+        if scheduled.message == message {
             return None;
         }
-        since = transition.unwrap_or(now);
+        since = scheduled.since.unwrap_or(now);
     }
     let mut condition = Value::object();
     condition.set(&["type"], "PodScheduled");

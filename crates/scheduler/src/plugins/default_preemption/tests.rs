@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -9,7 +7,7 @@ use crate::cluster::Budget;
 use crate::framework::{Cycle, Profile};
 use crate::nominator::Nominator;
 use crate::plugins;
-use crate::plugins::tests::pod;
+use crate::plugins::tests::labelled;
 use crate::snapshot::Snapshot;
 
 struct World {
@@ -37,9 +35,8 @@ impl World {
         PodInfo {
             uid: name.into(),
             key: apimachinery::ObjectKey::new("ns", name),
-            labels: BTreeMap::from([("app".into(), name.into())]),
             started: Some(Timestamp::UNIX_EPOCH),
-            ..pod(spec)
+            ..labelled(name, spec)
         }
     }
 
