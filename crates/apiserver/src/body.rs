@@ -2,6 +2,8 @@
 
 mod json_error;
 
+use std::borrow::Cow;
+
 use apimachinery::schema::{StrictError, Type};
 use apimachinery::{FieldError, GroupKind, Status, Value};
 use bytes::Bytes;
@@ -69,19 +71,11 @@ pub(crate) fn decode(
     expected: Expected<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    let json;
-    let text: &[u8] = match Media::of(headers)? {
-        Media::Json => body,
-        Media::Yaml => {
-            json = yaml_to_json(body, expected)?;
-            &json
-        }
-        Media::Protobuf => return decode_protobuf(body, expected),
-    };
-    let head = Head::read(text).map_err(|why| expected.unrecognized(&why, body))?;
+    let Some(text) = json_text(headers, body, expected)? else { return decode_protobuf(body, expected) };
+    let head = Head::read(&text).map_err(|why| expected.unrecognized(&why, body))?;
     expected.check(&head)?;
     let cannot = |why: String| expected.cannot_handle(&head, &why);
-    let decoded = expected.schema.decode(text).map_err(|error| cannot(error.to_string()))?;
+    let decoded = expected.schema.decode(&text).map_err(|error| cannot(error.to_string()))?;
     let mut warnings = Vec::new();
     let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
     match validation {
@@ -103,23 +97,15 @@ pub(crate) fn decode_custom(
     validation: FieldValidation,
     form: impl FnOnce(&mut Value) -> Vec<StrictError>,
 ) -> Result<Decoded, Status> {
-    let json;
-    let text: &[u8] = match Media::of(headers)? {
-        Media::Json => body,
-        Media::Yaml => {
-            json = yaml_to_json(body, expected)?;
-            &json
-        }
-        Media::Protobuf => {
-            return Err(Status::unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include: application/json, \
-                 application/yaml",
-            ));
-        }
+    let Some(text) = json_text(headers, body, expected)? else {
+        return Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json, \
+             application/yaml",
+        ));
     };
-    let head = Head::read(text).map_err(|why| expected.unrecognized(&why, body))?;
+    let head = Head::read(&text).map_err(|why| expected.unrecognized(&why, body))?;
     if head.kind.is_empty() {
-        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(text));
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&text));
         return Err(expected.unrecognized(&why, body));
     }
     if head.api_version != expected.api_version() {
@@ -129,7 +115,7 @@ pub(crate) fn decode_custom(
             expected.api_version()
         )));
     }
-    let parsed = Value::parse_strict(text);
+    let parsed = Value::parse_strict(&text);
     let (mut value, duplicates) = parsed.map_err(|error| expected.cannot_handle(&head, &error.message))?;
     if head.kind != expected.kind {
         let name = value.str_at(&["metadata", "name"]).unwrap_or_default();
@@ -156,23 +142,15 @@ pub(crate) fn decode_custom(
 pub(crate) fn decode_options(headers: &HeaderMap, body: &Bytes, kind: &str) -> Result<Value, Status> {
     let schema = api::type_of("meta.k8s.io", "v1", kind).ok_or_else(|| Status::internal("no such options"))?;
     let expected = Expected { group: "", version: "v1", kind, schema };
-    let json;
-    let text: &[u8] = match Media::of(headers)? {
-        Media::Json => body,
-        Media::Yaml => {
-            json = yaml_to_json(body, expected)?;
-            &json
-        }
-        Media::Protobuf => {
-            let message = api::protobuf::decode_as(schema, body);
-            return Ok(message.map_err(|error| expected.unrecognized(&error.to_string(), body))?.value);
-        }
+    let Some(text) = json_text(headers, body, expected)? else {
+        let message = api::protobuf::decode_as(schema, body);
+        return Ok(message.map_err(|error| expected.unrecognized(&error.to_string(), body))?.value);
     };
-    let head = Head::read(text).map_err(Status::bad_request)?;
+    let head = Head::read(&text).map_err(Status::bad_request)?;
     if !head.kind.is_empty() && head.kind != kind {
         return Err(Status::bad_request(not_registered(&head)));
     }
-    let decoded = schema.decode(text).map_err(|error| expected.cannot_handle(&head, &error.to_string()))?;
+    let decoded = schema.decode(&text).map_err(|error| expected.cannot_handle(&head, &error.to_string()))?;
     Ok(decoded.value)
 }
 
@@ -194,12 +172,7 @@ pub(crate) fn decode_config(body: &[u8], validation: FieldValidation) -> Result<
         Value::Null => Value::object(),
         Value::Object(_) => value,
         other => {
-            let what = match other {
-                Value::Array(_) => "array",
-                Value::String(_) => "string",
-                Value::Bool(_) => "bool",
-                _ => "number",
-            };
+            let what = other.type_name();
             let why = format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}");
             return Err(failed(format!("error unmarshaling JSON: while decoding JSON: {why}")));
         }
@@ -260,10 +233,21 @@ fn decode_protobuf(body: &Bytes, expected: Expected<'_>) -> Result<Decoded, Stat
     Ok(Decoded { value, warnings: Vec::new() })
 }
 
-fn yaml_to_json(body: &[u8], expected: Expected<'_>) -> Result<Vec<u8>, Status> {
-    let value: serde_json::Value =
-        serde_yaml_ng::from_slice(body).map_err(|error| expected.unrecognized(&yaml_error(&error), body))?;
-    Ok(value.to_string().into_bytes())
+/// The body as JSON; `None` when it is protobuf.
+fn json_text<'a>(
+    headers: &HeaderMap,
+    body: &'a Bytes,
+    expected: Expected<'_>,
+) -> Result<Option<Cow<'a, [u8]>>, Status> {
+    match Media::of(headers)? {
+        Media::Json => Ok(Some(Cow::Borrowed(body))),
+        Media::Yaml => {
+            let value: serde_json::Value =
+                serde_yaml_ng::from_slice(body).map_err(|error| expected.unrecognized(&yaml_error(&error), body))?;
+            Ok(Some(Cow::Owned(value.to_string().into_bytes())))
+        }
+        Media::Protobuf => Ok(None),
+    }
 }
 
 /// In upstream's words: the line before the problem.

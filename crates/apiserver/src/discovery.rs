@@ -223,33 +223,40 @@ fn resource_list(group: &str, version: &str) -> Value {
             "kind": kind.kind,
             "verbs": kind.verbs,
         });
-        if !kind.short_names.is_empty() {
-            entry["shortNames"] = kind.short_names.into();
-        }
-        if !kind.categories.is_empty() {
-            entry["categories"] = kind.categories.into();
-        }
+        add_names(&mut entry, kind.short_names, kind.categories);
         if let Some(storage) = kind.storage {
             entry["storageVersionHash"] = storage_hash(storage.group, storage.version, kind.kind).into();
         }
         resources.push(entry);
-        for subresource in kind.subresources {
-            let mut entry = json!({
-                "name": format!("{}/{}", kind.resource, subresource.name),
-                "singularName": "",
-                "namespaced": kind.namespaced,
-                "kind": subresource.kind,
-                "verbs": subresource.verbs,
-            });
-            if (subresource.group, subresource.version) != (group, version) {
-                entry["group"] = subresource.group.into();
-                entry["version"] = subresource.version.into();
-            }
-            resources.push(entry);
-        }
+        resources.extend(kind.subresources.iter().map(|subresource| subresource_entry(kind, subresource)));
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources })
+}
+
+/// A subresource in the plain list; its group and version stand there where they are not those of the list.
+fn subresource_entry(kind: &api::Kind, subresource: &api::Subresource) -> Value {
+    let mut entry = json!({
+        "name": format!("{}/{}", kind.resource, subresource.name),
+        "singularName": "",
+        "namespaced": kind.namespaced,
+        "kind": subresource.kind,
+        "verbs": subresource.verbs,
+    });
+    if (subresource.group, subresource.version) != (kind.group, kind.version) {
+        entry["group"] = subresource.group.into();
+        entry["version"] = subresource.version.into();
+    }
+    entry
+}
+
+/// Other names of the resource, where it has any.
+fn add_names<T: Clone + Into<Value>>(entry: &mut Value, short_names: &[T], categories: &[T]) {
+    for (key, names) in [("shortNames", short_names), ("categories", categories)] {
+        if !names.is_empty() {
+            entry[key] = names.into();
+        }
+    }
 }
 
 /// What tells clients that the stored version has changed.
@@ -296,12 +303,7 @@ fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
             "singularResource": kind.singular(),
             "verbs": kind.verbs,
         });
-        if !kind.short_names.is_empty() {
-            entry["shortNames"] = kind.short_names.into();
-        }
-        if !kind.categories.is_empty() {
-            entry["categories"] = kind.categories.into();
-        }
+        add_names(&mut entry, kind.short_names, kind.categories);
         let subresource = |subresource: &api::Subresource| {
             json!({
                 "subresource": subresource.name,

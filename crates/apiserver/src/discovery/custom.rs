@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::Kind;
 use serde_json::{Value, json};
 
-use super::storage_hash;
+use super::{add_names, storage_hash, subresource_entry};
 use crate::extension::Definition;
 use crate::registry::{Customs, Resource};
 
@@ -85,23 +85,10 @@ impl Group {
                 "kind": kind.kind,
                 "verbs": kind.verbs,
             });
-            add_names(&mut entry, definition);
+            add_names(&mut entry, &definition.short_names, &definition.categories);
             entry["storageVersionHash"] = storage_hash(&self.name, &definition.stored().name, kind.kind).into();
             resources.push(entry);
-            for subresource in kind.subresources {
-                let mut entry = json!({
-                    "name": format!("{}/{}", kind.resource, subresource.name),
-                    "singularName": "",
-                    "namespaced": kind.namespaced,
-                    "kind": subresource.kind,
-                    "verbs": subresource.verbs,
-                });
-                if subresource.group != kind.group {
-                    entry["group"] = subresource.group.into();
-                    entry["version"] = subresource.version.into();
-                }
-                resources.push(entry);
-            }
+            resources.extend(kind.subresources.iter().map(|subresource| subresource_entry(kind, subresource)));
         }
         let group_version = format!("{}/{}", self.name, version.name);
         json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources })
@@ -119,7 +106,7 @@ impl Group {
                     "singularResource": definition.singular,
                     "verbs": kind.verbs,
                 });
-                add_names(&mut entry, definition);
+                add_names(&mut entry, &definition.short_names, &definition.categories);
                 let subresources: Vec<Value> = kind
                     .subresources
                     .iter()
@@ -141,15 +128,6 @@ impl Group {
             json!({ "version": version.name, "resources": resources.collect::<Vec<_>>(), "freshness": "Current" })
         });
         json!({ "metadata": { "name": self.name }, "versions": versions.collect::<Vec<_>>() })
-    }
-}
-
-fn add_names(entry: &mut Value, definition: &Definition) {
-    if !definition.short_names.is_empty() {
-        entry["shortNames"] = definition.short_names.clone().into();
-    }
-    if !definition.categories.is_empty() {
-        entry["categories"] = definition.categories.clone().into();
     }
 }
 
