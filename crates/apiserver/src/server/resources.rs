@@ -9,7 +9,8 @@ use client::ObjectList;
 use futures_util::future::BoxFuture;
 use http::Method;
 
-use super::{Request, page_not_found};
+use super::Request;
+use super::other::page_not_found;
 use crate::accept;
 use crate::answer::{Answer, Content};
 use crate::connect::Nodes;
