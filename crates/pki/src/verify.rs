@@ -1,5 +1,6 @@
 //! From a client's certificate to its identity.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,6 +20,8 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// `X509SHA256=` and the certificate's digest.
     pub credential_id: String,
+    /// From when to when the certificate says so, in whole seconds.
+    pub valid: RangeInclusive<Timestamp>,
 }
 
 /// Checks client certificates against a bundle of authorities.
@@ -55,6 +58,7 @@ impl ClientVerifier {
             uid: facts.uid.unwrap_or_default(),
             groups: facts.organizations,
             credential_id: format!("X509SHA256={hex}"),
+            valid: facts.not_before..=facts.not_after,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! From a connection and its headers to a user. Upstream: apiserver pkg/authentication, pkg/serviceaccount.
 
+mod certificates;
 mod secrets;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::UserInfo;
 use crate::aggregation;
 use crate::strategy::Objects;
 
+use certificates::Certificates;
 pub(crate) use secrets::{LAST_USED, Uses, day};
 
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
@@ -27,7 +29,7 @@ const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 /// Front proxies, certificates, tokens of service accounts and of nodes that join; whoever brings none is anonymous.
 pub(crate) struct Authenticator {
     pki: Arc<ClusterPki>,
-    clients: ClientVerifier,
+    clients: Certificates,
     /// Checks who may speak for others.
     front_proxies: ClientVerifier,
     issuer: String,
@@ -38,7 +40,7 @@ pub(crate) struct Authenticator {
 impl Authenticator {
     /// `issuer` is what service-account tokens must name, and the audience that this server is.
     pub(crate) fn new(pki: Arc<ClusterPki>, issuer: &str) -> Result<Authenticator, pki::PkiError> {
-        let clients = pki.client_verifier()?;
+        let clients = Certificates::new(pki.client_verifier()?);
         let front_proxies = ClientVerifier::new(pki.front_proxy_ca().certificate_pem())?;
         Ok(Authenticator {
             pki,
@@ -78,12 +80,7 @@ impl Authenticator {
                 return Ok(with_authenticated(user));
             }
             match self.clients.identify(certificates, now) {
-                Ok(identity) => {
-                    let mut user = UserInfo { name: identity.user, uid: identity.uid, ..UserInfo::default() };
-                    user.groups = identity.groups;
-                    user.extra.insert(CREDENTIAL_ID.to_owned(), vec![identity.credential_id]);
-                    return Ok(with_authenticated(user));
-                }
+                Ok(user) => return Ok(user),
                 Err(error) => {
                     debug!(error = &error as &dyn std::error::Error, "client certificate refused");
                     failed = true;

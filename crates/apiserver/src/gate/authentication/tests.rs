@@ -69,6 +69,16 @@ fn certificates_name_users() {
     );
     assert!(admin.extra[CREDENTIAL_ID][0].starts_with("X509SHA256="));
     assert_eq!(ask(&CertificateSpec::server("s", &["s"], &[])).unwrap_err().code, 401);
+    // Known from the first time on, and yet not when its time is over.
+    let leaf = cluster.pki.ca().issue(&CertificateSpec::client("once", "group")).unwrap();
+    let chain = leaf.chain().unwrap();
+    let at =
+        |now| cluster.authenticator.authenticate(&HeaderMap::new(), &chain, &cluster.world, now).map(|user| user.name);
+    let last = leaf.not_after();
+    for now in [cluster.env.now(), last, cluster.env.now()] {
+        assert_eq!(at(now).unwrap(), "once");
+    }
+    assert_eq!(at(last + SignedDuration::from_secs(1)).unwrap_err().code, 401);
     let nobody = cluster.authenticator.authenticate(&HeaderMap::new(), &[], &cluster.world, cluster.env.now()).unwrap();
     assert_eq!(nobody, UserInfo::anonymous());
 }
