@@ -26,6 +26,9 @@ pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const REVISION_KEY: &str = "revision";
 pub(super) const COMPACTED_KEY: &str = "compacted";
 
+/// What is only in memory is settled this often: in between, redb spares itself what a crash would need.
+const SETTLED_EVERY: u64 = 64;
+
 /// A file that is smaller is not worth the trouble.
 const LARGE: u64 = 64 << 20;
 
@@ -62,6 +65,7 @@ impl IsRedb for redb::TableError {}
 impl IsRedb for redb::StorageError {}
 impl IsRedb for redb::CommitError {}
 impl IsRedb for redb::CompactionError {}
+impl IsRedb for redb::SetDurabilityError {}
 impl IsRedb for DatabaseError {}
 
 impl Failure {
@@ -185,6 +189,10 @@ impl Database {
         let redb = self.redb()?;
         let mut txn = redb.begin_write()?;
         txn.set_quick_repair(self.quick_repair);
+        let settles = set.records.last().is_none_or(|last| last.version.id.revision() % SETTLED_EVERY == 0);
+        if matches!(self.place, Place::Memory) && !settles {
+            txn.set_durability(redb::Durability::None)?;
+        }
         {
             let mut log = txn.open_table(LOG)?;
             for record in &set.records {
