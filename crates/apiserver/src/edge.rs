@@ -49,17 +49,22 @@ async fn read(mut incoming: Incoming, declared: Option<usize>) -> Result<Bytes, 
     if declared.is_some_and(|length| length > MAX_BYTES) {
         return Err(too_large());
     }
-    let mut body = BytesMut::new();
+    // Most bodies are one frame, and stay where they came.
+    let (mut first, mut body) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| Status::bad_request(format!("the body broke off: {error}")))?;
-        if let Some(data) = frame.data_ref() {
-            if body.len() + data.len() > MAX_BYTES {
-                return Err(too_large());
-            }
-            body.extend_from_slice(data);
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + body.len() + data.len() > MAX_BYTES {
+            return Err(too_large());
         }
+        if first.is_empty() && body.is_empty() {
+            first = data;
+            continue;
+        }
+        body.extend_from_slice(&std::mem::take(&mut first));
+        body.extend_from_slice(&data);
     }
-    Ok(body.freeze())
+    Ok(if body.is_empty() { first } else { body.freeze() })
 }
 
 fn wish(headers: &HeaderMap, target: &str) -> Wish {

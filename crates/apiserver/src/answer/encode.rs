@@ -24,6 +24,8 @@ use crate::accept::Encoding;
 /// Answers at least this large are compressed for clients that take it. Upstream: defaultGzipThresholdBytes.
 const GZIP_THRESHOLD: usize = 128 * 1024;
 const CHUNK: usize = 64 * 1024;
+/// Events of a watch that are sent together when they come together.
+const AT_ONCE: usize = 16;
 /// Objects at least this large are not copied into chunks.
 const BY_REFERENCE: usize = 32 * 1024;
 
@@ -239,7 +241,11 @@ impl Iterator for Gzip {
 }
 
 fn watch(events: BoxStream<'static, WatchEvent>, api_version: String, kind: String) -> Chunks {
-    events.map(move |event| Ok(event_line(&event, &api_version, &kind))).boxed()
+    let lines = move |events: Vec<WatchEvent>| match events.as_slice() {
+        [event] => event_line(event, &api_version, &kind),
+        events => events.iter().flat_map(|event| event_line(event, &api_version, &kind)).collect(),
+    };
+    events.ready_chunks(AT_ONCE).map(move |events| Ok(lines(events))).boxed()
 }
 
 /// One event as a line of JSON.

@@ -136,7 +136,7 @@ impl Call<'_> {
         if options.propagation.is_none() && options.orphan_dependents.is_none() {
             self.warn(strategy.deletion_warning().map(str::to_owned).into_iter().collect());
         }
-        let old = current.to_value();
+        let old = current.to_unmanaged_value();
         self.admission.validate(self, Operation::Delete, None, Some(&old)).await?;
         let mut new = old.clone();
         let begin = self.begin_graceful(options, &mut new)?;
@@ -158,7 +158,7 @@ impl Call<'_> {
         if !waits {
             // A removal carries the last body; upstream writes a grace period of zero first, which nobody needs.
             let together = strategy.release(&ctx, &old).await?;
-            let last = storage.encode(&new)?;
+            let last = storage.encode_managed(&new, current.managed_fields())?;
             return match self.commit(key, current.revision(), Write::Remove, together).await {
                 Ok(revision) => Ok(Attempt::Done(Deleted { object: Arc::new(last.at_revision(revision)), gone: true })),
                 Err(Refused::Failed(status)) => Err(status),
@@ -166,7 +166,7 @@ impl Call<'_> {
             };
         }
         strategy.begin_deletion(&ctx, &mut new);
-        let object = storage.encode(&new)?;
+        let object = storage.encode_managed(&new, current.managed_fields())?;
         if object.body() == current.body() {
             return Ok(Attempt::Done(Deleted { object: current.clone(), gone: false }));
         }

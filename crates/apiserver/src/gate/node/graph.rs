@@ -45,9 +45,13 @@ impl Graph {
             ("resource.k8s.io", "resourceslices") => Vertex::ResourceSlice,
             _ => return,
         };
-        let value = object.map(Object::to_value);
-        let node = value.as_ref().and_then(|value| value.str_at(&["spec", "nodeName"])).filter(|node| !node.is_empty());
         let own = (vertex, key.clone());
+        // Most pods are seen first without a node; these aren't worth reading.
+        if vertex == Vertex::Pod && object.is_some_and(|pod| pod.field("spec.nodeName") == Some("")) {
+            return self.forget(&own);
+        }
+        let value = object.map(Object::to_unmanaged_value);
+        let node = value.as_ref().and_then(|value| value.str_at(&["spec", "nodeName"])).filter(|node| !node.is_empty());
         let Some((value, node)) = value.as_ref().zip(node) else {
             return self.forget(&own);
         };
