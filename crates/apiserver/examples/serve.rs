@@ -14,24 +14,28 @@ use env::Env;
 use pki::{CertificateSpec, ClusterPki};
 use tokio::io::AsyncReadExt;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
         .init();
     // Unoptimised futures are large.
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(16 << 20).enable_all().build()?;
-    runtime.block_on(serve())
+    // Not on this thread: waking one that isn't the runtime's costs more.
+    runtime.block_on(runtime.spawn(serve()))?
 }
 
-async fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args().skip(1);
+async fn serve() -> Result<(), Failure> {
+    let mut args = std::env::args().skip(1).collect::<Vec<_>>().into_iter();
     let folder = PathBuf::from(args.next().ok_or("the first argument is a folder to write to")?);
     let address = args.next();
     std::fs::create_dir_all(&folder)?;
     let env = Env::system();
     let pki = Arc::new(ClusterPki::load_or_create(&folder, &env)?);
-    let store = store::Embedded::in_memory(&env)?;
+    // With a thread of its own, which commits together what waits, as a store in a file does.
+    let store = store::Embedded::open(store::Config { inline: false, ..store::Config::in_memory(env.clone()) })?;
     let config = Config {
         env,
         store,
