@@ -48,7 +48,7 @@ pub(crate) enum FromProcess {
     /// Its sockets (UDP, TCP) come along if it has any.
     Hello {
         format: u32,
-        /// See [`crate::program::Identity`].
+        /// See [`crate::program::identity`].
         program: String,
         domain: String,
         listening: bool,

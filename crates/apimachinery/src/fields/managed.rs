@@ -60,7 +60,7 @@ struct Wire {
 }
 
 impl ManagedFields {
-    /// Reads what [`ManagedFields::write_json`] wrote; what can't be read is none.
+    /// Reads what [`ManagedFields::to_json`] wrote; what can't be read is none.
     pub fn stored(json: &[u8]) -> ManagedFields {
         if json.is_empty() {
             return ManagedFields::default();
