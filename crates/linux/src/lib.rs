@@ -2,6 +2,11 @@
 //!
 //! It knows nothing of pods or of Kubernetes. Names of links, tables, cgroups, sockets and folders come from [`Scope`]
 //! alone, so that several clusters share a machine.
+//!
+//! ```
+//! let scope = linux::Scope::new("oxikube", "/run/oxikube/oxikube".into(), "/var/lib/oxikube/oxikube".into());
+//! assert_eq!(scope.run("cri.sock").to_str(), Some("/run/oxikube/oxikube/cri.sock"));
+//! ```
 
 pub mod cgroup;
 pub mod conntrack;

@@ -1,7 +1,8 @@
 //! Pure decisions that the API server, the scheduler, the controllers and the kubelet must take alike: what a pod requests,
-//! its quality of service, whether it tolerates a taint, whether a node's labels and resources suit it, whether it is ready.
+//! its quality of service, whether it tolerates a taint, whether a node's labels and resources suit it, whether it is ready,
+//! which volumes and [`devices`] suit its claims, what counts against a [`quota`], and when a [`cron`] schedule is due.
 //!
-//! Everything is a function of typed views: no I/O, no clock (times come as arguments), no cache.
+//! Everything is a function of its arguments, which are typed views or values: no I/O, no clock (times are told), no cache.
 //!
 //! ```
 //! use k8s_openapi::api::core::v1::{Taint, Toleration};
