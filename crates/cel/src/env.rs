@@ -14,11 +14,18 @@ use crate::validate;
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     variables: BTreeMap<String, Decl>,
+    binds: bool,
 }
 
 impl Environment {
     pub fn new() -> Environment {
         Environment::default()
+    }
+
+    /// With the macro `cel.bind`, which the base environment doesn't have.
+    pub fn with_bindings(mut self) -> Environment {
+        self.binds = true;
+        self
     }
 
     /// Declares a variable whose JSON follows a schema.
@@ -43,7 +50,7 @@ impl Environment {
     /// Parses and checks an expression. Its type must be exactly one of `outputs` (a dynamic result is no bool); no outputs,
     /// and any will do.
     pub fn compile(&self, expression: &str, outputs: &[Type]) -> Result<Program, CompileError> {
-        let ast = parse(expression).map_err(|issues| CompileError::syntax(expression, issues))?;
+        let ast = parse(expression, self.binds).map_err(|issues| CompileError::syntax(expression, issues))?;
         let checked = check(self, &ast).map_err(|issues| CompileError::syntax(expression, issues))?;
         let invalid = validate::literals(&ast);
         if !invalid.is_empty() {

@@ -87,6 +87,11 @@ impl CompileError {
 
 /// The message, the line it is about, and a caret under the place.
 fn picture(source: &str, issue: &Issue, out: &mut String) {
+    if source.is_empty() {
+        // There is no line to show.
+        let _ = write!(out, "ERROR: <input>:1:0: {}", issue.message);
+        return;
+    }
     let (mut line, mut start) = (1, 0);
     let at = issue.at as usize;
     for (i, c) in source.chars().enumerate().take(at) {

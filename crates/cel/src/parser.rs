@@ -36,14 +36,15 @@ pub(crate) const RESERVED: [&str; 17] = [
 const OPERAND: &str =
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
-pub(crate) fn parse(source: &str) -> Result<Ast, Vec<Issue>> {
+/// `binds`: whether `cel.bind` is known.
+pub(crate) fn parse(source: &str, binds: bool) -> Result<Ast, Vec<Issue>> {
     let size = source.chars().count();
     if size > MAX_SIZE {
         let message = format!("expression code point size exceeds limit: size: {size}, limit {MAX_SIZE}");
         return Err(vec![Issue { at: 0, message }]);
     }
     let (tokens, issues) = lex(source);
-    let mut parser = Parser { tokens, next: 0, offsets: Vec::new(), issues, depth: 0, copied: 0 };
+    let mut parser = Parser { tokens, next: 0, offsets: Vec::new(), issues, depth: 0, copied: 0, binds };
     let root = parser.expr();
     if let Ok(root) = &root {
         let end = parser.peek().clone();
@@ -69,6 +70,7 @@ struct Parser {
     depth: usize,
     /// Nodes that macros have repeated.
     copied: usize,
+    binds: bool,
 }
 
 impl Parser {

@@ -1,5 +1,6 @@
 //! Which devices a claim gets on a node. Upstream: dynamic-resource-allocation structured allocator, with the features that are on by default
-//! (admin access, prioritised lists); whatever belongs to others is left alone, as upstream's does while they are off.
+//! (admin access, prioritised lists), and taints, which only API servers keep that are told to; whatever belongs to others is left alone, as
+//! upstream's does while they are off.
 //!
 //! Selectors are expressions; who evaluates them is a seam ([`Selectors`]).
 
@@ -15,7 +16,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelector};
-use k8s_openapi::api::resource::v1::{AllocationResult, Device, DeviceClass, ResourceClaim};
+use k8s_openapi::api::resource::v1::{
+    AllocationResult, Device, DeviceClass, DeviceTaint, DeviceToleration, ResourceClaim,
+};
 use thiserror::Error;
 
 pub use expression::Expression;
@@ -123,6 +126,20 @@ pub fn is_reserved_for(claim: &ResourceClaim, uid: &str) -> bool {
 /// Whether the claim has its devices.
 pub fn is_allocated(claim: &ResourceClaim) -> bool {
     claim.status.as_ref().is_some_and(|status| status.allocation.is_some())
+}
+
+/// Whether the toleration is for such a taint. Upstream: resourceclaim.ToleratesTaint.
+pub fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    let same = |wanted: Option<&str>, found: &str| wanted.is_none_or(|wanted| wanted.is_empty() || wanted == found);
+    if !same(toleration.effect.as_deref(), &taint.effect) || !same(toleration.key.as_deref(), &taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        None | Some("" | "Equal") => {
+            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+        }
+        Some(operator) => operator == "Exists",
+    }
 }
 
 /// Whether what is only on some nodes is on this one. Upstream: NodeMatches.

@@ -5,7 +5,7 @@ use crate::kind::{AGE, Kind, NAME, at, computed, field, status};
 
 macro_rules! resource {
     ($kind:literal, $resource:literal) => {
-        row!("io.k8s.api.resource.v1", "resource.k8s.io", "v1", $kind, $resource).unenforced()
+        row!("io.k8s.api.resource.v1", "resource.k8s.io", "v1", $kind, $resource)
     };
 }
 

@@ -12,6 +12,11 @@ pub fn max_length_error(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
+/// The same in the words of upstream's older checks.
+fn longer_than(max: usize, text: &str) -> Problems {
+    unless(text.len() <= max, || format!("must be no more than {max} characters"))
+}
+
 /// "must be between A and B, inclusive"
 pub fn range_error(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -45,15 +50,19 @@ pub fn dns1123_label(text: &str) -> Problems {
 /// A DNS subdomain (RFC 1123), as most objects' names.
 pub fn dns1123_subdomain(text: &str) -> Problems {
     let mut problems = longer_than(253, text);
-    if !is_subdomain(text) {
-        problems.push(pattern_error(
+    problems.extend(subdomain_pattern(text));
+    problems
+}
+
+fn subdomain_pattern(text: &str) -> Problems {
+    unless(is_subdomain(text), || {
+        pattern_error(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and \
              end with an alphanumeric character",
             DNS_SUBDOMAIN,
             &["example.com"],
-        ));
-    }
-    problems
+        )
+    })
 }
 
 /// `*.` and a DNS subdomain.
@@ -106,7 +115,9 @@ pub fn qualified_name(text: &str) -> Problems {
             if prefix.is_empty() {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
-                problems.extend(dns1123_subdomain(prefix).into_iter().map(|problem| format!("prefix part {problem}")));
+                let of_prefix = unless(prefix.len() <= 253, || max_length_error(253)).into_iter();
+                let of_prefix = of_prefix.chain(subdomain_pattern(prefix));
+                problems.extend(of_prefix.map(|problem| format!("prefix part {problem}")));
             }
             name
         }
@@ -124,7 +135,7 @@ pub fn qualified_name(text: &str) -> Problems {
 
 /// A label's value.
 pub fn label_value(text: &str) -> Problems {
-    let mut problems = longer_than(63, text);
+    let mut problems = unless(text.len() <= 63, || max_length_error(63));
     if !text.is_empty() && !is_label_name(text) {
         problems.push(pattern_error(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end \
@@ -248,10 +259,6 @@ pub fn user_id(id: i64) -> Problems {
 
 fn unless(valid: bool, problem: impl FnOnce() -> String) -> Problems {
     if valid { Problems::new() } else { vec![problem()] }
-}
-
-fn longer_than(max: usize, text: &str) -> Problems {
-    unless(text.len() <= max, || max_length_error(max))
 }
 
 fn is_label(text: &str) -> bool {

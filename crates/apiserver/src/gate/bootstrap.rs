@@ -11,6 +11,14 @@ pub(crate) use ensure::ensure;
 use super::rule::{self, Rule};
 
 const POLICY: &str = include_str!("bootstrap/policy.txt");
+/// More of it where devices have taints.
+const DEVICE_TAINTS_POLICY: &str = "\
+role system:controller:device-taint-eviction-controller
+  delete,get,list,watch - pods
+  patch,update - pods/status
+  get,list,watch resource.k8s.io deviceclasses,resourceclaims,resourceslices
+  create,patch,update -,events.k8s.io events
+";
 const GROUP: &str = "rbac.authorization.k8s.io";
 const AGGREGATE: &str = "rbac.authorization.k8s.io/aggregate-to-";
 /// What the names of roles begin with that upstream doesn't have.
@@ -36,10 +44,11 @@ pub(crate) enum Reconcile {
 }
 
 /// Roles, then bindings: the order to create them in.
-pub(crate) fn rbac() -> Vec<Wanted> {
+pub(crate) fn rbac(device_taints: bool) -> Vec<Wanted> {
+    let more = if device_taints { DEVICE_TAINTS_POLICY } else { "" };
     let mut wanted = Vec::new();
     let mut controllers = Vec::new();
-    for line in POLICY.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in POLICY.lines().chain(more.lines()).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split_whitespace();
         if line.starts_with(' ') {
             if let Some(Wanted { value, .. }) = wanted.last_mut() {
@@ -254,12 +263,12 @@ mod tests {
     fn find(name: &str, resource: &str) -> Value {
         let found =
             |wanted: &&Wanted| wanted.resource == resource && wanted.value.str_at(&["metadata", "name"]) == Some(name);
-        rbac().iter().find(found).unwrap_or_else(|| panic!("{resource} {name}")).value.clone()
+        rbac(false).iter().find(found).unwrap_or_else(|| panic!("{resource} {name}")).value.clone()
     }
 
     #[test]
     fn the_table_is_complete() {
-        let all = rbac();
+        let all = rbac(true);
         let count = |resource: &str| all.iter().filter(|wanted| wanted.resource == resource).count();
         assert_eq!(
             ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count),

@@ -25,8 +25,9 @@ pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
 }
 
 static NODE_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let role =
-        bootstrap::rbac().into_iter().find(|wanted| wanted.value.str_at(&["metadata", "name"]) == Some("system:node"));
+    let role = bootstrap::rbac(false)
+        .into_iter()
+        .find(|wanted| wanted.value.str_at(&["metadata", "name"]) == Some("system:node"));
     role.map(|role| Rule::read_all(&role.value)).unwrap_or_default()
 });
 

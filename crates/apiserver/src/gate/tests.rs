@@ -39,7 +39,7 @@ impl Objects for World {
 /// A gate with the bootstrap policy.
 pub(super) fn bootstrapped() -> Gate {
     let gate = Gate::default();
-    for wanted in bootstrap::rbac() {
+    for wanted in bootstrap::rbac(false) {
         let object = Object::new(&wanted.value, 1).unwrap();
         gate.observe(wanted.group, wanted.resource, object.key(), Some(&object));
     }

@@ -277,7 +277,9 @@ fn reset(kind: &Kind, subresource: &str) -> &'static Reset {
         ("pods", "ephemeralcontainers") => &EPHEMERAL,
         ("pods", "resize") => &RESIZE,
         ("deployments", "status") => &SPEC_AND_LABELS,
-        ("flowschemas" | "prioritylevelconfigurations" | "volumeattachments", "status") => &SPEC_AND_METADATA,
+        ("flowschemas" | "prioritylevelconfigurations" | "resourceclaims" | "volumeattachments", "status") => {
+            &SPEC_AND_METADATA
+        }
         ("namespaces", "finalize") => &STATUS,
         (_, "status" | "approval") => &SPEC,
         _ => &NOTHING,

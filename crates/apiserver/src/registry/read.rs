@@ -53,6 +53,11 @@ impl Filter {
                 });
             } else {
                 let why = match resource.as_custom().is_some() || !resource.kind.selectable.is_empty() {
+                    true if resource.kind.group == "resource.k8s.io" => {
+                        let kind = resource.kind;
+                        let (group, version, kind) = (kind.group, kind.version, kind.kind);
+                        format!("field label not supported for {group}/{version}, Kind={kind}: {field}")
+                    }
                     true => format!("field label not supported: {field}"),
                     false => format!(
                         "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""

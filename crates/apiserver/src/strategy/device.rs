@@ -5,7 +5,7 @@ use apimachinery::validation::{c_identifier, dns1123_subdomain};
 use apimachinery::{FieldError, Value};
 use rules::devices::Expression;
 
-use super::field::{Errors, Path, Report, entries, immutable, int, items, items_mut, member, text};
+use super::field::{Errors, Path, Report, entries, fill, immutable, int, items, items_mut, member, text};
 use super::persistent_volume::driver_name;
 use super::pod::scheduling::node_selector;
 use super::{Context, Strategy};
@@ -16,6 +16,9 @@ const MAX_EXPRESSION: usize = 10 << 10;
 const MAX_CONFIGURATIONS: usize = 32;
 const MAX_PARAMETERS: usize = 10 << 10;
 const MAX_DEVICES: usize = 128;
+const MAX_TAINTED_DEVICES: usize = 64;
+const MAX_TAINTS: usize = 16;
+pub(super) const TAINT_EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 const MAX_ATTRIBUTES: usize = 32;
 const MAX_IDENTIFIER: usize = 32;
 const MAX_VALUE: usize = 64;
@@ -23,7 +26,11 @@ const MAX_POOL_NAME: usize = 253;
 pub(super) const NOT_OBJECT: &str = "must be a valid JSON object";
 
 pub(super) struct DeviceClass;
-pub(super) struct ResourceSlice;
+
+pub(super) struct ResourceSlice {
+    /// Whether devices may have taints; they are dropped otherwise.
+    pub(super) taints: bool,
+}
 
 impl Strategy for DeviceClass {
     fn resource(&self) -> (&'static str, &'static str) {
@@ -74,24 +81,13 @@ impl Strategy for ResourceSlice {
         true
     }
 
-    /// Upstream: dropDisabledFields.
-    fn prepare_create(&self, _ctx: &Context<'_>, new: &mut Value) {
-        let Some(spec) = new.get_mut("spec") else { return };
-        spec.remove(&["sharedCounters"]);
-        spec.remove(&["perDeviceNodeSelection"]);
-        for device in items_mut(spec, "devices") {
-            for field in DISABLED {
-                device.remove(&[field]);
-            }
-            let capacities = device.get_mut("capacity").and_then(Value::as_object_mut);
-            for (_, capacity) in capacities.into_iter().flat_map(|map| map.iter_mut()) {
-                capacity.remove(&["requestPolicy"]);
-            }
-        }
+    fn prepare_create(&self, ctx: &Context<'_>, new: &mut Value) {
+        self.prepare(ctx, new, self.taints);
     }
 
-    fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, _old: &Value) {
-        self.prepare_create(ctx, new);
+    fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        let tainted = |device: &Value| !items(device, "taints").is_empty();
+        self.prepare(ctx, new, self.taints || old.items_at(&["spec", "devices"]).iter().any(tainted));
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, errors: &mut Vec<FieldError>) {
@@ -111,8 +107,31 @@ impl Strategy for ResourceSlice {
     }
 }
 
-const DISABLED: [&str; 9] = [
-    "taints",
+impl ResourceSlice {
+    /// Upstream: dropDisabledFields, SetDefaults_DeviceTaint.
+    fn prepare(&self, ctx: &Context<'_>, new: &mut Value, taints: bool) {
+        let Some(spec) = new.get_mut("spec") else { return };
+        spec.remove(&["sharedCounters"]);
+        spec.remove(&["perDeviceNodeSelection"]);
+        for device in items_mut(spec, "devices") {
+            for field in DISABLED {
+                device.remove(&[field]);
+            }
+            if !taints {
+                device.remove(&["taints"]);
+            }
+            for taint in items_mut(device, "taints") {
+                fill(taint, "timeAdded", crate::registry::timestamp(ctx.env.now()));
+            }
+            let capacities = device.get_mut("capacity").and_then(Value::as_object_mut);
+            for (_, capacity) in capacities.into_iter().flat_map(|map| map.iter_mut()) {
+                capacity.remove(&["requestPolicy"]);
+            }
+        }
+    }
+}
+
+const DISABLED: [&str; 8] = [
     "consumesCounters",
     "nodeName",
     "nodeSelector",
@@ -150,8 +169,10 @@ fn validate_slice(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     }
     where_it_is(spec, &path, errors);
     let (path, devices) = (path.child("devices"), items(spec, "devices"));
-    if devices.len() > MAX_DEVICES {
-        return errors.add(FieldError::too_many(path.to_string(), devices.len(), MAX_DEVICES));
+    let tainted = devices.iter().any(|device| !items(device, "taints").is_empty());
+    let max = if tainted { MAX_TAINTED_DEVICES } else { MAX_DEVICES };
+    if devices.len() > max {
+        return errors.add(FieldError::too_many(path.to_string(), devices.len(), max));
     }
     for (i, device) in devices.iter().enumerate() {
         validate_device(device, &path.index(i), errors);
@@ -204,6 +225,16 @@ fn validate_device(device: &Value, path: &Path<'_>, errors: &mut Errors) {
     if count > MAX_ATTRIBUTES {
         let why = format!("the total number of attributes and capacities must not exceed {MAX_ATTRIBUTES}");
         errors.invalid(path, count as i64, why);
+    }
+    let (taints, path_of_taints) = (items(device, "taints"), path.child("taints"));
+    if taints.len() > MAX_TAINTS {
+        errors.add(FieldError::too_many(path_of_taints.to_string(), taints.len(), MAX_TAINTS));
+    }
+    for (i, taint) in taints.iter().take(MAX_TAINTS).enumerate() {
+        let path = path_of_taints.index(i);
+        errors.qualified(&path.child("key"), text(taint, "key"));
+        errors.label_text(&path.child("value"), text(taint, "value"));
+        errors.needs_one_of(&path.child("effect"), text(taint, "effect"), &TAINT_EFFECTS);
     }
     let attributes = path.child("attributes");
     for (name, attribute) in entries(device, "attributes") {

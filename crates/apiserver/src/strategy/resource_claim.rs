@@ -5,7 +5,7 @@ mod status;
 
 use apimachinery::{FieldError, ObjectKey, Value};
 
-use super::device::{NOT_OBJECT, configuration, fully_qualified_name, selectors};
+use super::device::{NOT_OBJECT, TAINT_EFFECTS, configuration, fully_qualified_name, selectors};
 use super::field::{Errors, Path, Report, fill, flag, immutable, int, items, items_mut, member, text};
 use super::{Context, Strategy, keep_all_but_status};
 
@@ -14,10 +14,17 @@ const MAX_REQUESTS: usize = 32;
 const MAX_ALTERNATIVES: usize = 8;
 const MAX_CONSTRAINTS: usize = 32;
 const MAX_CONFIGURATIONS: usize = 32;
+const MAX_TOLERATIONS: usize = 16;
 const ADMIN_LABEL: &str = "resource.kubernetes.io/admin-access";
 
-pub(super) struct ResourceClaim;
-pub(super) struct ResourceClaimTemplate;
+/// `taints`: whether devices have taints; what tolerates them is dropped otherwise.
+pub(super) struct ResourceClaim {
+    pub(super) taints: bool,
+}
+
+pub(super) struct ResourceClaimTemplate {
+    pub(super) taints: bool,
+}
 
 impl Strategy for ResourceClaim {
     fn resource(&self) -> (&'static str, &'static str) {
@@ -37,14 +44,14 @@ impl Strategy for ResourceClaim {
 
     fn prepare_create(&self, _ctx: &Context<'_>, new: &mut Value) {
         if let Some(spec) = new.get_mut("spec") {
-            drop_disabled(spec);
+            drop_disabled(spec, self.taints);
         }
         new.set(&["status"], Value::object());
     }
 
     fn prepare_update(&self, _ctx: &Context<'_>, new: &mut Value, _old: &Value) {
         if let Some(spec) = new.get_mut("spec") {
-            drop_disabled(spec);
+            drop_disabled(spec, self.taints);
         }
     }
 
@@ -84,7 +91,7 @@ impl Strategy for ResourceClaimTemplate {
 
     fn prepare_create(&self, _ctx: &Context<'_>, new: &mut Value) {
         if let Some(spec) = new.at_mut(&["spec", "spec"]) {
-            drop_disabled(spec);
+            drop_disabled(spec, self.taints);
         }
     }
 
@@ -104,11 +111,43 @@ impl Strategy for ResourceClaimTemplate {
     }
 }
 
+/// Metadata that templates of claims don't have, and what upstream calls it.
+const OTHER_METADATA: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        value => value.as_str() == Some("") || value.as_i64() == Some(0),
+    }
+}
+
 fn validate_template(template: &Value, errors: &mut Errors) {
     use apimachinery::validation::{validate_annotations, validate_labels};
     let metadata = |key| template.at(&["spec", "metadata", key]);
     errors.extend(validate_annotations(metadata("annotations"), "spec.metadata.annotations"));
     errors.extend(validate_labels(metadata("labels"), "spec.metadata.labels"));
+    let path = Path::new("spec");
+    let path = path.child("metadata");
+    for (field, shown) in OTHER_METADATA {
+        if metadata(field).is_some_and(|value| !is_empty(value)) {
+            errors.forbidden(&path.child(shown), "cannot be set");
+        }
+    }
     let spec = template.at(&["spec", "spec"]).unwrap_or(&Value::Null);
     validate_spec(spec, &Path::new("spec").child("spec"), errors);
 }
@@ -146,9 +185,11 @@ fn default_tolerations(value: &mut Value) {
 }
 
 /// Upstream: resourceclaimspec DropDisabledFields.
-fn drop_disabled(spec: &mut Value) {
+fn drop_disabled(spec: &mut Value, taints: bool) {
     for request in asked(spec) {
-        request.remove(&["tolerations"]);
+        if !taints {
+            request.remove(&["tolerations"]);
+        }
         request.remove(&["capacity"]);
     }
     if let Some(devices) = spec.get_mut("devices") {
@@ -214,10 +255,12 @@ impl<'v> Names<'v> {
     fn check_all(&self, value: &Value, path: &Path<'_>, errors: &mut Errors) {
         let path = path.child("requests");
         let names = items(value, "requests");
-        set(names, MAX_REQUESTS, &path, errors, &|name, path, errors| {
+        let each = |name: &Value, path: &Path<'_>, errors: &mut Errors| {
             self.check(name.as_str().unwrap_or_default(), path, errors);
-        });
-        duplicates(names, &path, errors, |name| name.clone());
+        };
+        if set(names, MAX_REQUESTS, &path, errors, &each) {
+            duplicates(names, &path, errors, |name| name.clone());
+        }
     }
 }
 
@@ -314,6 +357,25 @@ fn exact(request: &Value, path: &Path<'_>, errors: &mut Errors) {
         "ExactCount" if count <= 0 => errors.invalid(&path.child("count"), count, "must be greater than zero"),
         "ExactCount" => {}
         _ => errors.not_supported(&path.child("allocationMode"), mode, &["All", "ExactCount"]),
+    }
+    set(items(request, "tolerations"), MAX_TOLERATIONS, &path.child("tolerations"), errors, &toleration);
+}
+
+/// Upstream: validateDeviceToleration.
+fn toleration(toleration: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (key, value, operator) = (text(toleration, "key"), text(toleration, "value"), text(toleration, "operator"));
+    if !key.is_empty() {
+        errors.qualified(&path.child("key"), key);
+    }
+    match operator {
+        "Exists" if value.is_empty() => {}
+        "Exists" => errors.invalid(&path.child("value"), value, "must be empty for operator `Exists`"),
+        "Equal" => errors.label_text(&path.child("value"), value),
+        _ => errors.not_supported(&path.child("operator"), operator, &["Equal", "Exists"]),
+    }
+    let effect = text(toleration, "effect");
+    if !effect.is_empty() {
+        errors.one_of(&path.child("effect"), effect, &TAINT_EFFECTS);
     }
 }
 

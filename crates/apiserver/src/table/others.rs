@@ -71,7 +71,6 @@ pub(super) fn cell(row: &Row<'_>, column: &str) -> Option<Value> {
             ("ResourceClaim", "State") => claim_state(row),
             ("ResourceSlice", "Node") => match row.text(&["spec", "nodeName"]) {
                 "" if row.value.bool_at(&["spec", "allNodes"]) == Some(true) => "<all>".to_owned(),
-                "" => NONE.to_owned(),
                 node => node.to_owned(),
             },
             _ => return None,

@@ -42,6 +42,10 @@ impl Parser {
     }
 
     pub(super) fn member_call(&mut self, at: u32, name: &str, target: Expr, mut args: Vec<Expr>) -> Parsed {
+        let in_cel = matches!(&target.kind, Kind::Ident(namespace) if namespace.as_ref() == "cel");
+        if self.binds && in_cel && name == "bind" && args.len() == 3 {
+            return self.bind(at, args);
+        }
         let expands = matches!(
             (name, args.len()),
             ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "optMap" | "optFlatMap", 2)
@@ -66,6 +70,30 @@ impl Parser {
         let var2 = if two { Some(self.second_variable(&var, &args.remove(0))?) } else { None };
         let filter = args.pop();
         Ok(self.folded(at, name, target, (var, var2), body, filter))
+    }
+
+    /// `cel.bind(v, init, e)`: `e`, where `v` is the value of `init`.
+    fn bind(&mut self, at: u32, args: Vec<Expr>) -> Parsed {
+        let [name, init, body] = <[Expr; 3]>::try_from(args).map_err(|_| Stop)?;
+        let Kind::Ident(var) = &name.kind else {
+            let place = self.offsets[name.id as usize];
+            return self.issue(place, "cel.bind() variable names must be simple identifiers");
+        };
+        Ok(self.bound(at, var.clone(), init, body))
+    }
+
+    fn bound(&mut self, at: u32, var: Arc<str>, init: Expr, result: Expr) -> Expr {
+        let fold = Comprehension {
+            range: self.node(at, Kind::List { elements: Vec::new(), optional: Vec::new() }),
+            var: "#unused".into(),
+            var2: None,
+            accu: var.clone(),
+            init,
+            condition: self.constant(at, Const::Bool(false)),
+            step: self.ident(at, &var),
+            result,
+        };
+        self.fold(at, fold)
     }
 
     fn ident(&mut self, at: u32, name: &str) -> Expr {
@@ -181,17 +209,7 @@ impl Parser {
         };
         let has = member(self, "hasValue");
         let value = member(self, "value");
-        let fold = Comprehension {
-            range: self.node(at, Kind::List { elements: Vec::new(), optional: Vec::new() }),
-            var: "#unused".into(),
-            var2: None,
-            accu: var.clone(),
-            init: value,
-            condition: self.constant(at, Const::Bool(false)),
-            step: self.ident(at, &var),
-            result: body,
-        };
-        let mapped = self.fold(at, fold);
+        let mapped = self.bound(at, var, value, body);
         let then = if name == "optMap" { self.call(at, "optional.of", vec![mapped]) } else { mapped };
         let none = self.call(at, "optional.none", Vec::new());
         Ok(self.call(at, op::CONDITIONAL, vec![has, then, none]))

@@ -25,7 +25,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
             ("capacity", by_domain(Decl::scalar(Type::Opaque("kubernetes.Quantity")))),
         ],
     );
-    Environment::new().with_decl("device", device)
+    Environment::new().with_bindings().with_decl("device", device)
 });
 
 /// Versions are made by their own function.
@@ -166,6 +166,7 @@ mod tests {
         check(r#"has(device.attributes["absent.io"].x)"#, false);
         check(r#""model" in device.attributes["gpu.io"]"#, true);
         check(r#""absent.io" in device.attributes"#, false);
+        check(r#"cel.bind(own, device.attributes["gpu.io"], own.index == 3 && own.model == "a100")"#, true);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, DeviceRequest, DeviceSelector,
 
 use super::inventory::{Candidate, State};
 use super::search::Search;
-use super::{AllocationError, name_of};
+use super::{AllocationError, name_of, tolerates};
 
 /// One request of a claim: one of its alternatives is to be satisfied.
 pub(super) struct Request<'a> {
@@ -161,6 +161,13 @@ impl Wanted<'_> {
         let suits = usable && self.selected(search, claim, candidate)?;
         self.suits[at] = Some(suits);
         Ok(suits)
+    }
+
+    /// Whether the device has a taint that isn't tolerated. Upstream: taintPreventsAllocation.
+    pub fn is_kept_off(&self, candidate: &Candidate<'_>) -> bool {
+        let taints = candidate.device.taints.iter().flatten();
+        let mut keeping = taints.filter(|taint| matches!(taint.effect.as_str(), "NoExecute" | "NoSchedule"));
+        keeping.any(|taint| !self.tolerations.into_iter().flatten().any(|toleration| tolerates(toleration, taint)))
     }
 
     fn selected(

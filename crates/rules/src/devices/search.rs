@@ -195,6 +195,9 @@ impl Attempt<'_, '_> {
         }
         let Asking { claim, requests, constraints, chosen } = &mut self.claims[at.claim];
         let wanted = &requests[at.request].alternatives[alternative];
+        if wanted.is_kept_off(candidate) {
+            return Err(Ended::Failed);
+        }
         if let Some(refused) = constraints.iter_mut().position(|constraint| !constraint.add(wanted, candidate)) {
             constraints[..refused].iter_mut().for_each(|constraint| constraint.remove(wanted));
             if !must {

@@ -93,6 +93,26 @@ fn three() -> Vec<Arc<ResourceSlice>> {
 }
 
 #[test]
+fn taints_keep_claims_off() {
+    let taint =
+        |name: &str, effect: &str| json!({"name": name, "taints": [{"key": "k", "value": "v", "effect": effect}]});
+    let devices = [taint("a", "NoSchedule"), taint("b", "NoExecute"), taint("c", "None"), device("d")];
+    let slices = [slice("s", json!({"nodeName": "n1", "devices": devices}))];
+    let tolerating = |toleration: Value, count: u32| one(json!({"count": count, "tolerations": [toleration]}));
+    check(&slices, &[one(json!({"count": 2}))], "r=c r=d");
+    check(&slices, &[one(json!({"count": 3}))], "no");
+    check(&slices, &[one(json!({"allocationMode": "All"}))], "no");
+    check(&slices, &[tolerating(json!({"operator": "Exists"}), 4)], "r=a r=b r=c r=d");
+    check(
+        &slices,
+        &[tolerating(json!({"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute"}), 3)],
+        "r=b r=c r=d",
+    );
+    check(&slices, &[tolerating(json!({"key": "k", "operator": "Equal", "value": "w"}), 3)], "no");
+    check(&slices, &[tolerating(json!({"key": "other", "operator": "Exists"}), 3)], "no");
+}
+
+#[test]
 fn counts_and_all() {
     check(&three(), &[one(json!({}))], "r=a");
     check(&three(), &[one(json!({"count": 2})), one(json!({}))], "r=a r=b r=c");

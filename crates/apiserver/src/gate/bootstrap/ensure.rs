@@ -66,7 +66,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_empty_cluster_gets_everything_and_a_full_one_nothing() {
         let server = FakeServer::new(Env::seeded(1, jiff::Timestamp::UNIX_EPOCH));
-        let all: Vec<Wanted> = rbac().into_iter().chain(priority_classes()).collect();
+        let all: Vec<Wanted> = rbac(false).into_iter().chain(priority_classes()).collect();
         ensure(&server.client(), &all).await.unwrap();
         assert_eq!(server.writes().len(), all.len());
         server.forget_requests();

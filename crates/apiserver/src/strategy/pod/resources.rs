@@ -210,10 +210,22 @@ fn check(resources: &Value, claims: &[Value], path: &Path<'_>, pod_level: bool, 
             continue;
         }
         let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
-        if seen.contains(&key) {
-            errors.duplicate(&path, key.as_str());
+        let known = |key: &str| seen.iter().any(|known| known == key);
+        if known(name) {
+            // All requests of that claim are meant already.
+            errors.duplicate(&path, name);
+        } else {
+            if !request.is_empty() {
+                errors.label(&path.child("request"), request);
+            }
+            if known(&key) {
+                errors.duplicate(&path, key.as_str());
+            } else if request.is_empty() {
+                let of_claim = |known: &&String| known.split_once('/').is_some_and(|(claim, _)| claim == name);
+                seen.iter().filter(of_claim).for_each(|_| errors.duplicate(&path, name));
+            }
+            seen.push(key);
         }
-        seen.push(key);
         if !claims.iter().any(|known| text(known, "name") == name) {
             let mut error = apimachinery::FieldError::not_found(path.to_string(), name);
             let known: Vec<&str> = claims.iter().map(|claim| text(claim, "name")).collect();

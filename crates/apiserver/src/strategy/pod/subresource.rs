@@ -100,7 +100,26 @@ pub(super) fn validate_status(new: &Value, old: &Value, errors: &mut Errors) {
     {
         transitions(items(status, list), items(before, list), policy, old, &path.child(list), errors);
     }
+    resource_claims(status, new, &path.child("resourceClaimStatuses"), errors);
     addresses(status, &path, errors);
+}
+
+/// Which claims were made for the pod. Upstream: validatePodResourceClaimStatuses.
+fn resource_claims(status: &Value, pod: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let told = items(status, "resourceClaimStatuses");
+    for (i, one) in told.iter().enumerate() {
+        let path = path.index(i);
+        let (path, name) = (path.child("name"), text(one, "name"));
+        if !pod.items_at(&["spec", "resourceClaims"]).iter().any(|claim| text(claim, "name") == name) {
+            errors.invalid(&path, name, "must match the name of an entry in `spec.resourceClaims`");
+        }
+        if told[..i].iter().any(|earlier| text(earlier, "name") == name) {
+            errors.duplicate(&path, name);
+        }
+        if let Some(claim) = one.get("resourceClaimName").and_then(Value::as_str) {
+            errors.problems(&path, claim, dns1123_subdomain(claim));
+        }
+    }
 }
 
 /// A container that ended for good does not begin again. Upstream: ValidateContainerStateTransition.

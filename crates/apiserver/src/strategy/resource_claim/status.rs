@@ -134,9 +134,11 @@ fn device_status(device: &Value, allocated: &[Value], path: &Path<'_>, errors: &
         errors.invalid(path, device_key(device), "must be an allocated device in the claim");
     }
     let conditions = items(device, "conditions");
+    let conditions_path = path.child("conditions");
     if conditions.len() > MAX_CONDITIONS {
-        errors.add(FieldError::too_many(path.child("conditions").to_string(), conditions.len(), MAX_CONDITIONS));
+        errors.add(FieldError::too_many(conditions_path.to_string(), conditions.len(), MAX_CONDITIONS));
     }
+    validate_conditions(conditions, &conditions_path, errors);
     if let Some(data) = member(device, "data") {
         raw(Some(data), MAX_DATA, &path.child("data"), errors);
     }
@@ -159,10 +161,67 @@ fn device_status(device: &Value, allocated: &[Value], path: &Path<'_>, errors: &
     }
 }
 
+/// Upstream: metav1's ValidateConditions.
+fn validate_conditions(conditions: &[Value], path: &Path<'_>, errors: &mut Errors) {
+    const MAX_REASON: usize = 1 << 10;
+    const MAX_MESSAGE: usize = 32 << 10;
+    for (i, condition) in conditions.iter().enumerate() {
+        let path = path.index(i);
+        let (kind, reason, message) = (text(condition, "type"), text(condition, "reason"), text(condition, "message"));
+        if conditions[..i].iter().any(|earlier| text(earlier, "type") == kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        errors.qualified(&path.child("type"), kind);
+        errors.one_of(&path.child("status"), text(condition, "status"), &["False", "True", "Unknown"]);
+        errors.non_negative(&path, condition, "observedGeneration");
+        errors.needs(&path, condition, "lastTransitionTime");
+        let path_of_reason = path.child("reason");
+        match reason {
+            "" => errors.required(&path_of_reason, ""),
+            _ if !is_reason(reason) => errors.invalid(&path_of_reason, reason, reason_error()),
+            _ if reason.len() > MAX_REASON => errors.add(FieldError::too_long(path_of_reason.to_string(), MAX_REASON)),
+            _ => {}
+        }
+        if message.len() > MAX_MESSAGE {
+            errors.add(FieldError::too_long(path.child("message").to_string(), MAX_MESSAGE));
+        }
+    }
+}
+
+/// `[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?`
+fn is_reason(reason: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bytes = reason.as_bytes();
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(|last| word(*last))
+        && bytes.iter().all(|b| word(*b) || b",:".contains(b))
+}
+
+fn reason_error() -> String {
+    apimachinery::validation::pattern_error(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )
+}
+
+/// An address whose parts may have zeros before them, as upstream still reads it.
+fn sloppy(ip: &str) -> Option<std::net::IpAddr> {
+    let part = |part: &str| match part.trim_start_matches('0') {
+        "" if part.is_empty() => String::new(),
+        "" => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    match ip.contains(':') {
+        true => ip.parse().ok(),
+        false => ip.split('.').map(part).collect::<Vec<_>>().join(".").parse().ok(),
+    }
+}
+
 /// Upstream: IsValidInterfaceAddress.
 fn interface_address(text: &str) -> Option<String> {
     let Some((ip, prefix)) = text.split_once('/') else { return Some(SHAPE.to_owned()) };
-    let (Ok(ip), Ok(prefix)) = (ip.parse::<std::net::IpAddr>(), prefix.parse::<u8>()) else {
+    let (Some(ip), Ok(prefix)) = (sloppy(ip), prefix.parse::<u8>()) else {
         return Some(SHAPE.to_owned());
     };
     if prefix > if ip.is_ipv4() { 32 } else { 128 } {
