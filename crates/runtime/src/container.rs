@@ -16,6 +16,7 @@ use shim::protocol::{Request, Signal, Start};
 
 use cri::v1::{ContainerConfig, ContainerEventType, LinuxContainerResources, NamespaceMode};
 
+use crate::cdi;
 use crate::error::{Context, Error, blocking};
 use crate::events;
 use crate::image::Access;
@@ -43,6 +44,8 @@ pub(crate) async fn create(daemon: &Arc<Daemon>, sandbox: &str, config: Containe
     if config.metadata.is_none() {
         return Err(Error::Invalid("container config must include metadata".to_owned()));
     }
+    let folders = daemon.cdi.clone();
+    let config = blocking(move || cdi::inject(&folders, config)).await?;
     let name = config.image.clone().unwrap_or_default().image;
     let image = daemon.images.status(&name).ok_or_else(|| crate::image::ImageError::NoSuchImage(name.clone()))?;
     let id = daemon.new_id();

@@ -22,6 +22,7 @@
 pub mod image;
 pub mod network;
 
+mod cdi;
 mod container;
 mod error;
 mod events;
@@ -77,6 +78,8 @@ pub struct Config {
     pub shim_command: Option<Vec<OsString>>,
     /// RuntimeClass handlers and the OCI runtimes' programs they mean, besides `runc` and `crun` where these are installed.
     pub handlers: BTreeMap<String, PathBuf>,
+    /// Where devices are described that containers may ask for; later folders count more.
+    pub cdi: Vec<PathBuf>,
 }
 
 impl Config {
@@ -90,6 +93,7 @@ impl Config {
             network,
             shim_command: None,
             handlers: BTreeMap::new(),
+            cdi: cdi::FOLDERS.map(PathBuf::from).to_vec(),
         }
     }
 }

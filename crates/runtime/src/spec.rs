@@ -206,9 +206,6 @@ fn reject_unsupported(config: &ContainerConfig, security: &LinuxContainerSecurit
     if mapped || userns.is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
         return unsupported("user namespaces are");
     }
-    if !config.cdi_devices.is_empty() {
-        return unsupported("CDI devices are");
-    }
     Ok(())
 }
 

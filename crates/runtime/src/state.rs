@@ -36,6 +36,8 @@ pub(crate) struct Daemon {
     pub(crate) hierarchies: Hierarchies,
     pub(crate) program: Program,
     pub(crate) handlers: Handlers,
+    /// Where devices are described.
+    pub(crate) cdi: Vec<PathBuf>,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     pub(crate) shim_events: mpsc::UnboundedSender<(String, Event)>,
     pub(crate) tokens: Tokens,
@@ -108,6 +110,7 @@ impl Daemon {
             hierarchies,
             program,
             handlers: Handlers::new(config.handlers),
+            cdi: config.cdi,
             events: broadcast::Sender::new(EVENTS),
             shim_events,
             streaming,
