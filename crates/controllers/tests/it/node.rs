@@ -119,6 +119,124 @@ async fn the_only_node_is_not_emptied() {
     cluster.settles().await;
 }
 
+/// Puts the nodes of a zone; the names of those that will be heard of, and of those that will not.
+fn put_zone(cluster: &Cluster, zone: &str, heard: usize, silent: usize) -> (Vec<&'static str>, Vec<&'static str>) {
+    let mut names: Vec<&'static str> = (0..heard + silent).map(|n| &*format!("{zone}-{n}").leak()).collect();
+    for name in &names {
+        cluster.put(&resources::NODES, &node(name).replace("\"z1\"", &format!("{zone:?}")));
+    }
+    let silent = names.split_off(heard);
+    (names, silent)
+}
+
+/// How many of the nodes are being emptied.
+fn emptied(cluster: &Cluster, names: &[&str]) -> usize {
+    names.iter().filter(|name| cluster.taints(name).iter().any(|taint| taint.ends_with(":NoExecute"))).count()
+}
+
+/// Upstream's rates: a node each ten seconds, and each hundred in a large zone of which 55 % are silent; none in a small one.
+#[tokio::test(start_paused = true)]
+async fn each_zone_is_emptied_at_its_rate() {
+    let cluster = Cluster::start();
+    // Zone, nodes that are heard of and that are not, how many are emptied at once, and after 95, 195, 950 seconds.
+    let zones = [
+        ("well", 7, 3, [1, 3, 3, 3]),
+        ("two-of-two", 0, 2, [1, 2, 2, 2]),
+        ("half", 10, 10, [1, 10, 10, 10]),
+        ("small", 2, 3, [0, 0, 0, 0]),
+        ("fifty", 20, 30, [0, 0, 0, 0]),
+        ("large", 21, 30, [1, 1, 2, 10]),
+        ("large-well", 31, 20, [1, 10, 20, 20]),
+        ("dead", 0, 4, [1, 4, 4, 4]),
+    ];
+    let (mut heard, mut silent) = (Vec::new(), Vec::new());
+    for (zone, up, down, _) in &zones {
+        let (zone_heard, zone_silent) = put_zone(&cluster, zone, *up, *down);
+        heard.extend(zone_heard);
+        silent.push(zone_silent);
+    }
+    let alive = cluster.heartbeat(&heard);
+    let counts = || silent.iter().map(|names| emptied(&cluster, names)).collect::<Vec<_>>();
+    eventually("the first are emptied", || counts().iter().sum::<usize>() >= 6).await;
+    let begun = cluster.server.client().env().now();
+    for (at, seconds) in [1, 95, 195, 950].into_iter().enumerate() {
+        let passed = cluster.server.client().env().now().duration_since(begun).as_secs().unsigned_abs();
+        sleep(seconds - passed).await;
+        let expect: Vec<usize> = zones.iter().map(|(.., expect)| expect[at]).collect();
+        assert_eq!(counts(), expect, "after {seconds} seconds");
+    }
+    // Nobody is heard of any more: it is us, and nobody is emptied.
+    drop(alive);
+    sleep(120).await;
+    assert_eq!(counts(), [0; 8]);
+    assert_eq!(emptied(&cluster, &heard), 0);
+    sleep(3600).await;
+    assert_eq!((counts(), emptied(&cluster, &heard)), (vec![0; 8], 0));
+    // One is heard of again.
+    let _alive = cluster.heartbeat(&heard[..1]);
+    sleep(60).await;
+    assert!(counts().iter().all(|count| *count > 0), "{:?}", counts());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_stay_as_long_as_they_tolerate_all_taints() {
+    let cluster = Cluster::start();
+    let _alive = cluster.put_node("n1");
+    let tolerates = |key: &str, seconds: u32| {
+        format!(r#"{{"key":"{key}","operator":"Exists","effect":"NoExecute","tolerationSeconds":{seconds}}}"#)
+    };
+    let pods = [
+        ("none", "[]".to_owned()),
+        ("one", format!("[{}]", tolerates("a", 600))),
+        ("least", format!("[{},{}]", tolerates("a", 300), tolerates("b", 60))),
+        ("twice", format!("[{},{},{}]", tolerates("a", 300), tolerates("a", 100), tolerates("b", 200))),
+        ("long", format!("[{},{}]", tolerates("a", 300), tolerates("b", 300))),
+        ("always", r#"[{"operator":"Exists"}]"#.to_owned()),
+    ];
+    for (name, tolerations) in &pods {
+        cluster.put(&resources::PODS, &pod(name, tolerations));
+    }
+    let taint = |keys: &[&str]| {
+        let taints = keys.iter().map(|key| format!(r#"{{"key":"{key}","effect":"NoExecute"}}"#)).collect::<Vec<_>>();
+        cluster.server.edit(&resources::NODES, &ObjectKey::cluster("n1"), |node| {
+            node.set(&["spec", "taints"], Value::parse(format!("[{}]", taints.join(",")).as_bytes()).unwrap());
+        });
+    };
+    let stay = || {
+        let pods = pods.iter().map(|(name, _)| *name);
+        let stays =
+            |name: &&str| cluster.server.get(&resources::PODS, &key(name)).is_some_and(|pod| !pod.is_deleting());
+        pods.filter(stays).collect::<Vec<_>>().join(" ")
+    };
+    sleep(5).await;
+    assert_eq!(stay(), "none one least twice long always");
+    taint(&["a", "b"]);
+    for (seconds, expect) in [
+        (2, "least twice long always"),
+        (56, "least twice long always"),
+        (4, "twice long always"),
+        (36, "twice long always"),
+        (4, "long always"),
+    ] {
+        sleep(seconds).await;
+        assert_eq!(stay(), expect);
+    }
+    // The taints go, and come again: the time begins anew.
+    sleep(150).await;
+    taint(&[]);
+    eventually("it is told", || {
+        cluster.events("TaintManagerEviction").iter().any(|told| told == "Cancelling deletion of Pod ns/long")
+    })
+    .await;
+    sleep(300).await;
+    assert_eq!(stay(), "long always");
+    taint(&["a"]);
+    sleep(290).await;
+    assert_eq!(stay(), "long always");
+    sleep(15).await;
+    assert_eq!(stay(), "always");
+}
+
 #[tokio::test(start_paused = true)]
 async fn taints_follow_conditions_and_leave_others_alone() {
     let cluster = Cluster::start();
