@@ -56,6 +56,7 @@ mod storage;
 mod taint_eviction;
 mod ttl_after_finished;
 mod validating_admission_policy_status;
+mod views;
 mod volume_expand;
 mod volume_protection;
 
@@ -67,7 +68,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 
-pub use list::{UnknownControllers, accounts, check_names};
+pub use list::{UnknownControllers, absent, accounts, check_names};
 use pod_view::Pods;
 
 /// What the controllers need to know.
@@ -135,6 +136,9 @@ pub fn build(config: Config) -> Result<Controllers, BuildError> {
     let root_ca = String::from_utf8(config.root_ca.clone())?.into();
     node_ipam::check(&config.cluster_cidrs, config.node_prefixes)?;
     check_names(&config.controllers)?;
+    for controller in absent(&config.controllers) {
+        tracing::warn!(controller, "this controller is asked for by name, and there is none here");
+    }
     Ok(Controllers { config, root_ca })
 }
 

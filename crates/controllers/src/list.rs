@@ -110,8 +110,8 @@ const ALL: &[Row] = &[
     },
 ];
 
-/// Names of upstream's list behind which nothing runs here, such as those of cloud providers and those whose feature is off by default at
-/// 1.35.
+/// Names of upstream's list behind which nothing runs here, such as those of cloud providers and those whose feature is off by
+/// default at 1.35.
 const NOTHING: &[&str] = &[
     "device-taint-eviction-controller",
     "cloud-node-lifecycle-controller",
@@ -172,6 +172,7 @@ const ALIASES: [(&str, &str); 41] = [
     ("ttl", "ttl-controller"),
     ("ttl-after-finished", "ttl-after-finished-controller"),
 ];
+
 /// Names of controllers that upstream does not know, in the words in which it refuses them.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{}", said(.0))]
@@ -200,6 +201,11 @@ pub fn check_names(names: &[String]) -> Result<(), UnknownControllers> {
     let unknown = names.iter().map(|name| name.strip_prefix('-').unwrap_or(name)).filter(|name| !is_known(name));
     let unknown: Vec<String> = unknown.map(str::to_owned).collect();
     if unknown.is_empty() { Ok(()) } else { Err(UnknownControllers(unknown)) }
+}
+
+/// Which of upstream's controllers `names` asks for by name though there are none here.
+pub fn absent(names: &[String]) -> Vec<&'static str> {
+    NOTHING.iter().copied().filter(|known| names.iter().any(|name| canonical(name) == *known)).collect()
 }
 
 /// Everything that the configuration asks for, to be run.
@@ -262,6 +268,14 @@ mod tests {
             "foo,*,-bar",
             r#"["foo" is not in the list of known controllers, "bar" is not in the list of known controllers]"#,
         );
+    }
+
+    #[test]
+    fn who_asks_for_what_is_not_here_is_told() {
+        let check = |asked: &str, expect: &[&str]| assert_eq!(absent(&names(asked)), expect, "{asked}");
+        check("*", &[]);
+        check("*,-route,deployment", &[]);
+        check("*,service,selinux-warning-controller", &["service-lb-controller", "selinux-warning-controller"]);
     }
 
     #[test]

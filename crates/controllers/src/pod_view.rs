@@ -1,14 +1,14 @@
 //! What controllers look at in pods, read once for each revision: a reconcile of a thousand pods decodes none of them again.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use apimachinery::Object;
-use client::{Event, Informer, Informers, Subscription, resources};
+use client::{Informer, Informers, resources};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
-use parking_lot::RwLock;
+
+use crate::views::Views;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -42,40 +42,17 @@ pub(crate) struct NamedPort {
 #[derive(Clone)]
 pub(crate) struct Pods {
     pub informer: Informer,
-    views: Arc<Views>,
-    _forget: Arc<Subscription>,
+    views: Arc<Views<PodView>>,
 }
-
-#[derive(Default)]
-struct Views(RwLock<HashMap<String, (u64, Arc<PodView>)>>);
 
 impl Pods {
     pub(crate) fn new(informers: &Informers) -> Pods {
         let informer = informers.of(&resources::PODS);
-        let views = Arc::new(Views::default());
-        let forget = informer.on_event({
-            let views = views.clone();
-            move |event| {
-                if let Event::Deleted(pod) = event {
-                    views.0.write().remove(pod.uid());
-                }
-            }
-        });
-        Pods { informer, views, _forget: Arc::new(forget) }
+        Pods { views: Arc::new(Views::new(informer.clone())), informer }
     }
 
     pub(crate) fn view(&self, pod: &Object) -> Arc<PodView> {
-        if let Some((revision, view)) = self.views.0.read().get(pod.uid())
-            && *revision == pod.revision()
-        {
-            return view.clone();
-        }
-        let view = Arc::new(PodView::of(pod));
-        // What the informer no longer has is not kept.
-        if self.informer.get(pod.key()).is_some_and(|known| known.uid() == pod.uid()) {
-            self.views.0.write().insert(pod.uid().to_owned(), (pod.revision(), view.clone()));
-        }
-        view
+        self.views.get(pod, PodView::of)
     }
 
     /// Neither ended nor being deleted.

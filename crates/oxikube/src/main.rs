@@ -32,7 +32,7 @@ fn command() -> ExitCode {
     let hooks = cluster::Hooks {
         cleanup: cleanup::cleanup,
         requirements: requirements::requirements,
-        controllers: |names| Ok(controllers::check_names(names)?),
+        controllers: check_controllers,
         scheduler_config: |text| Ok(scheduler::Configuration::from_yaml(text).map(drop)?),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -40,6 +40,15 @@ fn command() -> ExitCode {
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the command's runtime")),
     };
     runtime.block_on(cluster::run(args, Env::system(), hooks)).unwrap_or_else(|error| fail(&error))
+}
+
+/// Refuses names that are unknown, and says which of the others stand for nothing.
+fn check_controllers(names: &[String]) -> anyhow::Result<()> {
+    controllers::check_names(names)?;
+    for name in controllers::absent(names) {
+        eprintln!("oxikube: there is no {name} here: --controllers names it in vain");
+    }
+    Ok(())
 }
 
 /// One line with the whole chain.

@@ -1,16 +1,16 @@
 //! What the Job controller looks at in pods, read once for each revision.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Object;
-use client::{Event, Informer, Subscription};
+use client::Informer;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use parking_lot::RwLock;
 
 use super::view::Spec;
+use crate::views::Views;
 
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 pub(super) const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
@@ -61,39 +61,16 @@ pub(super) struct Member {
 /// The views of the pods that belong to Jobs.
 pub(super) struct JobPods {
     pub informer: Informer,
-    views: Arc<Views>,
-    _forget: Subscription,
+    views: Views<JobPod>,
 }
-
-#[derive(Default)]
-struct Views(RwLock<HashMap<String, (u64, Arc<JobPod>)>>);
 
 impl JobPods {
     pub(super) fn new(informer: Informer) -> JobPods {
-        let views = Arc::new(Views::default());
-        let forget = informer.on_event({
-            let views = views.clone();
-            move |event| {
-                if let Event::Deleted(pod) = event {
-                    views.0.write().remove(pod.uid());
-                }
-            }
-        });
-        JobPods { informer, views, _forget: forget }
+        JobPods { views: Views::new(informer.clone()), informer }
     }
 
     pub(super) fn member(&self, object: Arc<Object>) -> Member {
-        let known =
-            self.views.0.read().get(object.uid()).filter(|(revision, _)| *revision == object.revision()).cloned();
-        if let Some((_, pod)) = known {
-            return Member { object, pod };
-        }
-        let pod = Arc::new(JobPod::of(&object));
-        // What the informer no longer has is not kept.
-        if self.informer.get(object.key()).is_some_and(|known| known.uid() == object.uid()) {
-            self.views.0.write().insert(object.uid().to_owned(), (object.revision(), pod.clone()));
-        }
-        Member { object, pod }
+        Member { pod: self.views.get(&object, JobPod::of), object }
     }
 }
 
