@@ -181,7 +181,7 @@ async fn keep(config: &Config, feed: &Feed, sockets: &Sockets, mut process: Proc
         };
         tracing::warn!(pid = process.life.pid, why, "the DNS process is started again");
         if let Err(error) = process.kill(env).await {
-            tracing::error!(pid = process.life.pid, %error, "ending a DNS process");
+            tracing::error!(pid = process.life.pid, %error, "a DNS process can't be ended");
         }
         if env.monotonic() - since > LONG {
             backoff.reset();
@@ -190,7 +190,7 @@ async fn keep(config: &Config, feed: &Feed, sockets: &Sockets, mut process: Proc
             env.sleep(backoff.next(env)).await;
             match start(config, sockets).await {
                 Ok(process) => break process,
-                Err(error) => tracing::error!(%error, "starting the DNS process"),
+                Err(error) => tracing::error!(%error, "the DNS process can't be started"),
             }
         };
     }

@@ -143,7 +143,7 @@ impl State {
                 ToProcess::Begin { resolv_conf } => {
                     snapshot = Some(HashSet::new());
                     if let Err(error) = self.handler.forward_as(&resolv_conf) {
-                        tracing::warn!(%error, "setting up the forwarder of cluster DNS");
+                        tracing::warn!(%error, "cluster DNS can't forward questions");
                     }
                 }
                 ToProcess::Set { namespace, name, service, endpoints } => {

@@ -17,7 +17,7 @@ const NAME: &str = "kube-dns";
 pub(crate) async fn keep(config: &Config, address: SocketAddr) {
     let mut pause = Duration::from_millis(50);
     while let Err(error) = publish(config, address).await {
-        tracing::warn!(%error, "publishing the kube-dns Service");
+        tracing::warn!(%error, "the kube-dns Service can't be published");
         config.env.sleep(config.env.jitter(pause, 0.5)).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }

@@ -104,7 +104,7 @@ impl EmbeddedNetwork {
             }
             Err(error) => {
                 if let Err(error) = self.tear_down(&request.sandbox_id).await {
-                    tracing::warn!(sandbox = request.sandbox_id, %error, "undo a failed network set-up");
+                    tracing::warn!(sandbox = request.sandbox_id, %error, "a failed network set-up can't be undone");
                 }
                 Err(error)
             }
@@ -236,7 +236,7 @@ impl EmbeddedNetwork {
         let forgotten = Conntrack::open_in(&self.config.host)
             .and_then(|conntrack| conntrack.forget(udp, |flow| ports.contains(&flow.destination.1)));
         if let Err(error) = forgotten {
-            tracing::warn!(%error, "forget the flows of a host port");
+            tracing::warn!(%error, "the flows of a host port can't be forgotten");
         }
     }
 

@@ -163,10 +163,10 @@ impl Writer {
 
     /// redb trusts a file no more after an error: opens it again.
     fn failed(&mut self, shared: &Shared, failure: Failure) -> Error {
-        tracing::error!(error = chain(&failure), "writing the store");
+        tracing::error!(error = chain(&failure), "the store can't be written");
         let begun = shared.env.monotonic();
         if let Err(failure) = shared.db.reopen() {
-            tracing::error!(error = chain(&failure), "opening the store again; it can only be read");
+            tracing::error!(error = chain(&failure), "the store can't be opened again: it can only be read");
         }
         if !failure.is_full() {
             self.full = None;
@@ -181,7 +181,7 @@ impl Writer {
         if shared.db.generation() == generation
             && let Err(failure) = shared.db.reopen()
         {
-            tracing::error!(error = chain(&failure), "opening the store again after a failed read");
+            tracing::error!(error = chain(&failure), "the store can't be opened again after a failed read");
         }
     }
 
