@@ -4,6 +4,9 @@ use anyhow::Result;
 
 use crate::{call, clients, conformance, peers, powercut, prerequisites, root, tidy};
 
+/// A link that leads nowhere is an error.
+const STRICT_DOCS: &str = r#"build.rustdocflags = ["-D", "rustdoc::broken_intra_doc_links"]"#;
+
 pub fn run() -> Result<()> {
     prerequisites::install()?;
     call("cargo", &["fmt", "--all", "--check"])?;
@@ -12,7 +15,7 @@ pub fn run() -> Result<()> {
     peers::build(&root(), peers::OF_TESTS)?;
     clients::build(&root())?;
     call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
-    call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
+    call("cargo", &["--config", STRICT_DOCS, "doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
     powercut::run(&["--only", "store", "--cuts", "3"])?;
     conformance::run(&root(), "Conformance", &["--sample"])
 }

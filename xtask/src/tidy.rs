@@ -55,6 +55,8 @@ pub fn run(root: &Path) -> Result<()> {
     let metadata = metadata(root)?;
     let mut breaches = layers(&metadata);
     breaches.extend(licences(&metadata));
+    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
+    breaches.extend(unnamed(&metadata, &architecture));
     for (path, text) in sources(root)? {
         breaches.extend(source(&path, &text));
     }
@@ -123,6 +125,13 @@ fn layers(metadata: &Metadata) -> Vec<String> {
         }
     }
     breaches
+}
+
+/// Whoever reads `ARCHITECTURE.md` meets every crate.
+fn unnamed(metadata: &Metadata, architecture: &str) -> Vec<String> {
+    let members = metadata.packages.iter().filter(|p| metadata.workspace_members.contains(&p.id));
+    let missing = members.filter(|p| !architecture.contains(&format!("`{}`", p.name)));
+    missing.map(|p| format!("crate {} is not in ARCHITECTURE.md", p.name)).collect()
 }
 
 /// Every package that is linked in can be had under a permissive licence or the MPL.
@@ -194,6 +203,12 @@ mod tests {
         check("kubelet", "scheduler", false);
         check("controllers", "store", false);
         check("newcomer", "env", false);
+    }
+
+    #[test]
+    fn the_architecture_names_every_crate() {
+        assert_eq!(unnamed(&package("client", "env"), "| 2 | `client` |"), Vec::<String>::new());
+        assert_eq!(unnamed(&package("client", "env"), "| 2 | `clients` |").len(), 1);
     }
 
     #[test]
