@@ -2,11 +2,13 @@
 //!
 //! Upstream: pkg/serviceaccount. Whether those objects still exist is for the authenticator to ask.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use rcgen::{KeyPair, PublicKeyData};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
@@ -18,6 +20,8 @@ use crate::authority::load_or_create_key;
 
 /// Clocks may differ by this many seconds.
 const LEEWAY: i64 = 60;
+/// More signatures than this are forgotten together, and looked at anew.
+const MAX_SIGNED: usize = 16 * 1024;
 
 /// The key that signs service-account tokens.
 pub struct TokenKey {
@@ -25,6 +29,9 @@ pub struct TokenKey {
     /// The uncompressed point.
     public: Vec<u8>,
     id: String,
+    /// Digests of tokens whose signature was right: clients show theirs with each request, and looking costs more than the rest
+    /// of a small one.
+    signed: RwLock<HashSet<[u8; 32]>>,
 }
 
 /// What a token says.
@@ -143,7 +150,7 @@ impl TokenKey {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der(), &SystemRandom::new())
                 .map_err(|_| PkiError::Invalid("service account key"))?;
         let id = URL_SAFE_NO_PAD.encode(digest(&SHA256, &pair.subject_public_key_info()));
-        Ok(TokenKey { key, public: pair.public_key_raw().to_vec(), id })
+        Ok(TokenKey { key, public: pair.public_key_raw().to_vec(), id, signed: RwLock::default() })
     }
 
     /// The token that says `claims`.
@@ -211,10 +218,25 @@ impl TokenKey {
         if header.alg != "ES256" || header.kid != self.id {
             return Err(TokenError::UnknownKey);
         }
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public)
-            .verify(signed.as_bytes(), &decode(signature)?)
-            .map_err(|_| TokenError::Signature)?;
+        self.check_signature(token, signed, &decode(signature)?)?;
         serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)
+    }
+
+    /// Whether this key signed what is before the last dot of `token`.
+    fn check_signature(&self, token: &str, signed: &str, signature: &[u8]) -> Result<(), TokenError> {
+        let mut known = [0; 32];
+        known.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        if self.signed.read().contains(&known) {
+            return Ok(());
+        }
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public);
+        key.verify(signed.as_bytes(), signature).map_err(|_| TokenError::Signature)?;
+        let mut all = self.signed.write();
+        if all.len() >= MAX_SIGNED {
+            all.clear();
+        }
+        all.insert(known);
+        Ok(())
     }
 
     /// The key set at `/openid/v1/jwks`.
