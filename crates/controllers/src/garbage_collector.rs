@@ -1,24 +1,25 @@
 //! What belongs to objects that are gone goes too. Upstream: pkg/controller/garbagecollector.
 //!
-//! The graph of owners and dependents is the informers themselves, one for each deletable resource, indexed by the uids of
-//! owners. They only say what is worth looking at: before anything is deleted or written, the server is asked.
+//! The graph of owners and dependents knows of every object of each deletable resource just enough to judge it: it is told by the informers
+//! that others have, and by watches of metadata where nobody else looks. What it deletes it deletes as the graph knew it; whatever else it
+//! writes, it asks the server before.
 
 mod collect;
 mod graph;
+mod sources;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Object, ObjectKey};
-use client::{
-    ApiResource, Backoff, Client, Event, EventRecorder, Informers, Subscription, TaskGuard, Workqueue, discover,
-};
+use apimachinery::Object;
+use client::{ApiResource, Backoff, Client, EventRecorder, Informers, TaskGuard, Workqueue, discover};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::Setup;
-use graph::Graph;
+use graph::{Change, Graph, Identity, Item, Node};
+use sources::Source;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -26,20 +27,12 @@ const WORKERS: usize = 20;
 /// How long a resource that cannot be read may hold up the rest.
 const SYNC_LIMIT: Duration = Duration::from_secs(30);
 
-/// An object to look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Item {
-    /// Plural and group.
-    resource: (String, String),
-    key: ObjectKey,
-    uid: String,
-}
-
 struct Collector {
     client: Client,
     graph: Graph,
-    queue: Workqueue<Item>,
+    queue: Workqueue<Arc<Item>>,
     events: EventRecorder,
+    served_changed: Notify,
     /// Owners that the server did not have, the latest first.
     absent: Mutex<VecDeque<Item>>,
 }
@@ -54,13 +47,18 @@ pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'stati
             graph: Graph::default(),
             client,
             events,
+            served_changed: Notify::new(),
             absent: Mutex::default(),
         });
-        let served_changed = Arc::new(Notify::new());
         let mut followed = BTreeMap::new();
-        let mut complete = collector.follow(&informers, &mut followed, &served_changed).await;
+        let mut complete = collector.follow(&informers, &mut followed).await;
         let env = collector.client.env().clone();
-        if env.timeout(SYNC_LIMIT, collector.graph.synced()).await.is_none() {
+        let synced = async {
+            for source in followed.values() {
+                source.synced().await;
+            }
+        };
+        if env.timeout(SYNC_LIMIT, synced).await.is_none() {
             tracing::warn!("garbage collection begins without some resources");
         }
         let _workers: Vec<TaskGuard> =
@@ -69,26 +67,21 @@ pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'stati
         loop {
             if complete {
                 backoff.reset();
-                served_changed.notified().await;
+                collector.served_changed.notified().await;
                 // Definitions come in groups, and take a moment to be served.
                 env.sleep(Duration::from_secs(1)).await;
             } else {
                 // A group did not answer: what belongs to its objects waits for it.
-                env.timeout(backoff.next(&env), served_changed.notified()).await;
+                env.timeout(backoff.next(&env), collector.served_changed.notified()).await;
             }
-            complete = collector.follow(&informers, &mut followed, &served_changed).await;
+            complete = collector.follow(&informers, &mut followed).await;
         }
     }
 }
 
 impl Collector {
     /// Follows the resources that are served now; hands back whether every group said which.
-    async fn follow(
-        self: &Arc<Self>,
-        informers: &Informers,
-        followed: &mut BTreeMap<(String, String), Vec<Subscription>>,
-        served_changed: &Arc<Notify>,
-    ) -> bool {
+    async fn follow(self: &Arc<Self>, informers: &Informers, followed: &mut BTreeMap<Arc<Identity>, Source>) -> bool {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let (found, failed) = loop {
             match discover(&self.client).await {
@@ -100,56 +93,43 @@ impl Collector {
             }
         };
         let collected = found.into_iter().filter(is_collected);
-        let collected: BTreeMap<_, _> = collected.map(|api| (identity(&api), api)).collect();
+        let collected: BTreeMap<_, _> = collected.map(|api| (Arc::new(identity(&api)), api)).collect();
         followed.retain(|identity, _| collected.contains_key(identity) || !failed.is_empty());
         self.graph.retain(|identity| followed.contains_key(identity));
         for (identity, api) in collected {
             if followed.contains_key(&identity) {
                 continue;
             }
-            let informer = informers.of(&api.resource);
-            self.graph.add(&api, &informer);
-            let (collector, resource) = (Arc::downgrade(self), identity.clone());
-            let mut subscriptions = vec![informer.on_event(move |event| {
-                if let Some(collector) = collector.upgrade() {
-                    collector.note(&resource, event);
-                }
-            })];
-            if matches!(&*api.resource.plural, "customresourcedefinitions" | "apiservices") {
-                let served_changed = served_changed.clone();
-                subscriptions.push(informer.on_event(move |_| served_changed.notify_one()));
-            }
-            followed.insert(identity, subscriptions);
+            self.graph.add(&identity, &api);
+            let source = Source::start(self, informers, identity.clone(), &api.resource);
+            followed.insert(identity, source);
         }
         failed.is_empty()
     }
 
-    /// Queues what an event makes worth looking at.
-    fn note(&self, resource: &(String, String), event: &Event) {
-        let object = event.object();
-        let item = || item_of(resource, object);
-        match event {
-            Event::Deleted(_) => {
-                self.graph.dependents(object.uid()).into_iter().for_each(|item| self.queue.add(item));
+    /// Queues what a change makes worth looking at.
+    fn note(&self, change: &Change) {
+        match change {
+            Change::Deleted(node) => {
+                self.queue_dependents(node);
                 // An owner that waits for its dependents may go now.
-                self.queue_owners(object);
+                self.queue_owners(node);
             }
-            Event::Added(_) => {
-                if !object.owners().is_empty() || object.is_deleting() {
-                    self.queue.add(item());
+            Change::Added(node) => {
+                if node.deleting || !self.is_well_owned(node) {
+                    self.queue.add(node.item.clone());
                 }
-                self.note_deletion(object);
+                self.note_deletion(node);
             }
-            Event::Modified { old, new } => {
-                let began = !old.is_deleting() && new.is_deleting();
-                let owners_changed = old.owners() != new.owners();
+            Change::Modified { old, new } => {
+                let owners_changed = old.owners != new.owners;
                 if owners_changed {
                     self.queue_owners(old);
                 }
-                if owners_changed || new.is_deleting() {
-                    self.queue.add(item());
+                if owners_changed || new.deleting {
+                    self.queue.add(new.item.clone());
                 }
-                if began {
+                if !old.deleting && new.deleting {
                     self.note_deletion(new);
                     self.queue_owners(new);
                 }
@@ -158,20 +138,19 @@ impl Collector {
     }
 
     /// The dependents of an object that waits for them.
-    fn note_deletion(&self, object: &Object) {
-        if object.is_deleting() && has_finalizer(object, FOREGROUND) {
-            self.graph.dependents(object.uid()).into_iter().for_each(|item| self.queue.add(item));
+    fn note_deletion(&self, node: &Node) {
+        if node.waits_for_dependents() {
+            self.queue_dependents(node);
         }
     }
 
-    fn queue_owners(&self, object: &Object) {
-        for owner in object.owners() {
-            if let Some((item, owner)) = self.graph.owner(object, owner)
-                && owner.is_deleting()
-            {
-                self.queue.add(item);
-            }
-        }
+    fn queue_dependents(&self, node: &Node) {
+        self.graph.dependents(&node.item.uid).iter().for_each(|node| self.queue.add(node.item.clone()));
+    }
+
+    fn queue_owners(&self, node: &Node) {
+        let owners = node.owners.iter().filter_map(|owner| self.graph.owner(node, owner));
+        owners.filter(|owner| owner.deleting).for_each(|owner| self.queue.add(owner.item.clone()));
     }
 
     async fn work(self: Arc<Self>) {
@@ -200,12 +179,8 @@ fn is_collected(api: &ApiResource) -> bool {
     ["delete", "list", "watch"].iter().all(|verb| api.can(verb)) && api.resource.plural != "events"
 }
 
-fn identity(api: &ApiResource) -> (String, String) {
+fn identity(api: &ApiResource) -> Identity {
     (api.resource.plural.to_string(), api.resource.group.to_string())
-}
-
-fn item_of(resource: &(String, String), object: &Object) -> Item {
-    Item { resource: resource.clone(), key: object.key().clone(), uid: object.uid().to_owned() }
 }
 
 fn has_finalizer(object: &Object, name: &str) -> bool {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, OwnerReference, Value};
-use client::{Client, DeleteOptions, Error, PatchKind, Propagation, Resource};
+use client::{Client, DeleteOptions, Error, EventType, ObjectReference, PatchKind, Propagation, Resource};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Collector, FOREGROUND, Item, ORPHAN, has_finalizer, item_of};
+use super::{Collector, FOREGROUND, Item, Node, ORPHAN, WORKERS};
 use crate::meta::metadata;
 
 /// How many absent owners are remembered: a uid never comes back. As upstream's cache.
@@ -34,91 +35,106 @@ struct Owners {
     waiting: Vec<String>,
 }
 
+/// What is to become of an object that is not being deleted yet.
+enum Verdict {
+    Stays,
+    /// It stays, without the owners of these uids.
+    LosesOwners(Vec<String>),
+    /// It goes after its dependents, which may wait for it in turn.
+    GoesAfterDependents,
+    Goes(Propagation),
+}
+
 impl Collector {
-    pub(super) async fn process(&self, item: &Item) -> Result<(), CollectError> {
+    pub(super) async fn process(&self, item: &Arc<Item>) -> Result<(), CollectError> {
         let Some(resource) = self.graph.resource(&item.resource) else { return Ok(()) };
-        let known = self.graph.known(item).filter(|known| !known.is_deleting());
-        if known.as_ref().is_some_and(|known| self.is_well_owned(known)) {
-            return Ok(());
+        // A deletion holds for what was judged only: knowledge that is behind costs a refusal, after which the server is asked.
+        if let Some(known) = self.graph.known(item).filter(|known| !known.deleting) {
+            if self.is_well_owned(&known) {
+                return Ok(());
+            }
+            if self.queue.failures(item) == 0 {
+                match self.judge(&known).await? {
+                    Verdict::Stays => return Ok(()),
+                    Verdict::Goes(propagation) => return self.delete(&resource, &known, propagation).await,
+                    // What is to be edited is the server's.
+                    Verdict::LosesOwners(_) | Verdict::GoesAfterDependents => {}
+                }
+            }
         }
-        // Every write below holds at the judged revision only: a copy that is behind costs a refusal, after which the server is asked.
-        let live = match known.filter(|_| self.queue.failures(item) == 0) {
-            Some(known) => Some(known),
-            None => self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == item.uid),
-        };
+        let live = self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == item.uid);
         let Some(live) = live else {
             // It never was, or is gone: whoever names it finds that out.
-            self.graph.dependents(&item.uid).into_iter().for_each(|item| self.queue.add(item));
+            self.graph.dependents(&item.uid).iter().for_each(|node| self.queue.add(node.item.clone()));
             return Ok(());
         };
-        if live.is_deleting() {
-            if has_finalizer(&live, ORPHAN) {
-                return self.orphan_dependents(&resource, &live).await;
-            }
-            if has_finalizer(&live, FOREGROUND) {
-                return self.wait_for_dependents(&resource, &live).await;
-            }
-            return Ok(());
-        }
-        if live.owners().is_empty() {
-            return Ok(());
-        }
-        let owners = self.classify(&live).await?;
-        if !owners.solid.is_empty() {
-            let lost: Vec<&String> = owners.gone.iter().chain(&owners.waiting).collect();
-            return match lost.is_empty() {
-                true => Ok(()),
-                false => Ok(remove_owners(&self.client, &resource, &live, &lost).await?),
+        let node = Node::of(item.clone(), &live);
+        if node.deleting {
+            return match (node.orphan, node.foreground) {
+                (true, _) => self.orphan_dependents(&resource, &live).await,
+                (_, true) => self.wait_for_dependents(&resource, &live).await,
+                _ => Ok(()),
             };
         }
-        let has_dependents = !self.graph.dependents(live.uid()).is_empty();
-        if !owners.waiting.is_empty() && has_dependents {
-            self.break_circle(&resource, &live).await?;
-            return Ok(delete(&self.client, &resource, &live, Propagation::Foreground).await?);
+        match self.judge(&node).await? {
+            Verdict::Stays => Ok(()),
+            Verdict::LosesOwners(uids) => Ok(remove_owners(&self.client, &resource, &live, &uids).await?),
+            Verdict::GoesAfterDependents => {
+                self.break_circle(&resource, &live).await?;
+                self.delete(&resource, &node, Propagation::Foreground).await
+            }
+            Verdict::Goes(propagation) => self.delete(&resource, &node, propagation).await,
         }
-        let policy = if has_finalizer(&live, ORPHAN) {
-            Propagation::Orphan
-        } else if has_finalizer(&live, FOREGROUND) {
-            Propagation::Foreground
-        } else {
-            Propagation::Background
-        };
-        tracing::debug!(kind = live.kind(), key = %live.key(), ?policy, "deleting, as its owners are gone");
-        Ok(delete(&self.client, &resource, &live, policy).await?)
     }
 
-    /// Whether the informers know every owner, and that it stays.
-    fn is_well_owned(&self, object: &Object) -> bool {
-        object
-            .owners()
-            .iter()
-            .all(|owner| self.graph.owner(object, owner).is_some_and(|(_, owner)| !waits_for_dependents(&owner)))
+    /// Whether the graph knows every owner, and that it stays.
+    pub(super) fn is_well_owned(&self, node: &Node) -> bool {
+        node.owners.iter().all(|owner| self.graph.owner(node, owner).is_some_and(|owner| !owner.waits_for_dependents()))
     }
 
-    async fn classify(&self, object: &Object) -> Result<Owners, CollectError> {
+    async fn judge(&self, node: &Node) -> Result<Verdict, CollectError> {
+        if node.owners.is_empty() {
+            return Ok(Verdict::Stays);
+        }
+        let owners = self.classify(node).await?;
+        if !owners.solid.is_empty() {
+            let lost = [owners.gone, owners.waiting].concat();
+            return Ok(if lost.is_empty() { Verdict::Stays } else { Verdict::LosesOwners(lost) });
+        }
+        if !owners.waiting.is_empty() && !self.graph.dependents(&node.item.uid).is_empty() {
+            return Ok(Verdict::GoesAfterDependents);
+        }
+        Ok(Verdict::Goes(match (node.orphan, node.foreground) {
+            (true, _) => Propagation::Orphan,
+            (_, true) => Propagation::Foreground,
+            _ => Propagation::Background,
+        }))
+    }
+
+    async fn classify(&self, node: &Node) -> Result<Owners, CollectError> {
         let mut owners = Owners::default();
-        for owner in object.owners() {
+        for owner in &node.owners {
             let uid = owner.uid.clone();
-            match self.find_owner(object, owner).await? {
+            match self.find_owner(node, owner).await? {
                 None => owners.gone.push(uid),
-                Some(found) if waits_for_dependents(&found) => owners.waiting.push(uid),
+                Some(found) if found.waits_for_dependents() => owners.waiting.push(uid),
                 Some(_) => owners.solid.push(uid),
             }
         }
         Ok(owners)
     }
 
-    async fn find_owner(&self, object: &Object, owner: &OwnerReference) -> Result<Option<Arc<Object>>, CollectError> {
-        let Some((resource, item)) = self.graph.place(object, owner) else {
+    async fn find_owner(&self, node: &Node, owner: &OwnerReference) -> Result<Option<Arc<Node>>, CollectError> {
+        let Some((resource, item)) = self.graph.place(node, owner) else {
             return Err(CollectError::UnknownKind { api_version: owner.api_version.clone(), kind: owner.kind.clone() });
         };
-        if resource.namespaced && object.namespace().is_empty() {
+        if resource.namespaced && node.item.key.namespace.is_empty() {
             // A cluster-scoped object cannot be owned like this: nobody can say by whom. It stays.
             let message = format!(
                 "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
                 owner.api_version, owner.kind, owner.name, owner.uid
             );
-            self.events.warning(object, "OwnerRefInvalidNamespace", message);
+            self.events.event(self.reference(node), EventType::Warning, "OwnerRefInvalidNamespace", message);
             return Err(CollectError::OwnerInNamespace);
         }
         if let Some(known) = self.graph.known(&item) {
@@ -128,23 +144,36 @@ impl Collector {
             return Ok(None);
         }
         let live = self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == owner.uid);
-        if live.is_none() {
+        let Some(live) = live else {
             let mut absent = self.absent.lock();
             absent.truncate(ABSENT - 1);
             absent.push_front(item);
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Node::of(Arc::new(item), &live))))
+    }
+
+    fn reference(&self, node: &Node) -> ObjectReference {
+        let (resource, kind) = self.graph.kind(&node.item.resource).unzip();
+        ObjectReference {
+            api_version: resource.map(|resource| resource.group_version().to_string()).unwrap_or_default(),
+            kind: kind.unwrap_or_default(),
+            namespace: node.item.key.namespace.clone(),
+            name: node.item.key.name.clone(),
+            uid: node.item.uid.clone(),
+            resource_version: node.revision.to_string(),
+            ..ObjectReference::default()
         }
-        Ok(live)
     }
 
     /// Lets an object go whose deletion waits for its dependents, once none of these holds it any more.
-    async fn wait_for_dependents(&self, resource: &Resource, object: &Arc<Object>) -> Result<(), CollectError> {
+    async fn wait_for_dependents(&self, resource: &Resource, object: &Object) -> Result<(), CollectError> {
         let mut blocked = false;
-        for (identity, dependent) in self.graph.dependent_objects(object.uid()) {
-            let blocks = |owner: &OwnerReference| owner.uid == object.uid() && owner.block_owner_deletion;
-            if dependent.owners().iter().any(blocks) {
+        for dependent in self.graph.dependents(object.uid()) {
+            if dependent.owners.iter().any(|owner| owner.uid == object.uid() && owner.block_owner_deletion) {
                 blocked = true;
-                if !waits_for_dependents(&dependent) {
-                    self.queue.add(item_of(&identity, &dependent));
+                if !dependent.waits_for_dependents() {
+                    self.queue.add(dependent.item.clone());
                 }
             }
         }
@@ -154,20 +183,27 @@ impl Collector {
         Ok(remove_finalizer(&self.client, resource, object, FOREGROUND).await?)
     }
 
-    async fn orphan_dependents(&self, resource: &Resource, object: &Arc<Object>) -> Result<(), CollectError> {
-        for (identity, dependent) in self.graph.dependent_objects(object.uid()) {
-            if let Some(resource) = self.graph.resource(&identity) {
-                let uid = object.uid().to_owned();
-                remove_owners(&self.client, &resource, &dependent, &[&uid]).await?;
+    async fn orphan_dependents(&self, resource: &Resource, object: &Object) -> Result<(), CollectError> {
+        let uids = [object.uid().to_owned()];
+        let orphan = |dependent: Arc<Node>| {
+            let uids = &uids;
+            async move {
+                let item = &dependent.item;
+                let Some(resource) = self.graph.resource(&item.resource) else { return Ok(()) };
+                match self.client.find(&resource, &item.key).await?.filter(|live| live.uid() == item.uid) {
+                    Some(live) => remove_owners(&self.client, &resource, &live, uids).await,
+                    None => Ok(()),
+                }
             }
-        }
+        };
+        let dependents = stream::iter(self.graph.dependents(object.uid()).into_iter().map(orphan));
+        dependents.buffer_unordered(WORKERS).try_collect::<()>().await?;
         Ok(remove_finalizer(&self.client, resource, object, ORPHAN).await?)
     }
 
     /// Where a dependent also waits for its dependents, each may wait for the other: this one lets its owners go.
-    async fn break_circle(&self, resource: &Resource, object: &Arc<Object>) -> Result<(), Error> {
-        let dependents = self.graph.dependent_objects(object.uid());
-        if !dependents.iter().any(|(_, dependent)| waits_for_dependents(dependent)) {
+    async fn break_circle(&self, resource: &Resource, object: &Object) -> Result<(), Error> {
+        if !self.graph.dependents(object.uid()).iter().any(|dependent| dependent.waits_for_dependents()) {
             return Ok(());
         }
         let mut references = metadata(object).items_at(&["ownerReferences"]).to_vec();
@@ -176,26 +212,22 @@ impl Collector {
         }
         patch_metadata(&self.client, resource, object, "ownerReferences", references).await
     }
-}
 
-/// Whether the object is being deleted after its dependents.
-fn waits_for_dependents(object: &Object) -> bool {
-    object.is_deleting() && has_finalizer(object, FOREGROUND)
-}
-
-async fn delete(client: &Client, resource: &Resource, object: &Object, propagation: Propagation) -> Result<(), Error> {
-    let mut options = DeleteOptions::uid(object.uid()).propagation(propagation);
-    // What was judged is what is deleted.
-    options.revision = Some(object.revision());
-    match client.delete(resource, object.key(), &options).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+    async fn delete(&self, resource: &Resource, node: &Node, propagation: Propagation) -> Result<(), CollectError> {
+        tracing::debug!(resource = %resource.group_resource(), key = %node.item.key, ?propagation, "deleting, as its owners are gone");
+        let mut options = DeleteOptions::uid(&*node.item.uid).propagation(propagation);
+        // What was judged is what is deleted.
+        options.revision = Some(node.revision);
+        match self.client.delete(resource, &node.item.key, &options).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
-async fn remove_owners(client: &Client, resource: &Resource, object: &Object, uids: &[&String]) -> Result<(), Error> {
+async fn remove_owners(client: &Client, resource: &Resource, object: &Object, uids: &[String]) -> Result<(), Error> {
     let mut references = metadata(object).items_at(&["ownerReferences"]).to_vec();
-    references.retain(|reference| !uids.iter().any(|uid| reference.str_at(&["uid"]) == Some(uid)));
+    references.retain(|reference| !uids.iter().any(|uid| reference.str_at(&["uid"]) == Some(&**uid)));
     patch_metadata(client, resource, object, "ownerReferences", references).await
 }
 

@@ -1,89 +1,318 @@
-//! Who owns whom, as the informers have it.
+//! Who owns whom: of every object only what the collector asks for, so that a hundred thousand of them fit into little.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, OwnerReference};
-use client::{ApiResource, Informer, Resource};
+use client::{ApiResource, Resource};
 use parking_lot::RwLock;
 
-use super::{Item, identity, item_of};
+use super::{FOREGROUND, ORPHAN, has_finalizer};
 
-const OWNER_INDEX: &str = "owner";
+/// Plural and group.
+pub(super) type Identity = (String, String);
 
-/// The informers of all followed resources.
-#[derive(Default)]
-pub(super) struct Graph(RwLock<BTreeMap<(String, String), Node>>);
-
-#[derive(Clone)]
-struct Node {
-    resource: Resource,
-    kind: String,
-    informer: Informer,
+/// An object to look at.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Item {
+    pub resource: Arc<Identity>,
+    pub key: ObjectKey,
+    pub uid: String,
 }
 
-impl Graph {
-    pub(super) fn add(&self, api: &ApiResource, informer: &Informer) {
-        informer.index(OWNER_INDEX, |object| {
-            let mut uids: Vec<String> = object.owners().iter().map(|owner| owner.uid.clone()).collect();
-            uids.sort();
-            uids.dedup();
-            uids
-        });
-        let node = Node { resource: api.resource.clone(), kind: api.kind.clone(), informer: informer.clone() };
-        self.0.write().insert(identity(api), node);
-    }
+/// What is known of an object.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub item: Arc<Item>,
+    pub revision: u64,
+    pub owners: Box<[Arc<OwnerReference>]>,
+    pub deleting: bool,
+    pub foreground: bool,
+    pub orphan: bool,
+}
 
-    pub(super) fn retain(&self, keep: impl Fn(&(String, String)) -> bool) {
-        self.0.write().retain(|identity, _| keep(identity));
-    }
+/// What became of an object.
+#[derive(Debug)]
+pub(super) enum Change {
+    Added(Arc<Node>),
+    Modified { old: Arc<Node>, new: Arc<Node> },
+    Deleted(Arc<Node>),
+}
 
-    pub(super) async fn synced(&self) {
-        let informers: Vec<Informer> = self.0.read().values().map(|node| node.informer.clone()).collect();
-        for informer in informers {
-            informer.synced().await;
+/// Every object of the followed resources.
+#[derive(Default)]
+pub(super) struct Graph(RwLock<State>);
+
+#[derive(Default)]
+struct State {
+    kinds: BTreeMap<Arc<Identity>, Kind>,
+    /// By the uid of their owner, which need not be there.
+    dependents: BTreeMap<String, Dependents>,
+}
+
+struct Kind {
+    resource: Resource,
+    kind: String,
+    nodes: BTreeSet<Entry>,
+}
+
+#[derive(Default)]
+struct Dependents {
+    nodes: BTreeMap<Arc<Item>, Arc<Node>>,
+    /// References in these words, which most dependents share.
+    references: Vec<Arc<OwnerReference>>,
+}
+
+/// Wordings of one owner's references that are looked through for one to share.
+const WORDINGS: usize = 4;
+
+impl Node {
+    pub(super) fn of(item: Arc<Item>, object: &Object) -> Node {
+        Node {
+            item,
+            revision: object.revision(),
+            owners: object.owners().iter().cloned().map(Arc::new).collect(),
+            deleting: object.is_deleting(),
+            foreground: has_finalizer(object, FOREGROUND),
+            orphan: has_finalizer(object, ORPHAN),
         }
     }
 
-    pub(super) fn resource(&self, identity: &(String, String)) -> Option<Resource> {
-        self.0.read().get(identity).map(|node| node.resource.clone())
+    /// Whether the object is being deleted after its dependents.
+    pub(super) fn waits_for_dependents(&self) -> bool {
+        self.deleting && self.foreground
+    }
+}
+
+impl Graph {
+    pub(super) fn add(&self, identity: &Arc<Identity>, api: &ApiResource) {
+        let kind = Kind { resource: api.resource.clone(), kind: api.kind.clone(), nodes: BTreeSet::new() };
+        self.0.write().kinds.insert(identity.clone(), kind);
     }
 
-    /// The object as its informer has it.
-    pub(super) fn known(&self, item: &Item) -> Option<Arc<Object>> {
-        let nodes = self.0.read();
-        nodes.get(&item.resource)?.informer.get(&item.key).filter(|object| object.uid() == item.uid)
+    pub(super) fn retain(&self, keep: impl Fn(&Identity) -> bool) {
+        let state = &mut *self.0.write();
+        let gone: Vec<Arc<Identity>> = state.kinds.keys().filter(|identity| !keep(identity)).cloned().collect();
+        for kind in gone.iter().filter_map(|identity| state.kinds.remove(identity)) {
+            kind.nodes.iter().for_each(|entry| unlink(&mut state.dependents, &entry.0));
+        }
+    }
+
+    /// Takes over the object's newest state. Two changes when it replaced another of the same name; none when it is not new.
+    pub(super) fn put(&self, identity: &Arc<Identity>, object: &Object) -> Vec<Change> {
+        let State { kinds, dependents } = &mut *self.0.write();
+        let Some(kind) = kinds.get_mut(identity) else { return Vec::new() };
+        let old = kind.nodes.get(object.key()).map(|entry| entry.0.clone());
+        let same = old.clone().filter(|old| old.item.uid == object.uid());
+        if same.as_ref().is_some_and(|old| old.revision >= object.revision()) {
+            return Vec::new();
+        }
+        if let Some(old) = &old {
+            kind.nodes.remove(object.key());
+            unlink(dependents, old);
+        }
+        let item = same.as_ref().map(|old| old.item.clone());
+        let item = item.unwrap_or_else(|| {
+            Arc::new(Item { resource: identity.clone(), key: object.key().clone(), uid: object.uid().to_owned() })
+        });
+        let new = link(dependents, Node::of(item, object));
+        kind.nodes.insert(Entry(new.clone()));
+        match (same, old) {
+            (Some(old), _) => vec![Change::Modified { old, new }],
+            (None, Some(old)) => vec![Change::Deleted(old), Change::Added(new)],
+            (None, None) => vec![Change::Added(new)],
+        }
+    }
+
+    pub(super) fn remove(&self, identity: &Arc<Identity>, key: &ObjectKey, uid: &str) -> Option<Change> {
+        let State { kinds, dependents } = &mut *self.0.write();
+        let kind = kinds.get_mut(identity)?;
+        let node = kind.nodes.get(key).map(|entry| entry.0.clone()).filter(|node| node.item.uid == uid)?;
+        kind.nodes.remove(key);
+        unlink(dependents, &node);
+        Some(Change::Deleted(node))
+    }
+
+    /// Takes over a complete list.
+    pub(super) fn replace(&self, identity: &Arc<Identity>, objects: &[Arc<Object>]) -> Vec<Change> {
+        let kept: BTreeSet<&ObjectKey> = objects.iter().map(|object| object.key()).collect();
+        let gone: Vec<Arc<Item>> = {
+            let state = self.0.read();
+            let nodes = state.kinds.get(identity).into_iter().flat_map(|kind| &kind.nodes);
+            nodes.map(|entry| &entry.0.item).filter(|item| !kept.contains(&item.key)).cloned().collect()
+        };
+        let mut changes: Vec<_> = gone.iter().filter_map(|item| self.remove(identity, &item.key, &item.uid)).collect();
+        changes.extend(objects.iter().flat_map(|object| self.put(identity, object)));
+        changes
+    }
+
+    pub(super) fn resource(&self, identity: &Identity) -> Option<Resource> {
+        self.0.read().kinds.get(identity).map(|kind| kind.resource.clone())
+    }
+
+    /// The resource and the kind's name.
+    pub(super) fn kind(&self, identity: &Identity) -> Option<(Resource, String)> {
+        self.0.read().kinds.get(identity).map(|kind| (kind.resource.clone(), kind.kind.clone()))
+    }
+
+    pub(super) fn known(&self, item: &Item) -> Option<Arc<Node>> {
+        self.0.read().known(item)
     }
 
     /// The objects that name `uid` as an owner.
-    pub(super) fn dependents(&self, uid: &str) -> Vec<Item> {
-        self.dependent_objects(uid).iter().map(|(identity, object)| item_of(identity, object)).collect()
-    }
-
-    pub(super) fn dependent_objects(&self, uid: &str) -> Vec<((String, String), Arc<Object>)> {
-        let nodes = self.0.read();
-        let of_node = |(identity, node): (&(String, String), &Node)| {
-            let objects = node.informer.by_index(OWNER_INDEX, uid);
-            let identity = identity.clone();
-            objects.into_iter().map(move |object| (identity.clone(), object))
-        };
-        nodes.iter().flat_map(of_node).collect()
+    pub(super) fn dependents(&self, uid: &str) -> Vec<Arc<Node>> {
+        let state = self.0.read();
+        state.dependents.get(uid).into_iter().flat_map(|of_uid| of_uid.nodes.values().cloned()).collect()
     }
 
     /// Where the owner of `dependent` is to be found; `None` if its kind is not followed.
-    pub(super) fn place(&self, dependent: &Object, owner: &OwnerReference) -> Option<(Resource, Item)> {
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let nodes = self.0.read();
-        let (identity, node) = nodes.iter().find(|((_, g), node)| g == group && node.kind == owner.kind)?;
-        let namespace = if node.resource.namespaced { dependent.namespace() } else { "" };
-        let key = ObjectKey::new(namespace, &*owner.name);
-        Some((node.resource.clone(), Item { resource: identity.clone(), key, uid: owner.uid.clone() }))
+    pub(super) fn place(&self, dependent: &Node, owner: &OwnerReference) -> Option<(Resource, Item)> {
+        let state = self.0.read();
+        let (item, kind) = state.place(dependent, owner)?;
+        Some((kind.resource.clone(), item))
     }
 
-    /// The owner as its informer has it.
-    pub(super) fn owner(&self, dependent: &Object, owner: &OwnerReference) -> Option<(Item, Arc<Object>)> {
-        let (_, item) = self.place(dependent, owner)?;
-        let object = self.known(&item)?;
-        Some((item, object))
+    /// The owner, if it is there.
+    pub(super) fn owner(&self, dependent: &Node, owner: &OwnerReference) -> Option<Arc<Node>> {
+        let state = self.0.read();
+        let (item, _) = state.place(dependent, owner)?;
+        state.known(&item)
+    }
+}
+
+impl State {
+    fn known(&self, item: &Item) -> Option<Arc<Node>> {
+        let known = self.kinds.get(&item.resource)?.nodes.get(&item.key)?;
+        Some(known.0.clone()).filter(|node| node.item.uid == item.uid)
+    }
+
+    fn place(&self, dependent: &Node, owner: &OwnerReference) -> Option<(Item, &Kind)> {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let (identity, kind) = self.kinds.iter().find(|(id, kind)| id.1 == group && kind.kind == owner.kind)?;
+        let namespace = if kind.resource.namespaced { &*dependent.item.key.namespace } else { "" };
+        let key = ObjectKey::new(namespace, &*owner.name);
+        Some((Item { resource: identity.clone(), key, uid: owner.uid.clone() }, kind))
+    }
+}
+
+/// Enters the node under its owners.
+fn link(dependents: &mut BTreeMap<String, Dependents>, mut node: Node) -> Arc<Node> {
+    for owner in &mut node.owners {
+        let known = &mut dependents.entry(owner.uid.clone()).or_default().references;
+        match known.iter().find(|known| *known == owner) {
+            Some(same) => *owner = same.clone(),
+            None if known.len() < WORDINGS => known.push(owner.clone()),
+            None => {}
+        }
+    }
+    let node = Arc::new(node);
+    for owner in &node.owners {
+        if let Some(of_owner) = dependents.get_mut(&owner.uid) {
+            of_owner.nodes.insert(node.item.clone(), node.clone());
+        }
+    }
+    node
+}
+
+fn unlink(dependents: &mut BTreeMap<String, Dependents>, node: &Node) {
+    for owner in &node.owners {
+        let Some(of_owner) = dependents.get_mut(&owner.uid) else { continue };
+        of_owner.nodes.remove(&node.item);
+        if of_owner.nodes.is_empty() {
+            dependents.remove(&owner.uid);
+        }
+    }
+}
+
+/// A node, ordered and found by its key.
+struct Entry(Arc<Node>);
+
+impl Borrow<ObjectKey> for Entry {
+    fn borrow(&self) -> &ObjectKey {
+        &self.0.item.key
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.0.item.key == other.0.item.key
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        self.0.item.key.cmp(&other.0.item.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, uid: &str, revision: u64, owners: &[&str]) -> Object {
+        let reference = |uid: &&str| format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","name":"o","uid":"{uid}"}}"#);
+        let owners: Vec<String> = owners.iter().map(reference).collect();
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{uid}","resourceVersion":"{revision}","ownerReferences":[{}]}}}}"#,
+            owners.join(",")
+        );
+        Object::parse(json.as_bytes()).unwrap()
+    }
+
+    fn config_maps() -> ApiResource {
+        ApiResource { resource: client::resources::CONFIG_MAPS, kind: "ConfigMap".to_owned(), verbs: Vec::new() }
+    }
+
+    fn told(changes: &[Change]) -> Vec<String> {
+        let text = |change: &Change| match change {
+            Change::Added(node) => format!("+{}", node.item.uid),
+            Change::Modified { new, .. } => format!("~{}", new.item.uid),
+            Change::Deleted(node) => format!("-{}", node.item.uid),
+        };
+        changes.iter().map(text).collect()
+    }
+
+    #[test]
+    fn the_graph_follows_changes() {
+        let (graph, identity) = (Graph::default(), Arc::new(("configmaps".to_owned(), String::new())));
+        graph.add(&identity, &config_maps());
+        let check = |changes: Vec<Change>, expect: &[&str], of_a: &[&str], of_b: &[&str]| {
+            assert_eq!(told(&changes), expect);
+            for (uid, expect) in [("a", of_a), ("b", of_b)] {
+                let names: Vec<_> = graph.dependents(uid).iter().map(|node| node.item.key.name.clone()).collect();
+                assert_eq!(names, expect, "dependents of {uid}");
+            }
+        };
+        check(graph.put(&identity, &object("x", "1", 1, &["a"])), &["+1"], &["x"], &[]);
+        check(graph.put(&identity, &object("y", "2", 2, &["a", "b"])), &["+2"], &["x", "y"], &["y"]);
+        check(graph.put(&identity, &object("y", "2", 2, &[])), &[], &["x", "y"], &["y"]);
+        check(graph.put(&identity, &object("y", "2", 3, &["b"])), &["~2"], &["x"], &["y"]);
+        check(graph.put(&identity, &object("x", "3", 4, &["b"])), &["-1", "+3"], &[], &["x", "y"]);
+        check(graph.remove(&identity, &ObjectKey::new("n", "x"), "1").into_iter().collect(), &[], &[], &["x", "y"]);
+        let list = [Arc::new(object("z", "4", 5, &["a"])), Arc::new(object("y", "2", 3, &["b"]))];
+        check(graph.replace(&identity, &list), &["-3", "+4"], &["z"], &["y"]);
+        graph.retain(|_| false);
+        check(Vec::new(), &[], &[], &[]);
+    }
+
+    #[test]
+    fn references_in_the_same_words_are_kept_once() {
+        let (graph, identity) = (Graph::default(), Arc::new(("configmaps".to_owned(), String::new())));
+        graph.add(&identity, &config_maps());
+        for name in ["x", "y"] {
+            graph.put(&identity, &object(name, name, 1, &["a"]));
+        }
+        let [x, y] = &*graph.dependents("a") else { panic!("two dependents") };
+        assert!(Arc::ptr_eq(&x.owners[0], &y.owners[0]));
     }
 }
