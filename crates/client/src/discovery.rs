@@ -1,5 +1,6 @@
 //! Which resources a server has.
 
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 
 use crate::{Client, Error, Resource};
@@ -52,6 +53,9 @@ struct WireResource {
     verbs: Vec<String>,
 }
 
+/// Group-versions asked for at a time.
+const TOGETHER: usize = 16;
+
 /// Every resource that the server has, without subresources; of a resource in several versions of its group, the one in the
 /// preferred version, else the first. Group-versions that fail are returned as such beside the rest.
 ///
@@ -67,10 +71,15 @@ pub async fn discover(client: &Client) -> Result<(Vec<ApiResource>, Vec<(String,
         group_versions.extend(preferred.into_iter().chain(others));
     }
     let (mut found, mut failed) = (Vec::<ApiResource>::new(), Vec::new());
-    for group_version in group_versions {
+    let ask = |group_version: String| async move {
+        let root = if group_version.contains('/') { "apis" } else { "api" };
+        let answer = client.get_json::<Resources>(format!("/{root}/{group_version}")).await;
+        (group_version, answer)
+    };
+    let mut answers = stream::iter(group_versions.into_iter().map(ask)).buffered(TOGETHER);
+    while let Some((group_version, answer)) = answers.next().await {
         let (group, version) = group_version.split_once('/').unwrap_or(("", &group_version));
-        let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        let resources: Resources = match client.get_json(path).await {
+        let resources = match answer {
             Ok(resources) => resources,
             Err(error) => {
                 failed.push((group_version, error));

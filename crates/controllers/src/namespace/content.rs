@@ -1,16 +1,23 @@
 //! Deleting everything in a namespace. Upstream: pkg/controller/namespace/deletion.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::Object;
 use client::{
-    ApiResource, Client, DeleteOptions, Error, ListOptions, Propagation, ReconcileError, Selection, discover, resources,
+    ApiResource, Client, DeleteOptions, Error, ListOptions, Propagation, ReconcileError, Resource, Selection, discover,
+    resources,
 };
+use futures_util::{StreamExt, stream};
 
 use crate::meta::Condition;
 
 /// How long finalizers of others are given, where nothing better is known.
 const FINALIZER_ESTIMATE: Duration = Duration::from_secs(15);
+
+/// Resources whose objects are deleted at a time.
+const TOGETHER: usize = 8;
 
 /// What is left after an attempt.
 #[derive(Default)]
@@ -46,11 +53,15 @@ pub(super) async fn delete_all(client: &Client, namespace: &str) -> Remains {
     let is_pods = |r: &&ApiResource| r.resource == resources::PODS;
     let mut errors = Vec::new();
     for pods in found.iter().filter(is_pods) {
-        errors.extend(remains.delete(client, pods, namespace).await.err());
+        errors.extend(remains.add(delete(client, pods, namespace).await));
     }
     if remains.estimate.is_none() && errors.is_empty() {
-        for resource in found.iter().filter(deletable).filter(|r| !is_pods(r)) {
-            errors.extend(remains.delete(client, resource, namespace).await.err());
+        let others = found.iter().filter(deletable).filter(|r| !is_pods(r));
+        let others: Vec<_> = others.map(|resource| delete(client, resource, namespace)).collect();
+        // What is told of them comes in the order of discovery.
+        let mut deletions = stream::iter(others).buffered(TOGETHER);
+        while let Some(left) = deletions.next().await {
+            errors.extend(remains.add(left));
         }
     }
     if !errors.is_empty() {
@@ -75,43 +86,59 @@ enum ContentError {
     Unexpected { namespace: String, resource: String },
 }
 
+/// What is left of a resource after its objects were deleted.
+struct Left<'a> {
+    resource: &'a Resource,
+    objects: Vec<Arc<Object>>,
+    /// How long pods may take to end.
+    grace: Option<Duration>,
+}
+
+async fn delete<'a>(client: &Client, api: &'a ApiResource, namespace: &str) -> Result<Left<'a>, ContentError> {
+    let selection = Selection::all().namespace(namespace);
+    let grace = if api.resource == resources::PODS { pod_grace(client, &selection).await? } else { None };
+    let options = DeleteOptions::default().propagation(Propagation::Background);
+    match client.delete_collection(&api.resource, &selection, &options).await {
+        Err(error) if is_unsupported(&error) => delete_each(client, api, &selection, &options).await?,
+        result => result?,
+    }
+    let mut left = Left { resource: &api.resource, objects: Vec::new(), grace };
+    if api.can("list") {
+        match client.metadata_only().list(&api.resource, &selection, &ListOptions::default()).await {
+            Err(error) if is_unsupported(&error) => {}
+            list => left.objects = list?.items,
+        }
+    }
+    Ok(left)
+}
+
 impl Remains {
-    async fn delete(&mut self, client: &Client, api: &ApiResource, namespace: &str) -> Result<(), ContentError> {
-        let selection = Selection::all().namespace(namespace);
-        let grace = if api.resource == resources::PODS { pod_grace(client, &selection).await? } else { None };
-        let options = DeleteOptions::default().propagation(Propagation::Background);
-        match client.delete_collection(&api.resource, &selection, &options).await {
-            Err(error) if is_unsupported(&error) => delete_each(client, api, &selection, &options).await?,
-            result => result?,
-        }
-        if !api.can("list") {
-            return Ok(());
-        }
-        let left = match client.list(&api.resource, &selection, &ListOptions::default()).await {
-            Err(error) if is_unsupported(&error) => return Ok(()),
-            list => list?.items,
+    /// Takes over what is left of one resource.
+    fn add(&mut self, left: Result<Left<'_>, ContentError>) -> Option<ContentError> {
+        let left = match left {
+            Ok(left) if left.objects.is_empty() => return None,
+            Ok(left) => left,
+            Err(error) => return Some(error),
         };
-        if left.is_empty() {
-            return Ok(());
-        }
-        let resource = &api.resource;
-        self.objects.insert(format!("{}.{}", resource.plural, resource.group), left.len());
+        let Left { resource, objects, grace } = left;
+        self.objects.insert(format!("{}.{}", resource.plural, resource.group), objects.len());
         let mut held = false;
-        for object in left.iter().filter(|object| object.has_finalizers()) {
+        for object in objects.iter().filter(|object| object.has_finalizers()) {
             held = true;
             for finalizer in crate::meta::metadata(object).items_at(&["finalizers"]) {
                 *self.finalizers.entry(finalizer.as_str().unwrap_or_default().to_owned()).or_default() += 1;
             }
         }
-        if grace.is_some() || left.iter().all(|object| object.is_deleting()) && !held {
+        if grace.is_some() || objects.iter().all(|object| object.is_deleting()) && !held {
             self.expect(grace.or(Some(Duration::from_secs(1))));
-            return Ok(());
+            return None;
         }
         self.expect(Some(FINALIZER_ESTIMATE));
         if held {
-            return Ok(());
+            return None;
         }
-        Err(ContentError::Unexpected { namespace: namespace.to_owned(), resource: resource.gvr().to_string() })
+        let namespace = objects.first().map(|object| object.namespace().to_owned()).unwrap_or_default();
+        Some(ContentError::Unexpected { namespace, resource: resource.gvr().to_string() })
     }
 
     fn expect(&mut self, estimate: Option<Duration>) {
