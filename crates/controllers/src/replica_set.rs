@@ -196,10 +196,14 @@ impl Controller for ReplicaSets {
         let claimed = claim.claim().await?.into_iter();
         let members: Vec<_> = claimed.map(|object| Member { view: self.pods.view(&object), object }).collect();
         let managed = if object.is_deleting() {
-            Ok(())
+            Ok(0)
         } else {
             scale::manage(self, ctx.client(), &object, &view, &members).await
         };
+        if let Ok(1..scale::BURST) = managed {
+            // All of it is done, and what the status says of it is seen in a moment: then it is told once.
+            return Ok(Requeue::After(Duration::ZERO));
+        }
         let mut counts = status::count(&view, &members, ctx.env().now());
         counts.terminating = self.flavour.tells_terminating.then(|| self.terminating(&object, &selector));
         status::write(

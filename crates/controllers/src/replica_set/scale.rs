@@ -11,33 +11,35 @@ use super::{Member, ReplicaSets, View, rank};
 use crate::meta::{CONTROLLER_INDEX, controller_reference};
 
 /// No more pods than this at a time.
-const BURST: usize = 500;
+pub(super) const BURST: usize = 500;
 /// The first batch of creations; each later one is twice as large, as long as all succeed.
 const FIRST_BATCH: usize = 1;
 
-/// The first error of several requests, after all were made.
+/// How many pods are on their way to be there or gone, or the first error of several requests, after all were made.
 pub(super) async fn manage(
     sets: &ReplicaSets,
     client: &Client,
     set: &Arc<Object>,
     view: &View,
     members: &[Member],
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let wanted = view.spec.replicas.max(0) as usize;
     if members.len() < wanted {
         let missing = (wanted - members.len()).min(BURST);
         tracing::debug!(replica_set = %set.key(), missing, "too few pods");
-        return create(sets, client, set, &view.spec.template, missing).await;
+        create(sets, client, set, &view.spec.template, missing).await?;
+        return Ok(missing);
     }
     let surplus = (members.len() - wanted).min(BURST);
     if surplus == 0 {
-        return Ok(());
+        return Ok(0);
     }
     tracing::debug!(replica_set = %set.key(), surplus, "too many pods");
     let crowds = crowds(sets, set);
     let crowd = |node: &str| crowds.get(node).copied().unwrap_or_default();
     let chosen = rank::to_delete(members, surplus, crowd, client.env().now());
-    first_error(join_all(chosen.into_iter().map(|member| delete(sets, client, set, member))).await)
+    first_error(join_all(chosen.into_iter().map(|member| delete(sets, client, set, member))).await)?;
+    Ok(surplus)
 }
 
 async fn create(
