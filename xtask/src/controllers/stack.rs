@@ -43,7 +43,7 @@ pub struct Stack {
     pub nodes: FakeNodes,
     pub manager: Running,
     pub server: Running,
-    _scheduler: Running,
+    pub scheduler: Running,
     _folder: tempfile::TempDir,
 }
 
@@ -59,7 +59,9 @@ impl Stack {
         let pki = ClusterPki::load_or_create(folder.path(), &env)?;
         let admin = folder.path().join("kubeconfig");
         let access = Kubeconfig::load(std::slice::from_ref(&admin))?.access(None)?;
-        let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "scenario");
+        let connect =
+            || Ok::<_, anyhow::Error>(Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "scenario"));
+        let client = connect()?;
         let command = match manager {
             Manager::Ours => {
                 let mut command = Command::new(example(examples, "controllers"));
@@ -79,8 +81,9 @@ impl Stack {
             anyhow::ensure!(env.monotonic() < deadline, "nothing manages; the logs are in {}", logs.display());
             env.sleep(super::PAUSE).await;
         }
-        let nodes = FakeNodes::start(&client);
-        Ok(Stack { env, client, nodes, manager, server, _scheduler: scheduler, _folder: folder })
+        // On a connection of its own, as kubelets are.
+        let nodes = FakeNodes::start(&connect()?);
+        Ok(Stack { env, client, nodes, manager, server, scheduler, _folder: folder })
     }
 }
 
@@ -96,7 +99,11 @@ fn wait_for_line(server: &mut Running, logs: &Path) -> Result<()> {
 
 /// CPU seconds so far, and the most bytes that were resident.
 pub fn usage(process: &Running) -> Result<(f64, u64)> {
-    let id = process.child.id();
+    usage_of(process.child.id())
+}
+
+/// The same of any process.
+pub fn usage_of(id: u32) -> Result<(f64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let fields: Vec<&str> = stat.rsplit_once(')').context("a process's name")?.1.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
