@@ -55,6 +55,21 @@ fn clocks_change() {
 }
 
 #[test]
+fn clocks_change_as_for_upstream() {
+    let lines = include_str!("clock_changes.txt").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let [zone_name, from, text, expect] = line.split('|').collect::<Vec<_>>().try_into().unwrap();
+        let (schedule, zone) = (Schedule::parse(text).unwrap(), zone(zone_name));
+        let mut at: Timestamp = from.parse().unwrap();
+        let starts = std::iter::from_fn(|| {
+            at = schedule.next(at, &zone)?;
+            Some(at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M%:z").to_string())
+        });
+        assert_eq!(starts.take(6).collect::<Vec<_>>().join(" "), expect, "{text:?} in {zone_name} from {from}");
+    }
+}
+
+#[test]
 fn what_is_no_schedule() {
     #[track_caller]
     fn check(text: &str, why: &str) {
