@@ -93,7 +93,7 @@ pub(super) struct FolderLock(File);
 impl Drop for FolderLock {
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
-            tracing::warn!(%error, "unlocking the store");
+            tracing::warn!(%error, "the store can't be unlocked");
         }
     }
 }
@@ -237,7 +237,7 @@ impl Database {
         slot.redb = None;
         let Place::Folder { dir, .. } = &self.place else { return Err(Failure::Gone) };
         if let Err(error) = OpenOptions::new().read(true).open(Place::file(dir)).and_then(|file| drop_cache(&file)) {
-            tracing::warn!(%error, "dropping the page cache of the store");
+            tracing::warn!(%error, "the store's page cache can't be dropped");
         }
         match open_file(dir, &self.env, self.cache_bytes) {
             Ok(redb) => {
@@ -299,7 +299,7 @@ impl Database {
         if let Some(redb) = self.slot.write().redb.take()
             && let Err(error) = redb.close()
         {
-            tracing::warn!(%error, "closing the store");
+            tracing::warn!(%error, "the store can't be closed properly");
         }
         // Streams may keep the rest of this alive for long.
         if let Place::Folder { lock, .. } = &self.place {
