@@ -35,6 +35,14 @@ pub(crate) async fn collect(body: Body) -> Result<Bytes, DecodeError> {
     }
 }
 
+/// Lets the rest of a body come, so that its connection is free for others.
+pub(crate) async fn drain(body: Body) -> std::io::Result<()> {
+    if let Body::Stream(mut chunks) = body {
+        while chunks.next().await.transpose()?.is_some() {}
+    }
+    Ok(())
+}
+
 /// The failure that an answer with an error code tells.
 pub(crate) async fn failure(code: StatusCode, body: Body) -> Status {
     if let Body::Status(status) = body {
@@ -156,7 +164,10 @@ pub(crate) fn watch(body: Body, trim: Option<Trim>) -> Result<BoxStream<'static,
 
 /// Events separated by line ends, in chunks that respect no boundary. What cannot be read ends the stream with an error event;
 /// a connection that breaks just ends it, as the server's own closing does.
-fn watch_lines(chunks: BoxStream<'static, std::io::Result<Bytes>>, trim: Option<Trim>) -> BoxStream<'static, WatchEvent> {
+fn watch_lines(
+    chunks: BoxStream<'static, std::io::Result<Bytes>>,
+    trim: Option<Trim>,
+) -> BoxStream<'static, WatchEvent> {
     struct Reader {
         chunks: BoxStream<'static, std::io::Result<Bytes>>,
         buffer: BytesMut,
@@ -263,7 +274,8 @@ mod tests {
             object.remove(&["metadata", "managedFields"]);
             vec![("spec.nodeName", "n1".into())]
         }
-        let object = r#"{"kind":"Pod","metadata":{"managedFields":[{"manager":"m"}],"name":"a","resourceVersion":"7"}}"#;
+        let object =
+            r#"{"kind":"Pod","metadata":{"managedFields":[{"manager":"m"}],"name":"a","resourceVersion":"7"}}"#;
         let items = format!(r#"{{"kind":"PodList","items":[{object}]}}"#);
         let event = format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
         let check = async |wanted: Option<Trim>, managed: &str, node: Option<&str>| {

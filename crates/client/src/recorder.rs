@@ -212,17 +212,17 @@ async fn write(client: &Client, source: &Source, send: &Send) -> Result<String, 
         patch.set(&["lastTimestamp"], seconds(send.record.at));
         patch.set(&["message"], &send.record.message);
         let key = ObjectKey::new(namespace, &**name);
-        match client.patch(&resources::EVENTS, &key, PatchKind::Strategic, &patch).await {
-            Ok(_) => return Ok(name.clone()),
+        match client.patch_unread(&resources::EVENTS, &key, "", PatchKind::Strategic, &patch).await {
+            Ok(()) => return Ok(name.clone()),
             Err(error) if error.is_not_found() => {} // it has expired
             Err(error) => return Err(error),
         }
     }
     let name = format!("{}.{:x}", send.record.object.name, send.record.at.as_nanosecond());
     let body = send.to_event(namespace, &name, source);
-    match client.create(&resources::EVENTS, &body).await {
+    match client.create_unread(&resources::EVENTS, &body).await {
         Err(error) if error.is_already_exists() => Ok(name),
-        result => result.map(|_| name),
+        result => result.map(|()| name),
     }
 }
 

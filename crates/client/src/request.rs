@@ -251,6 +251,26 @@ impl Client {
         self.exchange(Call::new(Method::DELETE, path).json(&options.to_value())).await.map(drop)
     }
 
+    /// Like [`Client::create`] for whoever only asks whether it worked: the answer isn't read.
+    pub async fn create_unread(&self, resource: &Resource, body: &Value) -> Result<(), Error> {
+        let key = key_of(body);
+        self.unread(Call::new(Method::POST, resource.path(&key.namespace, "", "")).json(body)).await
+    }
+
+    /// Like [`Client::patch_subresource`] for whoever only asks whether it worked: the answer isn't read.
+    pub async fn patch_unread(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        subresource: &str,
+        kind: PatchKind,
+        body: &Value,
+    ) -> Result<(), Error> {
+        let mut call = Call::new(Method::PATCH, resource.path(&key.namespace, &key.name, subresource)).json(body);
+        call.content_type = kind.content_type();
+        self.unread(call).await
+    }
+
     /// Posts `body` to a subresource such as `binding`, `eviction` or `token`.
     pub async fn create_subresource(
         &self,
@@ -317,6 +337,13 @@ impl Client {
                 .map_err(|source| Error::Decode { request, source })
         };
         decode.await
+    }
+
+    async fn unread(&self, call: Call) -> Result<(), Error> {
+        let name = call.name();
+        let response = self.exchange(call).await?;
+        let drained = decode::drain(response.body).await;
+        drained.map_err(|source| Error::Decode { request: name, source: source.into() })
     }
 
     async fn object(&self, call: Call) -> Result<Arc<Object>, Error> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use client::{Client, Kubeconfig, Tls};
+use client::{Client, Kubeconfig, TaskGuard, Tls};
 use env::Env;
 use scheduler::{Config, Configuration};
 
@@ -20,13 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let env = Env::system();
         let access = Kubeconfig::load(&[kubeconfig])?.access(None)?;
         let client = Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "scheduler");
-        let scheduler = scheduler::build(Config { env, client, configuration });
+        let scheduler = scheduler::build(Config { env: env.clone(), client, configuration });
         let attempts = scheduler.attempts();
+        // As a task among those it wakes, which need no other thread then.
+        let running = TaskGuard::new(env.spawn(scheduler.run()));
         let mut told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            () = scheduler.run() => {}
-            _ = told.recv() => {}
-        }
+        told.recv().await;
+        drop(running);
         let micros = |part| attempts.quantile(part).as_micros();
         eprintln!(r#"{{"attempts":{},"p50_us":{},"p99_us":{}}}"#, attempts.count(), micros(0.5), micros(0.99));
         Ok(())

@@ -77,6 +77,8 @@ async fn attempt(
     match evaluated {
         Ok(Evaluated { node, filters, .. }) => {
             let node = snapshot.get(&node).expect("it was chosen from the snapshot");
+            // What changes now is a copy only as long as somebody goes by what was before.
+            drop(promises);
             reserve(shared, profile, &filters, pod, node)
         }
         Err(evaluate::Problem::Error(message)) => Err(Failure::Error(message)),

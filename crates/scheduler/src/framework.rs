@@ -88,6 +88,11 @@ pub trait NodeFilter: Send + Sync {
         true
     }
 
+    /// The answer if these pods were on the node too; `None`: a node with them must be made to know.
+    fn filter_beside(&self, node: &NodeInfo, _others: &[Arc<PodInfo>]) -> Option<Result<(), Rejection>> {
+        (!self.by_pods()).then(|| self.filter(node))
+    }
+
     /// Another pod is supposed to be on the node.
     fn add(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
 

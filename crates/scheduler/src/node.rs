@@ -130,6 +130,11 @@ impl NodeInfo {
     /// Puts the pod on this node, in place of an earlier state of it.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.remove(&pod.uid);
+        self.put(pod);
+    }
+
+    /// Puts a pod on this node that isn't there.
+    pub fn put(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
         self.scored_requests.add(&pod.scored_requests);
         self.ports.extend(pod.ports.iter().cloned());
@@ -139,12 +144,24 @@ impl NodeInfo {
     /// Takes the pod off this node.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let at = self.pods.iter().position(|pod| pod.uid == uid)?;
+        Some(self.take(at))
+    }
+
+    /// Takes off the pod that was put there last.
+    pub fn pop(&mut self) {
+        if let Some(last) = self.pods.len().checked_sub(1) {
+            self.take(last);
+        }
+    }
+
+    /// Takes off the pod at this place in [`NodeInfo::pods`].
+    pub fn take(&mut self, at: usize) -> Arc<PodInfo> {
         let pod = self.pods.remove(at);
         self.requested.subtract(&pod.requests);
         self.scored_requests.subtract(&pod.scored_requests);
         // As upstream's: of two that were put on one port past the scheduler, the first that leaves frees it.
         self.ports.retain(|used| !pod.ports.contains(used));
-        Some(pod)
+        pod
     }
 
     /// What other nodes' states must not differ in for pods to be placed alike: labels, taints, capacity, cordon.

@@ -142,6 +142,7 @@ fn find<'a>(
     let mut feasible = Vec::with_capacity(enough);
     let mut looked = 0;
     let mut plugins = BTreeSet::new();
+    let mut last = "";
     // Copied once, if at all: most nodes are promised to nobody, or each to somebody.
     let mut forked: Option<Forked<'_>> = None;
     for i in 0..count {
@@ -163,7 +164,11 @@ fn find<'a>(
             }
             Err(rejection) if rejection.finality == Finality::Error => return Err(rejection.message()),
             Err(rejection) => {
-                plugins.insert(rejection.plugin);
+                // Mostly it is the same as for the node before: no need to look it up.
+                if !std::ptr::eq(last, rejection.plugin) {
+                    plugins.insert(rejection.plugin);
+                    last = rejection.plugin;
+                }
                 diagnosis.rejections.insert(node.slot, rejection);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::Value;
+use apimachinery::{ObjectKey, Value};
 use client::{DeleteOptions, EventType, PatchKind, resources};
 
 use super::Failure;
@@ -86,12 +86,16 @@ fn tell(shared: &Shared, pod: &PodInfo, reason: &str, message: &str, nominated: 
 
 /// Patches the pod's status.
 pub(crate) async fn write(shared: &Shared, pod: &PodInfo, patch: &Value) {
-    if let Err(error) = shared.client.patch_status(&resources::PODS, &pod.key, PatchKind::Strategic, patch).await
+    if let Err(error) = patch_status(shared, &pod.key, patch).await
         && !error.is_not_found()
         && !error.is_conflict()
     {
         tracing::warn!(pod = %pod.key, %error, "patching a pod's status");
     }
+}
+
+async fn patch_status(shared: &Shared, pod: &ObjectKey, patch: &Value) -> Result<(), client::Error> {
+    shared.client.patch_unread(&resources::PODS, pod, "status", PatchKind::Strategic, patch).await
 }
 
 /// The `PodScheduled` condition; `None`: the pod has it already.
@@ -180,7 +184,7 @@ async fn remove(shared: &Shared, pod: &PodInfo, victim: &PodInfo, node: &str) ->
     patch.set(&["metadata", "uid"], victim.uid.as_str());
     patch.set(&["status", "conditions"], vec![condition]);
     let gone = |error: &client::Error| error.is_not_found();
-    match shared.client.patch_status(&resources::PODS, &victim.key, PatchKind::Strategic, &patch).await {
+    match patch_status(shared, &victim.key, &patch).await {
         Err(error) if gone(&error) => return Ok(()),
         answer => drop(answer?),
     }

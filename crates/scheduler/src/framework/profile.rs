@@ -259,12 +259,14 @@ impl NodeFilter for Lenient<'_> {
 }
 
 fn check(name: &'static str, filter: &dyn NodeFilter, node: &NodeInfo) -> Result<(), Rejection> {
-    filter.filter(node).map_err(|mut rejection| {
-        if rejection.finality == Finality::Error {
-            rejection = Rejection::error(format!("running {name:?} filter plugin: {}", rejection.message()));
-        }
-        Rejection { plugin: name, ..rejection }
-    })
+    filter.filter(node).map_err(|rejection| named(name, rejection))
+}
+
+fn named(name: &'static str, mut rejection: Rejection) -> Rejection {
+    if rejection.finality == Finality::Error {
+        rejection = Rejection::error(format!("running {name:?} filter plugin: {}", rejection.message()));
+    }
+    Rejection { plugin: name, ..rejection }
 }
 
 /// Filters on which suppositions are tried.
@@ -292,6 +294,21 @@ impl Forked<'_> {
         Ok(())
     }
 
+    /// The answer if `others` were on the node, where no filter needs such a node to know.
+    fn check_beside(&self, others: &[Arc<PodInfo>], node: &NodeInfo, whom: Whom) -> Option<Result<(), Rejection>> {
+        if self.forks.iter().any(|(_, fork)| fork.is_some()) {
+            return None;
+        }
+        for (name, filter) in &self.base.filters {
+            if (whom == Whom::All || filter.by_pods())
+                && let Err(rejection) = filter.filter_beside(node, others)?
+            {
+                return Some(Err(named(name, rejection)));
+            }
+        }
+        Some(Ok(()))
+    }
+
     pub fn add(&mut self, pod: &PodInfo, node: &NodeInfo) {
         self.forks.iter_mut().filter_map(|(_, fork)| fork.as_mut()).for_each(|fork| fork.add(pod, node));
     }
@@ -304,6 +321,10 @@ impl Forked<'_> {
     pub fn check_with(&mut self, others: &[Arc<PodInfo>], node: &NodeInfo, whom: Whom) -> Result<(), Rejection> {
         if others.is_empty() {
             return self.check(node, whom);
+        }
+        if let Some(answer) = self.check_beside(others, node, whom) {
+            answer?;
+            return self.check(node, Whom::ByPods);
         }
         let mut with = node.clone();
         for other in others {

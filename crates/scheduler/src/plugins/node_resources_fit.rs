@@ -1,6 +1,7 @@
 //! A node must have what a pod requests; by how much of it would be used, nodes are compared.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -94,32 +95,36 @@ impl NodeResourcesFit {
         })
     }
 
-    fn lacks(&self, pod: &PodInfo, node: &NodeInfo, used: bool) -> Result<(), Rejection> {
+    /// What the node lacks for the pod beside those on it and `others`; with `used` false, if it were empty.
+    fn lacks(&self, pod: &PodInfo, node: &NodeInfo, used: bool, others: &[Arc<PodInfo>]) -> Result<(), Rejection> {
         let mut reasons: Vec<std::borrow::Cow<'static, str>> = Vec::new();
         let mut unresolvable = false;
-        let count = if used { node.pods().len() as i64 } else { 0 };
+        let count = if used { (node.pods().len() + others.len()) as i64 } else { 0 };
         if count + 1 > node.capacity() {
             reasons.push("Too many pods".into());
         }
-        let mut check = |name: &str, reason: &'static str, wanted: i64, all: i64, taken: i64| {
-            if wanted > 0 && wanted > all - if used { taken } else { 0 } {
+        type Amount = fn(&rules::Resources, &str) -> i64;
+        let mut check = |name: &str, reason: &'static str, wanted: i64, all: i64, taken: i64, amount: Amount| {
+            let theirs = || others.iter().map(|other| amount(&other.requests, name)).sum::<i64>();
+            if wanted > 0 && wanted > all - if used { taken + theirs() } else { 0 } {
                 reasons.push(if reason.is_empty() { format!("Insufficient {name}").into() } else { reason.into() });
                 unresolvable |= wanted > all;
             }
         };
         let (wants, all, taken) = (&pod.requests, node.allocatable(), node.requested());
-        check("", "Insufficient cpu", wants.milli_cpu, all.milli_cpu, taken.milli_cpu);
-        check("", "Insufficient memory", wants.memory, all.memory, taken.memory);
+        check("", "Insufficient cpu", wants.milli_cpu, all.milli_cpu, taken.milli_cpu, |r, _| r.milli_cpu);
+        check("", "Insufficient memory", wants.memory, all.memory, taken.memory, |r, _| r.memory);
         check(
             "",
             "Insufficient ephemeral-storage",
             wants.ephemeral_storage,
             all.ephemeral_storage,
             taken.ephemeral_storage,
+            |r, _| r.ephemeral_storage,
         );
         for (name, wanted) in &wants.others {
             if !self.is_ignored(name) {
-                check(name, "", *wanted, all.get(name), taken.get(name));
+                check(name, "", *wanted, all.get(name), taken.get(name), rules::Resources::get);
             }
         }
         if reasons.is_empty() {
@@ -179,7 +184,7 @@ impl Plugin for NodeResourcesFit {
             ClusterEvent::Node(change) => {
                 let Some(new) = &change.new else { return false };
                 // As if it were empty: what is on it is told by the pods' own events.
-                self.lacks(pod, new, false).is_ok() && change.old.as_deref().is_none_or(|old| grew(pod, old, new))
+                self.lacks(pod, new, false, &[]).is_ok() && change.old.as_deref().is_none_or(|old| grew(pod, old, new))
             }
             // Its place among the node's pods is free at least.
             ClusterEvent::Pod(change) if change.is_removed() => true,
@@ -209,7 +214,11 @@ struct Filter<'a> {
 
 impl NodeFilter for Filter<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        self.plugin.lacks(self.pod, node, true)
+        self.plugin.lacks(self.pod, node, true, &[])
+    }
+
+    fn filter_beside(&self, node: &NodeInfo, others: &[Arc<PodInfo>]) -> Option<Result<(), Rejection>> {
+        Some(self.plugin.lacks(self.pod, node, true, others))
     }
 }
 
@@ -251,8 +260,6 @@ impl Scorer for Compare<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::{Value, json};
 
     use super::*;

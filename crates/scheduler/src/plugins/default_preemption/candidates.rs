@@ -36,9 +36,9 @@ pub fn select_victims(
         return Err(Rejection::unresolvable("No preemption victims found for incoming pod"));
     }
     let mut supposed = node.clone();
-    for other in &potential {
-        supposed.remove(&other.uid);
-        forked.remove(other, &supposed);
+    while let Some(at) = supposed.pods().iter().rposition(|other| other.priority < pod.priority) {
+        let other = supposed.take(at);
+        forked.remove(&other, &supposed);
     }
     let promised = failed.promises.outranking(node.name(), pod);
     let answer = forked.check_with(&promised, &supposed, Whom::All);
@@ -58,10 +58,10 @@ pub fn select_victims(
     for (candidate, violates) in
         protected.into_iter().map(|pod| (pod, true)).chain(others.into_iter().map(|pod| (pod, false)))
     {
-        supposed.add(candidate.clone());
+        supposed.put(candidate.clone());
         forked.add(&candidate, &supposed);
         if forked.check_with(&promised, &supposed, Whom::ByPods).is_err() {
-            supposed.remove(&candidate.uid);
+            supposed.pop();
             forked.remove(&candidate, &supposed);
             victims.push(candidate);
             violations += usize::from(violates);
