@@ -12,7 +12,12 @@ pub(crate) async fn ensure(client: &Client, objects: &[Wanted]) -> Result<(), Er
     for wanted in objects {
         if let Err(error) = ensure_one(client, wanted).await {
             let name = wanted.value.str_at(&["metadata", "name"]).unwrap_or_default();
-            warn!(resource = wanted.resource, name, error = &error as &dyn std::error::Error, "not reconciled");
+            warn!(
+                resource = wanted.resource,
+                name,
+                error = &error as &dyn std::error::Error,
+                "an object that every cluster has was not completed"
+            );
             failed.get_or_insert(error);
         }
     }
