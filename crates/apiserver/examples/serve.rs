@@ -2,7 +2,8 @@
 //! `cargo run -p apiserver --example serve -- /tmp/alone` writes `/tmp/alone/kubeconfig` and serves until it is interrupted.
 //!
 //! `cargo xtask parity` compares it with upstream's: given an address to listen on (and further names for the certificate), it
-//! prints the address when it is ready and also ends with its standard input.
+//! prints the address when it is ready and also ends with its standard input. `SERVICE_CIDRS` names other ranges of service addresses, separated by
+//! commas.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,13 +37,17 @@ async fn serve() -> Result<(), Failure> {
     let pki = Arc::new(ClusterPki::load_or_create(&folder, &env)?);
     // With a thread of its own, which commits together what waits, as a store in a file does.
     let store = store::Embedded::open(store::Config { inline: false, ..store::Config::in_memory(env.clone()) })?;
+    let mut settings = Settings::new("192.0.2.1".parse()?);
+    if let Ok(cidrs) = std::env::var("SERVICE_CIDRS") {
+        settings.service_cidrs = cidrs.split(',').map(str::to_owned).collect();
+    }
     let config = Config {
         env,
         store,
         pki: pki.clone(),
         bind: vec![address.as_deref().unwrap_or("127.0.0.1:0").parse()?],
         names: args.collect(),
-        settings: Settings::new("192.0.2.1".parse()?),
+        settings,
     };
     let server = apiserver::build(config).await?;
     let listening = server.addresses()[0];

@@ -10,6 +10,7 @@
 //! | `fake/exit: "0"` | its containers exit with this code |
 //! | `fake/exit-of-index: "1=7,3=1"` | exit codes by the pod's completion index; others as `fake/exit` says |
 //! | `fake/after: "2"` | when they exit, in seconds after they ran |
+//! | `fake/families: "IPv4,IPv6"` | it has an address of each family; `IPv6`: only that one |
 //! | `fake/linger: "3"` | how long its containers take to end once it is deleted |
 //!
 //! An image whose name contains `unpullable` or `non-existent` leaves its pod Pending with `ErrImagePull`.

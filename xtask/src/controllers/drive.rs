@@ -85,7 +85,14 @@ impl World {
     /// A step that fails is told in the last look: the other side may fail alike.
     async fn play(&self, scenario: &Scenario) -> Looks {
         let mut looks = Looks::new();
-        let mut player = Player { world: self, scenario, ns: &scenario.name, missed: Vec::new(), nodes: Vec::new() };
+        let mut player = Player {
+            world: self,
+            scenario,
+            ns: &scenario.name,
+            missed: Vec::new(),
+            nodes: Vec::new(),
+            taken: vec![("ns".to_owned(), scenario.name.clone())],
+        };
         if let Err(error) = player.play(scenario, &mut looks).await {
             player.missed.push(format!("{error:#}"));
         }
@@ -114,7 +121,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn note(notes: &Mutex<Notes>, env: &Env, object: &Object) {
     let value: Value = object.to_value().view().unwrap_or_default();
-    let ns = namespace(object, &value);
+    let ns = namespace(object).to_owned();
     let mut notes = notes.lock();
     notes.changed.insert(ns.clone(), env.monotonic());
     if ["ReplicaSet", "ControllerRevision"].contains(&text(&value, &["kind"])) {
@@ -123,12 +130,20 @@ fn note(notes: &Mutex<Notes>, env: &Env, object: &Object) {
 }
 
 /// The scenario's namespace: what is in none says by a label whose it is.
-fn namespace(object: &Object, value: &Value) -> String {
+fn namespace(object: &Object) -> &str {
     match object.namespace() {
-        "" if value["kind"] == "Namespace" => object.name().to_owned(),
-        "" => text(value, &["metadata", "labels", "scenario"]).to_owned(),
-        ns => ns.to_owned(),
+        "" if object.kind() == "Namespace" => object.name(),
+        "" => object.label("scenario").unwrap_or_default(),
+        ns => ns,
     }
+}
+
+/// The objects of a scenario or namespace, in order of their names.
+fn objects_of(informer: &Informer, ns: &str) -> Vec<Value> {
+    let mut objects = informer.list("");
+    objects.retain(|object| namespace(object) == ns);
+    objects.sort_by(|a, b| a.name().cmp(b.name()));
+    objects.iter().map(|object| object.to_value().view().unwrap_or_default()).collect()
 }
 
 struct Player<'a> {
@@ -138,6 +153,8 @@ struct Player<'a> {
     /// Conditions that did not come true.
     missed: Vec<String>,
     nodes: Vec<String>,
+    /// What `$NAME` stands for in the steps to come.
+    taken: Vec<(String, String)>,
 }
 
 impl Player<'_> {
@@ -147,6 +164,9 @@ impl Player<'_> {
         let account = ObjectKey::new(self.ns, "default");
         self.wait_for(|| Ok(self.world.informer("ServiceAccount")?.get(&account).is_some())).await?;
         for step in &scenario.steps {
+            let now = format!("{:.0}", self.world.stack.env.now());
+            let step = step.with("now", &now);
+            let step = &self.taken.iter().fold(step, |step, (name, stands_for)| step.with(name, stands_for));
             if step.key == "look" {
                 let name = step.value.as_str().context("a look has a name")?.to_owned();
                 looks.insert(name, self.look().await);
@@ -168,22 +188,29 @@ impl Player<'_> {
             ["until", kind, name] => self.until(kind, name, step.value.as_str().unwrap_or_default()).await?,
             ["count", kind] => {
                 let wanted = step.value.to_string();
-                let wanted = wanted.trim_matches('"');
-                let (conditions, number) = wanted.rsplit_once(' ').unwrap_or(("", wanted));
+                let (conditions, number) = conditions_and_word(wanted.trim_matches('"'));
                 let number: usize = number.parse().context("how many")?;
                 let informer = self.world.informer(kind)?;
-                let conditions = conditions.trim();
                 let met = || {
-                    let objects = informer.list(self.ns);
-                    let found = objects.iter().filter(|object| {
-                        let value = object.to_value().view().unwrap_or_default();
-                        conditions.is_empty() || all_hold(conditions, &value)
-                    });
-                    Ok(found.count() == number)
+                    let objects = objects_of(informer, self.ns).into_iter();
+                    Ok(objects.filter(|value| all_hold(conditions, value)).count() == number)
                 };
                 if !self.wait_for(met).await? {
                     self.missed.push(format!("{}: {}", step.key, step.value));
                 }
+            }
+            ["take", kind, ref ns @ ..] => {
+                let (conditions, name) = conditions_and_word(step.value.as_str().context("a name")?);
+                let ns = ns.first().copied().unwrap_or(self.ns);
+                let (informer, mut found) = (self.world.informer(kind)?, None);
+                let met = || {
+                    found = objects_of(informer, ns).into_iter().find(|value| all_hold(conditions, value));
+                    Ok(found.is_some())
+                };
+                self.wait_for(met).await?;
+                let metadata = &found.context("there is none")?["metadata"];
+                self.taken.push((format!("{name}.uid"), text(metadata, &["uid"]).to_owned()));
+                self.taken.push((name.to_owned(), text(metadata, &["name"]).to_owned()));
             }
             ["change", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
@@ -228,18 +255,30 @@ impl Player<'_> {
             ["resume", name] => nodes.resume(name).await?,
             ["drop", name] => nodes.remove(name).await?,
             [kind, name] => {
-                let (_, _, resource) = scenario::kind(kind)?;
-                let object = scenario::object(kind, name, self.ns, &step.value)?;
-                client.create(resource, &body(&object)).await?;
+                let (resource, key) = self.key(kind, name)?;
+                let ns = if resource.namespaced { &*key.namespace } else { self.ns };
+                let object = scenario::object(kind, &key.name, ns, &step.value)?;
+                client.create(&resource, &body(&object)).await?;
             }
             _ => bail!("no such step"),
         }
         Ok(())
     }
 
+    /// Events about objects in no namespace are in `default`.
+    fn is_about_own(&self, event: &Object) -> bool {
+        let about = || event.to_value().str_at(&["involvedObject", "name"]).map(str::to_owned).unwrap_or_default();
+        let own = |name: &str| name.strip_prefix(self.ns).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        event.kind() == "Event" && event.namespace() == "default" && own(&about())
+    }
+
     fn key(&self, kind: &str, name: &str) -> Result<(client::Resource, ObjectKey)> {
         let (_, _, resource) = scenario::kind(kind)?;
-        let key = if resource.namespaced { ObjectKey::new(self.ns, name) } else { ObjectKey::cluster(name) };
+        let key = match name.split_once('/') {
+            Some((ns, name)) => ObjectKey::new(ns, name),
+            None if resource.namespaced => ObjectKey::new(self.ns, name),
+            None => ObjectKey::cluster(name),
+        };
         Ok((resource.clone(), key))
     }
 
@@ -288,15 +327,13 @@ impl Player<'_> {
         let mut objects = Vec::new();
         for (kind, informer) in &self.world.informers {
             for object in informer.list("") {
-                let value: Value = object.to_value().view().unwrap_or_default();
-                if namespace(&object, &value) == self.ns {
-                    objects.push((*kind, value));
+                if namespace(&object) == self.ns || self.is_about_own(&object) {
+                    objects.push((*kind, object.to_value().view().unwrap_or_default()));
                 }
             }
         }
         let hashes = self.world.notes.lock().hashes.get(self.ns).cloned().unwrap_or_default();
-        let mut look =
-            Mask { hashes: &hashes, places: self.scenario.places, merged: self.scenario.merged }.look(&objects);
+        let mut look = Mask { hashes: &hashes, scenario: self.scenario }.look(&objects);
         if !self.missed.is_empty() {
             look["missed"] = self.missed.clone().into();
         }
@@ -323,10 +360,19 @@ fn is_observed(object: &Value) -> bool {
     observed.is_none_or(|observed| Some(observed) >= object["metadata"]["generation"].as_i64())
 }
 
+/// `path=value, ... WORD`, where there need be no conditions.
+fn conditions_and_word(text: &str) -> (&str, &str) {
+    text.rsplit_once(' ').unwrap_or(("", text))
+}
+
 /// Whether each of `path=value, ...` holds.
 fn all_hold(conditions: &str, object: &Value) -> bool {
-    conditions.split(',').map(str::trim).all(|condition| {
+    conditions.split(',').map(str::trim).filter(|condition| !condition.is_empty()).all(|condition| {
         let (path, wanted) = condition.split_once('=').unwrap_or((condition, ""));
+        if let Some(key) = path.strip_prefix("taint ") {
+            let mut taints = object["spec"]["taints"].as_array().into_iter().flatten();
+            return taints.any(|taint| taint["key"] == key && taint["effect"] == wanted);
+        }
         let found = match path.split('.').collect::<Vec<_>>()[..] {
             ["condition", kind] => condition_of(object, kind)["status"].clone(),
             ["condition", kind, member] => condition_of(object, kind)[member].clone(),

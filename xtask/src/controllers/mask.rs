@@ -1,9 +1,11 @@
 //! What two runs cannot agree on, replaced: times, uids, addresses, random names, hashes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
+use super::scenario::Scenario;
 use super::text;
 
 /// The letters of random names and of hashes.
@@ -12,10 +14,7 @@ const LETTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
 pub struct Mask<'a> {
     /// What hashes of the namespace are called.
     pub hashes: &'a BTreeMap<String, String>,
-    /// Which node a pod is on matters.
-    pub places: bool,
-    /// In which slice an endpoint is does not matter.
-    pub merged: bool,
+    pub scenario: &'a Scenario,
 }
 
 impl Mask<'_> {
@@ -33,7 +32,7 @@ impl Mask<'_> {
         }
         let mut all = Map::new();
         for (name, mut objects) in seen {
-            if self.merged && name.starts_with("EndpointSlice/") {
+            if self.scenario.merged && name.starts_with("EndpointSlice/") {
                 objects = merge(objects);
             }
             objects.sort_by_cached_key(Value::to_string);
@@ -93,13 +92,28 @@ impl Mask<'_> {
                 meta.remove(gone);
             }
         }
-        if kind == "Pod" && !self.places {
+        if ["Endpoints", "EndpointSlice"].contains(&kind)
+            && let Some(meta) = object["metadata"].as_object_mut()
+        {
+            // Into how many writes changes are gathered is chance, and so whether the last one had a change of readiness in it.
+            meta.remove("generation");
+            let annotations = meta.get_mut("annotations").and_then(Value::as_object_mut);
+            annotations.and_then(|annotations| annotations.remove("endpoints.kubernetes.io/last-change-trigger-time"));
+            if meta.get("annotations").is_some_and(|annotations| annotations == &json!({})) {
+                meta.remove("annotations");
+            }
+        }
+        if kind == "Pod" && !self.scenario.places {
             for path in ["/spec/nodeName", "/status/hostIP", "/status/hostIPs"] {
                 object.pointer_mut(path).into_iter().for_each(|value| *value = "<node>".into());
             }
         }
+        if kind == "Secret" {
+            let data = object["data"].as_object_mut().into_iter().flatten();
+            data.filter(|(key, _)| *key != "namespace").for_each(|(_, value)| *value = "<secret>".into());
+        }
         if kind == "ConfigMap" && text(&object, &["metadata", "name"]) == "kube-root-ca.crt" {
-            object["data"] = Value::Null;
+            object["data"]["ca.crt"] = json!(object["data"]["ca.crt"].as_str().map(|pem| pem.contains("BEGIN")));
         }
         self.value("", object)
     }
@@ -112,7 +126,7 @@ impl Mask<'_> {
                     members.remove("observedGeneration");
                 }
                 let kept = members.into_iter().filter(|(key, _)| {
-                    self.places
+                    self.scenario.places
                         || !matches!(
                             key.as_str(),
                             "nodeName" | "zone" | "forNodes" | "topology.kubernetes.io/zone" | "matchFields"
@@ -143,6 +157,7 @@ impl Mask<'_> {
                 }
                 Value::Array(items)
             }
+            Value::Number(_) if key == "nodePort" => "<port>".into(),
             Value::String(text) => match key {
                 "uid" | "resourceVersion" | "containerID" => "<uid>".into(),
                 _ => self.text(&text).into(),
@@ -185,6 +200,12 @@ impl Mask<'_> {
         if is_address(trimmed) {
             return format!("<ip>{end}");
         }
+        if self.scenario.alike
+            && let Some(number) = trimmed.strip_prefix(&*self.scenario.name).and_then(|rest| rest.strip_prefix('-'))
+            && number.bytes().all(|b| b.is_ascii_digit())
+        {
+            return format!("{}-#{end}", self.scenario.name);
+        }
         let parts: Vec<String> = trimmed.split('-').enumerate().map(|(n, part)| self.part(part, n)).collect();
         format!("{}{end}", parts.join("-"))
     }
@@ -214,10 +235,6 @@ fn merge(slices: Vec<Value>) -> Vec<Value> {
     endpoints.sort_by_cached_key(Value::to_string);
     let mut merged = slices.into_iter().next().unwrap_or_default();
     merged["endpoints"] = endpoints.into();
-    if let Some(meta) = merged["metadata"].as_object_mut() {
-        meta.remove("generation");
-        meta.remove("annotations");
-    }
     vec![merged]
 }
 
@@ -236,7 +253,11 @@ fn is_uuid(word: &str) -> bool {
 }
 
 fn is_address(word: &str) -> bool {
-    word.parse::<std::net::Ipv4Addr>().is_ok_and(|address| matches!(address.octets()[0], 10 | 192))
+    match word.parse() {
+        Ok(IpAddr::V4(address)) => matches!(address.octets()[0], 10 | 192),
+        Ok(IpAddr::V6(address)) => address.octets()[0] == 0xfd,
+        Err(_) => false,
+    }
 }
 
 /// Adds what the object's hash is called, in order of appearance.
@@ -259,7 +280,8 @@ mod tests {
     #[test]
     fn what_is_random_is_masked() {
         let hashes = BTreeMap::from([("6c9f7b5d4".to_owned(), "<hash1>".to_owned())]);
-        let mask = Mask { hashes: &hashes, places: false, merged: false };
+        let mask =
+            Mask { hashes: &hashes, scenario: &Scenario { name: "node-x".into(), alike: true, ..Scenario::default() } };
         let check = |given: &str, expect: &str| assert_eq!(mask.text(given), expect, "{given}");
         check("Created pod: web-6c9f7b5d4-x2vbq", "Created pod: web-<hash1>-*");
         check("Scaled up replica set web-6c9f7b5d4 from 0 to 3", "Scaled up replica set web-<hash1> from 0 to 3");
@@ -268,6 +290,7 @@ mod tests {
         check("min-ready pods", "min-ready pods");
         check("0/8 nodes are available: 8 are full.", "0/<nodes> nodes are available: 8 are full.");
         check("nightly-29384756", "nightly-<minute>");
+        check("node-x-12 of web-12, fd00:10::1:2", "node-x-# of web-12, <ip>");
         check("0f3b2a5c-1111-4222-8333-944455556666", "<uid>");
     }
 }

@@ -4,8 +4,9 @@
 //!
 //! | step | what it does |
 //! |---|---|
-//! | `until KIND NAME: CONDITION, ...` | waits for `path=value`, `condition.TYPE=STATUS`, `condition.TYPE.reason=REASON`, `there` or `gone` |
+//! | `until KIND NAME: CONDITION, ...` | waits for `path=value`, `condition.TYPE=STATUS`, `condition.TYPE.reason=REASON`, `taint KEY=EFFECT`, `there` or `gone` |
 //! | `count KIND: CONDITION, ... N` | waits for N objects that meet the conditions |
+//! | `take KIND [NAMESPACE]: CONDITION, ... WORD` | from here on `$WORD` is the name, `$WORD.uid` the uid of the first such object |
 //! | `change KIND NAME: PATCH`, `status KIND NAME: PATCH` | a strategic merge patch of the object, a merge patch of its status |
 //! | `image KIND NAME: IMAGE` | changes the image of the template's container |
 //! | `delete KIND NAME: OPTIONS`, `evict Pod NAME:` | as the API has them |
@@ -14,7 +15,7 @@
 //! | `look: NAME` | when nothing changes any more, keeps all there is for comparison |
 //!
 //! An object's value is its whole body, or else its spec, in which `pod` adds to the pod's spec, `marks` to its annotations and
-//! `meta` to the object's metadata; selector and template are made up. `$ns` stands for the scenario's namespace.
+//! `meta` to the object's metadata; selector and template are made up. `$ns` stands for the scenario's namespace, `$now` for the time.
 
 use std::fs;
 use std::path::Path;
@@ -66,6 +67,7 @@ pub fn kind(kind: &str) -> Result<&'static (&'static str, &'static str, Resource
     KINDS.iter().find(|(name, ..)| *name == kind).with_context(|| format!("scenarios know no kind {kind:?}"))
 }
 
+#[derive(Default)]
 pub struct Scenario {
     /// Also its namespace.
     pub name: String,
@@ -75,12 +77,25 @@ pub struct Scenario {
     pub places: bool,
     /// In which slice an endpoint is does not matter.
     pub merged: bool,
+    /// Which of several nodes something happens to is chance: their numbers do not matter.
+    pub alike: bool,
+    /// Something is asked for that is refused.
+    pub refused: bool,
     pub steps: Vec<Step>,
 }
 
+#[derive(Clone)]
 pub struct Step {
     pub key: String,
     pub value: Value,
+}
+
+impl Step {
+    /// The step with `$name` replaced.
+    pub fn with(&self, name: &str, stands_for: &str) -> Step {
+        let name = format!("${name}");
+        Step { key: self.key.replace(&name, stands_for), value: replaced(&self.value, &name, stands_for) }
+    }
 }
 
 /// Every scenario of the folder's files, each named after its file and itself.
@@ -108,22 +123,23 @@ fn scenario(group: &str, value: &Value) -> Result<Scenario> {
     let steps = steps.iter().map(|step| match step.as_object().map(|step| step.iter().collect::<Vec<_>>()) {
         Some(members) if members.len() == 1 => {
             let (key, value) = members[0];
-            Ok(Step { key: key.replace("$ns", &name), value: named(value, &name) })
+            Ok(Step { key: key.clone(), value: value.clone() })
         }
         _ => bail!("a step has one member: {step}"),
     });
     let steps = steps.collect::<Result<_>>()?;
     let says = |what: &str| value[what] == true;
-    Ok(Scenario { alone: says("alone"), places: says("places"), merged: says("merged"), steps, name })
+    let [alone, places, merged, alike, refused] = ["alone", "places", "merged", "alike", "refused"].map(says);
+    Ok(Scenario { name, alone, places, merged, alike, refused, steps })
 }
 
-/// Puts the namespace's name where `$ns` is.
-fn named(value: &Value, ns: &str) -> Value {
+fn replaced(value: &Value, what: &str, by: &str) -> Value {
     match value {
-        Value::String(text) => text.replace("$ns", ns).into(),
-        Value::Array(items) => items.iter().map(|item| named(item, ns)).collect(),
+        Value::String(text) => text.replace(what, by).into(),
+        Value::Array(items) => items.iter().map(|item| replaced(item, what, by)).collect(),
         Value::Object(members) => {
-            members.iter().map(|(key, value)| (key.replace("$ns", ns), named(value, ns))).collect::<Map<_, _>>().into()
+            let members = members.iter().map(|(key, value)| (key.replace(what, by), replaced(value, what, by)));
+            members.collect::<Map<_, _>>().into()
         }
         other => other.clone(),
     }

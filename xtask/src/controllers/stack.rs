@@ -53,7 +53,7 @@ impl Stack {
         let (folder, env) = (tempfile::tempdir()?, Env::system());
         let [port, own_port] = servers::free_ports()?;
         let mut serve = Command::new(examples.join("serve"));
-        serve.arg(folder.path()).arg(format!("127.0.0.1:{port}"));
+        serve.arg(folder.path()).arg(format!("127.0.0.1:{port}")).env("SERVICE_CIDRS", "10.96.0.0/12,fd00:96::/112");
         let mut server = servers::spawn("ours", serve, logs)?;
         wait_for_line(&mut server, logs)?;
         let pki = ClusterPki::load_or_create(folder.path(), &env)?;

@@ -127,6 +127,7 @@ impl Servers {
 pub(crate) fn spawn(name: &'static str, command: Command, logs: &Path) -> Result<Running> {
     let mut wrapped = Command::new("setpriv");
     wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let file = File::create(log(logs, name)).with_context(|| format!("creating the log of {name}"))?;
     wrapped.stderr(file).stdin(Stdio::piped());
     wrapped.stdout(if name == "ours" { Stdio::piped() } else { Stdio::null() });

@@ -1,5 +1,6 @@
 //! What the kubelet says of one pod.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -129,7 +130,17 @@ impl Seen {
         let message = unready.unwrap_or(Value::Null);
         let started = pod["status"]["startTime"].as_str().unwrap_or(now);
         let statuses: Vec<Value> = containers(pod).map(|container| self.container(container, ready, now)).collect();
-        json!({"phase": phase, "startTime": started, "podIP": address, "podIPs": [{"ip": address}], "hostIP": "192.168.0.1",
+        let mut addresses = vec![json!({"ip": address})];
+        let families = pod["metadata"]["annotations"]["fake/families"].as_str().unwrap_or_default();
+        if let Ok(v4) = address.parse::<Ipv4Addr>().map(|v4| v4.octets())
+            && families.contains("IPv6")
+        {
+            addresses.push(json!({"ip": format!("fd00:10::{:x}:{:x}", v4[1], u16::from_be_bytes([v4[2], v4[3]]))}));
+        }
+        if families == "IPv6" && addresses.len() > 1 {
+            addresses.remove(0);
+        }
+        json!({"phase": phase, "startTime": started, "podIP": addresses[0]["ip"], "podIPs": addresses, "hostIP": "192.168.0.1",
             "hostIPs": [{"ip": "192.168.0.1"}], "qosClass": pod["status"]["qosClass"], "observedGeneration": pod["metadata"]["generation"],
             "conditions": [
                 condition("PodReadyToStartContainers", !self.is_over(), Value::Null, Value::Null),
