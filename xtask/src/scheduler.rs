@@ -4,6 +4,7 @@
 //! other and tells every score in its log. What it decided is recorded, and `cargo test -p scheduler` decides the same again without it.
 
 pub mod bench;
+mod claims;
 mod log;
 mod shapes;
 mod world;
@@ -70,8 +71,9 @@ async fn decide_all(folder: &Path, from: u64, to: u64) -> Result<Vec<Value>> {
         let scenario = scenario(seed);
         world.make(&scenario.objects).await.with_context(|| format!("making scenario {seed}"))?;
         let mut decisions = Vec::new();
-        for pod in &scenario.pods {
-            let (decision, over) = world.place(pod).await.with_context(|| format!("placing in scenario {seed}"))?;
+        for at in 0..scenario.pods.len() {
+            let placed = world.place(&scenario, at).await;
+            let (decision, over) = placed.with_context(|| format!("placing in scenario {seed}"))?;
             decisions.push(decision);
             if over {
                 break;

@@ -117,6 +117,11 @@ pub trait NodeFilter: Send + Sync {
         None
     }
 
+    /// What each claim of the pod that has no devices yet would get on the node.
+    fn allocations(&self, _node: &NodeInfo) -> Vec<(ObjectKey, AllocationResult)> {
+        Vec::new()
+    }
+
     /// What to do before the pod is bound to the node, and how to undo it.
     fn reserve(&self, _node: &NodeInfo) -> Result<Option<Box<dyn Reservation>>, Rejection> {
         Ok(None)

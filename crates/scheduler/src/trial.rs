@@ -49,6 +49,8 @@ pub struct Decision {
     pub scores: BTreeMap<String, BTreeMap<String, i64>>,
     /// Why no node suits, in upstream's sentence.
     pub message: String,
+    /// By node: what each claim without devices, `namespace/name`, would get there.
+    pub allocations: BTreeMap<String, BTreeMap<String, Value>>,
     /// Where others go to make room, and who: `namespace/name`, sorted.
     pub preemption: Option<(String, Vec<String>)>,
 }
@@ -173,8 +175,17 @@ fn found(evaluated: &Evaluated<'_>) -> Decision {
     let by_plugin = |(plugin, scores): &(&'static str, Vec<i64>)| {
         ((*plugin).to_owned(), names().zip(scores.iter().copied()).collect())
     };
+    let allocated = |node: &&crate::node::NodeInfo| {
+        let filter = evaluated.filters.of("DynamicResources");
+        let allocations = filter.map(|filter| filter.allocations(node)).unwrap_or_default();
+        let told = |(claim, allocation): (ObjectKey, _)| {
+            (claim.to_string(), serde_json::to_value(allocation).expect("an allocation is plain data"))
+        };
+        (node.name().to_owned(), allocations.into_iter().map(told).collect())
+    };
     Decision {
         node: Some(evaluated.node.clone()),
+        allocations: evaluated.feasible.iter().map(allocated).collect(),
         feasible: names().zip(totals).collect(),
         scores: evaluated.scores.iter().map(by_plugin).collect(),
         ..Decision::default()

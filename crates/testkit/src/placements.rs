@@ -2,6 +2,7 @@
 //!
 //! Objects are complete, so that a server's defaulting changes nothing that matters for placement, and what two objects could tie in differs.
 
+mod devices;
 mod profiles;
 
 use env::Env;
@@ -12,8 +13,10 @@ pub use profiles::{PROFILES, configuration};
 
 /// The seeds before this one are about the default profile alone, the others about everything else that there is.
 pub const WIDE: u64 = 216;
+/// The seeds from this one on are about claims of devices.
+pub const DEVICES: u64 = 312;
 /// So many seeds are compared.
-pub const SEEDS: u64 = 312;
+pub const SEEDS: u64 = 372;
 
 /// A cluster, and pods that come to it one after the other.
 #[derive(Clone, Debug)]
@@ -22,6 +25,24 @@ pub struct Scenario {
     pub objects: Vec<Value>,
     /// Pods without a node.
     pub pods: Vec<Value>,
+    /// Claims that are made for pods, by their place among these: [`Scenario::made_for`] says whose they are.
+    pub made: Vec<(usize, Value)>,
+    /// Which of several devices a claim gets may differ, and so how well a node suits.
+    pub ambiguous: bool,
+}
+
+impl Scenario {
+    /// The claims that are made for the pod at this place, which has this UID.
+    pub fn made_for(&self, at: usize, uid: &str) -> Vec<Value> {
+        let of_pod = self.made.iter().filter(|(pod, _)| *pod == at);
+        let owned = |(_, claim): &(usize, Value)| {
+            let mut claim = claim.clone();
+            claim["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod",
+                "name": self.pods[at]["metadata"]["name"], "uid": uid, "controller": true, "blockOwnerDeletion": true}]);
+            claim
+        };
+        of_pod.map(owned).collect()
+    }
 }
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -59,6 +80,9 @@ impl Maker {
     }
 
     fn make(&mut self) -> Scenario {
+        if self.seed >= DEVICES {
+            return self.devices();
+        }
         let mut objects: Vec<Value> = NAMESPACES
             .iter()
             .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"colour": name}}}))
@@ -95,7 +119,7 @@ impl Maker {
             }
         }
         let pods = (0..4).map(|i| self.pending_pod(theme, i)).collect();
-        Scenario { objects, pods }
+        Scenario { objects, pods, made: Vec::new(), ambiguous: false }
     }
 
     fn node(&mut self, i: u64) -> Value {
@@ -427,9 +451,9 @@ mod tests {
 
     #[test]
     fn a_seed_makes_the_same_scenario_always() {
-        for seed in (0..20).chain(WIDE..WIDE + 20) {
+        for seed in (0..20).chain(WIDE..WIDE + 20).chain(DEVICES..DEVICES + 20) {
             let (a, b) = (scenario(seed), scenario(seed));
-            assert_eq!((a.objects, a.pods), (b.objects, b.pods));
+            assert_eq!((a.objects, a.pods, a.made), (b.objects, b.pods, b.made));
         }
         assert_ne!(scenario(1).objects, scenario(2).objects);
     }

@@ -13,7 +13,9 @@ use client::{Client, DeleteOptions, Kubeconfig, PatchKind, Resource, Selection, 
 use env::Env;
 use pki::{CertificateSpec, ClusterPki};
 use serde_json::{Value, json};
+use testkit::placements::Scenario;
 
+use super::claims::{self, RESOURCE_CLAIMS};
 use super::log::Scores;
 use crate::parity::servers::{self, Running, UPSTREAM};
 
@@ -24,10 +26,15 @@ const SETTLE: Duration = Duration::from_millis(250);
 
 const CSI_NODES: Resource = Resource::cluster("storage.k8s.io", "v1", "csinodes");
 const STORAGE_CLASSES: Resource = Resource::cluster("storage.k8s.io", "v1", "storageclasses");
+const RESOURCE_SLICES: Resource = Resource::cluster("resource.k8s.io", "v1", "resourceslices");
+const DEVICE_CLASSES: Resource = Resource::cluster("resource.k8s.io", "v1", "deviceclasses");
 
 /// The kinds of scenarios, in the order in which they are removed.
-static KINDS: [(&str, Resource); 9] = [
+static KINDS: [(&str, Resource); 12] = [
     ("Pod", resources::PODS),
+    ("ResourceClaim", RESOURCE_CLAIMS),
+    ("ResourceSlice", RESOURCE_SLICES),
+    ("DeviceClass", DEVICE_CLASSES),
     ("PodDisruptionBudget", resources::POD_DISRUPTION_BUDGETS),
     ("Service", resources::SERVICES),
     ("PersistentVolumeClaim", resources::PERSISTENT_VOLUME_CLAIMS),
@@ -120,15 +127,37 @@ impl World {
     }
 
     /// Creates a pod and says what the scheduler does with it; true: what it does isn't over, so no other pod may follow.
-    pub async fn place(&mut self, pod: &Value) -> Result<(Value, bool)> {
-        let (before, ending) = self.pods().await?;
-        self.create(pod).await?;
+    pub async fn place(&mut self, scenario: &Scenario, at: usize) -> Result<(Value, bool)> {
+        let pod = &scenario.pods[at];
         let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
         let key = ObjectKey::new(text("namespace"), text("name"));
+        let (mut decision, over) = self.decide(scenario, at, &key).await?;
+        if pod["spec"].get("resourceClaims").is_some() {
+            if decision.get("node").is_some() {
+                decision["allocations"] = claims::allocations(&self.client, scenario, at, &key).await?;
+            } else {
+                // Claims that others get later shall not bring it back.
+                self.client.delete(&resources::PODS, &key, &DeleteOptions::default().grace(0)).await?;
+            }
+        }
+        Ok((decision, over))
+    }
+
+    async fn decide(&mut self, scenario: &Scenario, at: usize, key: &ObjectKey) -> Result<(Value, bool)> {
+        let (before, ending) = self.pods().await?;
+        let pod = &scenario.pods[at];
+        if pod.get("status").is_some() {
+            claims::make_for(&self.client, scenario, at).await?;
+            // Claims come by a watch of their own; the pod's status, which names them, lets it be tried.
+            self.env.sleep(SETTLE).await;
+            claims::tell(&self.client, pod).await?;
+        } else {
+            self.create(pod).await?;
+        }
         let deadline = self.env.monotonic() + PATIENCE;
         let mut settling = 0;
         loop {
-            let object = self.client.get(&resources::PODS, &key).await?.to_value();
+            let object = self.client.get(&resources::PODS, key).await?.to_value();
             let node = object.str_at(&["spec", "nodeName"]).unwrap_or_default().to_owned();
             let nominated = object.str_at(&["status", "nominatedNodeName"]).unwrap_or_default().to_owned();
             let conditions = object.items_at(&["status", "conditions"]);
@@ -136,23 +165,29 @@ impl World {
             let message = message.filter(|c| c.str_at(&["status"]) == Some("False"));
             let message = message.and_then(|c| c.str_at(&["message"])).unwrap_or_default().to_owned();
             if !node.is_empty() {
+                // It may have been tried again before anybody could look.
+                if let Some(message) = claims::taken_back(&std::fs::read_to_string(&self.log)?, &key.to_string()) {
+                    return Ok((json!({"message": message}), true));
+                }
                 let (after, _) = self.pods().await?;
                 let gone: Vec<&String> = before.iter().filter(|pod| !after.contains(pod)).collect();
                 if !gone.is_empty() {
                     return Ok((json!({"node": node, "victims": gone}), false));
                 }
                 self.env.sleep(PAUSE).await;
-                return Ok((self.scored(&key, &node)?, false));
+                return Ok((self.scored(key, &node)?, false));
             }
             // A node that it was promised while nobody has to go: it waits for its volumes.
             if !nominated.is_empty() && message.is_empty() {
                 settling += 1;
                 if settling > 10 {
-                    return Ok((self.scored(&key, &nominated)?, true));
+                    return Ok((self.scored(key, &nominated)?, true));
                 }
             }
             if !message.is_empty() && nominated.is_empty() {
-                return Ok((json!({"message": message}), false));
+                // A claim that was taken back goes to whom the scheduler tries next.
+                let over = message.contains(claims::TAKEN_BACK);
+                return Ok((json!({"message": message}), over));
             }
             // Pods that take their time to go make room for it.
             if !nominated.is_empty() && !message.is_empty() && self.pods().await?.1 != ending {
@@ -193,6 +228,9 @@ impl World {
             for object in &list.items {
                 if *kind == "Service" && object.name() == "kubernetes" {
                     continue;
+                }
+                if *kind == "ResourceClaim" {
+                    claims::let_go(&self.client, object.key()).await?;
                 }
                 let options = DeleteOptions::default().grace(0);
                 match self.client.delete(resource, object.key(), &options).await {

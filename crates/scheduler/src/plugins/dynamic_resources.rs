@@ -318,6 +318,11 @@ impl NodeFilter for Filter<'_> {
         Some("deallocation of ResourceClaim completed")
     }
 
+    fn allocations(&self, node: &NodeInfo) -> Vec<(ObjectKey, AllocationResult)> {
+        let results = self.results.lock().get(node.name()).cloned().unwrap_or_default();
+        self.to_allocate.iter().map(|claim| key_of(claim)).zip(results.iter().cloned()).collect()
+    }
+
     fn reserve(&self, node: &NodeInfo) -> Result<Option<Box<dyn Reservation>>, Rejection> {
         let Some(io) = &self.plugin.io else { return Ok(None) };
         let mut results = Vec::new();

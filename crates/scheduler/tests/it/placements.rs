@@ -38,10 +38,20 @@ async fn replay(scenario: &Scenario, expected: &[Value]) -> Option<String> {
         pods.insert(pod["metadata"]["uid"].as_str().unwrap().to_owned(), pod);
     }
     scenario.objects.iter().for_each(|object| trial.put(&with_uid(object)));
-    for (pod, expect) in scenario.pods.iter().zip(expected) {
+    let mut claims: BTreeMap<String, Value> = BTreeMap::new();
+    for claim in scenario.objects.iter().filter(|object| object["kind"] == "ResourceClaim").map(with_uid) {
+        claims.insert(claim["metadata"]["name"].as_str().unwrap().to_owned(), claim);
+    }
+    for (at, (pod, expect)) in scenario.pods.iter().zip(expected).enumerate() {
         let mut pod = with_uid(pod);
+        for claim in scenario.made_for(at, pod["metadata"]["uid"].as_str().unwrap()).iter().map(with_uid) {
+            trial.put(&claim);
+            claims.insert(claim["metadata"]["name"].as_str().unwrap().to_owned(), claim);
+        }
         let decision = trial.decide(&pod).await;
-        if let Some(difference) = difference(&decision, expect) {
+        let claimed =
+            || expect.get("allocations").and_then(|told| allocated_otherwise(scenario, &decision, expect, told));
+        if let Some(difference) = difference(&decision, expect, scenario.ambiguous).or_else(claimed) {
             return Some(format!("{}: {difference}", pod["metadata"]["name"]));
         }
         for victim in expect["victims"].as_array().into_iter().flatten().map(|victim| victim.as_str().unwrap()) {
@@ -53,6 +63,16 @@ async fn replay(scenario: &Scenario, expected: &[Value]) -> Option<String> {
                     trial.put(ending);
                 }
             }
+        }
+        for (name, allocation) in expect["allocations"].as_object().into_iter().flatten() {
+            let claim = claims.get_mut(name).unwrap();
+            claim["status"]["allocation"] = allocation.clone();
+            let user = json!({"resource": "pods", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]});
+            match claim["status"]["reservedFor"].as_array_mut() {
+                Some(users) => users.push(user),
+                None => claim["status"]["reservedFor"] = json!([user]),
+            }
+            trial.put(claim);
         }
         if let Some(node) = expect["nominated"].as_str() {
             pod["status"]["nominatedNodeName"] = json!(node);
@@ -74,9 +94,40 @@ fn with_uid(object: &Value) -> Value {
     object
 }
 
-fn difference(ours: &Decision, theirs: &Value) -> Option<String> {
+/// How claims without devices would get others than upstream's scheduler gave them.
+fn allocated_otherwise(scenario: &Scenario, ours: &Decision, expect: &Value, told: &Value) -> Option<String> {
+    let node = expect["node"].as_str().unwrap();
+    let ours = ours.allocations.get(node).cloned().unwrap_or_default();
+    let differing = ours.iter().filter_map(|(claim, ours)| {
+        let theirs = &told[claim.rsplit('/').next().unwrap()];
+        // Pools come in any order there.
+        let same = match scenario.ambiguous {
+            true => requests(ours) == requests(theirs),
+            false => ours == theirs,
+        };
+        (!same).then(|| format!("\n  {claim} on {node}\n  theirs: {theirs}\n  ours:   {ours}"))
+    });
+    let differing: Vec<String> = differing.collect();
+    (!differing.is_empty()).then(|| differing.concat())
+}
+
+/// Which requests got devices, once for each.
+fn requests(allocation: &Value) -> Vec<&str> {
+    let results = allocation["devices"]["results"].as_array().into_iter().flatten();
+    // Which alternative is had may hang on it, too.
+    results.map(|result| result["request"].as_str().unwrap().split('/').next().unwrap()).collect()
+}
+
+/// Which of several nodes is at fault is chance: they are looked at together.
+fn anywhere(message: &str) -> &str {
+    message.split_once("resource pool").map_or(message, |(before, _)| before)
+}
+
+/// `ambiguous`: the scores of claims aren't compared.
+fn difference(ours: &Decision, theirs: &Value, ambiguous: bool) -> Option<String> {
     if let Some(message) = theirs["message"].as_str() {
-        return (ours.message != message).then(|| format!("\n  theirs: {message}\n  ours:   {:?}", ours));
+        return (anywhere(&ours.message) != anywhere(message))
+            .then(|| format!("\n  theirs: {message}\n  ours:   {:?}", ours));
     }
     let node = theirs["node"].as_str().or(theirs["nominated"].as_str()).unwrap();
     if let Some(victims) = theirs["victims"].as_array() {
@@ -95,7 +146,17 @@ fn difference(ours: &Decision, theirs: &Value) -> Option<String> {
         return (ours.feasible.len() != PART)
             .then(|| format!("{} nodes instead of {PART} are scored", ours.feasible.len()));
     }
-    if ours.feasible != totals {
+    let claims = |of: Option<&BTreeMap<String, i64>>, node: &str| match ambiguous {
+        true => of.and_then(|scores| scores.get(node)).copied().unwrap_or_default(),
+        false => 0,
+    };
+    let told: Option<BTreeMap<String, i64>> =
+        serde_json::from_value(theirs["scores"]["DynamicResources"].clone()).unwrap();
+    let without = |totals: &BTreeMap<String, i64>, of: Option<&BTreeMap<String, i64>>| {
+        let rest = totals.iter().map(|(node, total)| (node.clone(), total - claims(of, node)));
+        rest.collect::<BTreeMap<String, i64>>()
+    };
+    if without(&ours.feasible, ours.scores.get("DynamicResources")) != without(&totals, told.as_ref()) {
         let theirs: BTreeMap<String, BTreeMap<String, i64>> = serde_json::from_value(theirs["scores"].clone()).unwrap();
         let differing: Vec<String> = theirs
             .iter()
