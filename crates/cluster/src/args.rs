@@ -81,6 +81,11 @@ pub struct Start {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     pub controllers: Vec<String>,
 
+    /// Features that are off by default: DRADeviceTaints=true keeps the taints of devices and what tolerates them, and takes pods away from
+    /// devices whose taints drive them out [default: what was said last].
+    #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', value_parser = feature_gate)]
+    pub feature_gates: Vec<(String, bool)>,
+
     /// A KubeSchedulerConfiguration (YAML): profiles, plugins and their arguments, extenders. The cluster keeps its content; an empty file
     /// gives the defaults back.
     #[arg(long, value_name = "FILE")]
@@ -130,6 +135,18 @@ fn runtime_handler(text: &str) -> Result<(String, PathBuf), String> {
     }
     let program = PathBuf::from(program);
     if program.is_absolute() { Ok((name.to_owned(), program)) } else { Err("a program's path begins with /".into()) }
+}
+
+/// The feature gate of devices' taints.
+pub const DEVICE_TAINTS: &str = "DRADeviceTaints";
+
+fn feature_gate(text: &str) -> Result<(String, bool), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("missing bool value for {text}"))?;
+    let value = value.parse().map_err(|_| format!("invalid value of {name}={value}, it is no bool"))?;
+    match name {
+        DEVICE_TAINTS => Ok((name.to_owned(), value)),
+        _ => Err(format!("unrecognized feature gate: {name}")),
+    }
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -184,6 +201,19 @@ mod tests {
         check("youki", None);
         check("youki=bin/youki", None);
         check("A=/opt/a", None);
+    }
+
+    #[test]
+    fn feature_gates_are_read() {
+        let check = |text: &str, expect: Result<bool, &str>| {
+            let read = feature_gate(text).map(|(_, value)| value);
+            assert_eq!(read, expect.map_err(str::to_owned), "{text:?}");
+        };
+        check("DRADeviceTaints=true", Ok(true));
+        check("DRADeviceTaints=false", Ok(false));
+        check("DRADeviceTaints", Err("missing bool value for DRADeviceTaints"));
+        check("DRADeviceTaints=x", Err("invalid value of DRADeviceTaints=x, it is no bool"));
+        check("Wings=true", Err("unrecognized feature gate: Wings"));
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct Settings {
     /// Which controllers run, if the command said so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
+    /// Features that were switched, by the names of their gates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub feature_gates: BTreeMap<String, bool>,
     /// The scheduler's configuration as the command gave it, YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler_config: Option<String>,
@@ -145,8 +148,14 @@ impl Settings {
             certificate_lifetime: start.certificate_lifetime,
             runtime_handlers: start.runtime_handlers.iter().cloned().collect(),
             controllers: start.controllers.clone(),
+            feature_gates: start.feature_gates.iter().cloned().collect(),
             scheduler_config: None,
         })
+    }
+
+    /// Whether the feature was switched on.
+    pub fn has_feature(&self, gate: &str) -> bool {
+        self.feature_gates.get(gate).copied().unwrap_or_default()
     }
 
     /// Writes the record into the run and the data folder, which are made.

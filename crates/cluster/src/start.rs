@@ -121,6 +121,7 @@ async fn resume(mut settings: Settings, args: &Args, start: &Start, env: &env::E
     if !start.controllers.is_empty() {
         settings.controllers = start.controllers.clone();
     }
+    settings.feature_gates.extend(start.feature_gates.iter().cloned());
     if args.kubeconfig.is_some() {
         settings.kubeconfig = kubeconfig::paths(args)?;
     }

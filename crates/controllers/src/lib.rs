@@ -23,6 +23,7 @@ mod csr_cleaner;
 mod csr_signing;
 mod daemon_set;
 mod deployment;
+mod device_taint_eviction;
 mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
@@ -89,6 +90,8 @@ pub struct Config {
     /// Which controllers run, as upstream's `--controllers`: `*` stands for all that are on by default, `name` for this one, `-name` for
     /// all but this one; what comes first counts.
     pub controllers: Vec<String>,
+    /// Whether devices have taints, which drive pods out. Upstream: the feature gate DRADeviceTaints, off by default.
+    pub device_taints: bool,
     /// Keys of the authority that signs certificates, and of service accounts; without, neither is done here.
     pub pki: Option<Arc<pki::ClusterPki>>,
 }
@@ -107,6 +110,7 @@ impl Config {
             node_prefixes: (24, 64),
             leader_election: None,
             controllers: vec!["*".to_owned()],
+            device_taints: false,
             pki: None,
         }
     }

@@ -17,10 +17,13 @@ struct Row {
 type Start = fn(&Setup<'_>, &str) -> BoxFuture<'static, ()>;
 
 macro_rules! row {
-    ($name:literal, $account:literal, $new:expr) => {
+    ($name:expr, $account:expr, $new:expr) => {
         Row { name: $name, account: $account, start: |setup, account| setup.run(account, $new(setup)) }
     };
 }
+
+/// Runs only where devices have taints.
+const DEVICE_TAINTS: &str = "device-taint-eviction-controller";
 
 /// Every controller, with the service account that it acts as.
 const ALL: &[Row] = &[
@@ -98,6 +101,7 @@ const ALL: &[Row] = &[
     row!("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume::EphemeralVolumes::new),
     row!("resourceclaim-controller", "resource-claim-controller", resource_claim::PodClaims::new),
     row!("resourceclaim-controller", "resource-claim-controller", resource_claim::ClaimUsers::new),
+    row!(DEVICE_TAINTS, DEVICE_TAINTS, device_taint_eviction::DeviceTaintEviction::new),
     row!(
         "validatingadmissionpolicy-status-controller",
         "validatingadmissionpolicy-status-controller",
@@ -113,7 +117,6 @@ const ALL: &[Row] = &[
 /// Names of upstream's list behind which nothing runs here, such as those of cloud providers and those whose feature is off by
 /// default at 1.35.
 const NOTHING: &[&str] = &[
-    "device-taint-eviction-controller",
     "cloud-node-lifecycle-controller",
     "node-route-controller",
     "service-lb-controller",
@@ -210,7 +213,9 @@ pub fn absent(names: &[String]) -> Vec<&'static str> {
 
 /// Everything that the configuration asks for, to be run.
 pub(crate) fn enabled(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
-    let wanted = ALL.iter().filter(|row| is_enabled(&setup.config.controllers, row.name));
+    let wanted = ALL.iter().filter(|row| {
+        is_enabled(&setup.config.controllers, row.name) && (row.name != DEVICE_TAINTS || setup.config.device_taints)
+    });
     wanted.map(|row| (row.start)(setup, row.account)).collect()
 }
 

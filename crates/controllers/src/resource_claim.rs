@@ -13,7 +13,7 @@ use rules::devices::CLAIM_FINALIZER;
 use crate::Setup;
 use crate::meta::{CONTROLLER_INDEX, by_controller, controller_reference, is_controller, metadata, node_of, parsed};
 
-const CLAIMS: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaims");
+pub(crate) const CLAIMS: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaims");
 const TEMPLATES: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaimtemplates");
 
 /// Pods by the resource claims that they use, `namespace/name`.
@@ -48,7 +48,7 @@ struct NotOwner {
 struct UnknownUser(String);
 
 /// What an entry of a pod's `spec.resourceClaims` means.
-enum Entry<'a> {
+pub(crate) enum Entry<'a> {
     /// A claim made by the user.
     Named(&'a str),
     /// A claim made from a template; the name is known when there is one.
@@ -76,13 +76,13 @@ fn entry<'a>(pod: &'a Value, entry: &'a Value) -> Entry<'a> {
     }
 }
 
-fn entries(pod: &Value) -> impl Iterator<Item = Entry<'_>> {
+pub(crate) fn entries(pod: &Value) -> impl Iterator<Item = Entry<'_>> {
     pod.items_at(&["spec", "resourceClaims"]).iter().map(|each| entry(pod, each))
 }
 
 impl Entry<'_> {
     /// The claim's name, and whether it must be the pod's own.
-    fn claim(&self) -> Option<(&str, bool)> {
+    pub(crate) fn claim(&self) -> Option<(&str, bool)> {
         match self {
             Entry::Named(name) => Some((name, false)),
             Entry::Made { name, .. } => name.map(|name| (name, true)),
@@ -118,7 +118,7 @@ fn by_template(pod: &Object) -> Vec<String> {
 }
 
 /// Most pods have none: this looks for the word only.
-fn has_claims(pod: &Object) -> bool {
+pub(crate) fn has_claims(pod: &Object) -> bool {
     let word = b"\"resourceClaims\"";
     pod.body().windows(word.len()).any(|window| window == word)
 }
@@ -133,7 +133,7 @@ fn is_allocated(claim: &Value) -> bool {
     claim.at(&["status", "allocation"]).is_some_and(|allocation| !allocation.is_null())
 }
 
-fn is_reserved(claim: &Value, pod: &Object) -> bool {
+pub(crate) fn is_reserved(claim: &Value, pod: &Object) -> bool {
     claim.items_at(&["status", "reservedFor"]).iter().any(|user| user.str_at(&["uid"]) == Some(pod.uid()))
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod device_taint_eviction;
 mod disruption;
 mod endpoints;
 mod garbage;
