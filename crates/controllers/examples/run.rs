@@ -35,6 +35,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     // As upstream's, which keeps none of them either.
     let reader = client("system:kube-controller-manager", "")?.without_managed_fields();
     let mut config = Config::new(reader, pki.ca().certificate_pem().into());
+    config.pki = Some(pki);
     config.accounts = Some(Arc::new(move |account| {
         let user = format!("system:serviceaccount:kube-system:{account}");
         client(&user, "system:serviceaccounts").expect("keys that issued one certificate issue another")

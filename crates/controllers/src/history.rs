@@ -31,6 +31,8 @@ pub(crate) struct Draft<'a> {
     pub number: i64,
     /// The label that carries the hash.
     pub hash_label: &'static str,
+    /// As the owner's status has them. The label's hash is made with these, also when the name's needs more.
+    pub collisions: Option<i64>,
 }
 
 /// Whether a revision of that name was there already.
@@ -129,8 +131,7 @@ impl Draft<'_> {
     /// Makes the revision; its name ends in the hash of its data and `collisions`.
     pub(crate) async fn make(&self, client: &Client, collisions: Option<i64>) -> Result<Made, Error> {
         let data = patch_of(self.template);
-        let hash = hash(&data, collisions);
-        let name = name(self.owner.name(), &hash);
+        let name = name(self.owner.name(), &hash(&data, collisions));
         let mut body = Value::object();
         body.set(&["apiVersion"], "apps/v1");
         body.set(&["kind"], "ControllerRevision");
@@ -139,7 +140,7 @@ impl Draft<'_> {
         if let Some(labels) = self.template.at(&["metadata", "labels"]) {
             body.set(&["metadata", "labels"], labels);
         }
-        body.set(&["metadata", "labels", self.hash_label], hash);
+        body.set(&["metadata", "labels", self.hash_label], hash(&data, self.collisions));
         if let Some(annotations) = metadata(self.owner).get("annotations") {
             body.set(&["metadata", "annotations"], annotations);
         }

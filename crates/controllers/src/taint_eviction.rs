@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
-    Watch, resources,
+    Controller, DeleteOptions, Event, EventRecorder, EventType, Informer, ObjectReference, PatchKind, ReconcileContext,
+    ReconcileError, Requeue, Watch, resources,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -20,8 +20,15 @@ pub(crate) struct TaintEviction {
     nodes: Informer,
     pods: Informer,
     events: EventRecorder,
-    /// Which pods are to leave later: uid, and since when that is known.
-    waiting: Mutex<BTreeMap<ObjectKey, (String, Timestamp)>>,
+    /// Which pods are to leave later.
+    waiting: Mutex<BTreeMap<ObjectKey, Waiting>>,
+}
+
+struct Waiting {
+    uid: String,
+    /// Since when it is known that the pod is to leave, and when it will.
+    since: Timestamp,
+    due: Timestamp,
 }
 
 impl TaintEviction {
@@ -34,6 +41,35 @@ impl TaintEviction {
             events: setup.recorder("node-controller", "taint-eviction-controller"),
             waiting: Mutex::default(),
         }
+    }
+
+    /// When the pod is to leave a node with these taints, if ever.
+    fn due(&self, pod: &Object, taints: &[Taint], now: Timestamp) -> Result<Option<Timestamp>, ReconcileError> {
+        let stay = if taints.is_empty() { Stay::Forever } else { stay(taints, &pod.view::<Pod>()?) };
+        let duration = match stay {
+            Stay::Forever => return Ok(None),
+            Stay::Not => return Ok(Some(now)),
+            Stay::For(duration) => duration,
+        };
+        let mut waiting = self.waiting.lock();
+        let known = waiting.get(pod.key()).filter(|known| known.uid == pod.uid());
+        let since = known.map_or(now, |known| known.since);
+        let due = since.checked_add(duration).unwrap_or(Timestamp::MAX);
+        waiting.insert(pod.key().clone(), Waiting { uid: pod.uid().to_owned(), since, due });
+        Ok(Some(due))
+    }
+
+    /// The pod may be gone.
+    fn tell_cancelled(&self, key: &ObjectKey) {
+        let about = ObjectReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            ..ObjectReference::default()
+        };
+        let message = format!("Cancelling deletion of Pod {key}");
+        self.events.event(about, EventType::Normal, "TaintManagerEviction", message);
     }
 
     async fn evict(&self, ctx: &ReconcileContext, pod: &Arc<Object>) -> Result<(), ReconcileError> {
@@ -56,13 +92,16 @@ pub(crate) async fn mark_disrupted(
 ) -> Result<(), ReconcileError> {
     let value = pod.to_value();
     let mut conditions = value.items_at(&["status", "conditions"]).to_vec();
-    conditions.retain(|condition| condition.str_at(&["type"]) != Some("DisruptionTarget"));
+    let is_target = |condition: &Value| condition.str_at(&["type"]) == Some("DisruptionTarget");
+    let known = conditions.iter().position(is_target).map(|index| conditions.remove(index));
+    let known_since = known.filter(|known| known.str_at(&["status"]) == Some("True"));
+    let since = known_since.and_then(|known| known.str_at(&["lastTransitionTime"]).map(str::to_owned));
     let mut condition = Value::object();
     condition.set(&["type"], "DisruptionTarget");
     condition.set(&["status"], "True");
     condition.set(&["reason"], reason);
     condition.set(&["message"], message);
-    condition.set(&["lastTransitionTime"], now(ctx.env()));
+    condition.set(&["lastTransitionTime"], since.unwrap_or_else(|| now(ctx.env())));
     let generation = pod.generation();
     if generation > 0 {
         condition.set(&["observedGeneration"], generation);
@@ -151,31 +190,28 @@ impl Controller for TaintEviction {
     }
 
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
-        let Some(object) = self.pods.get(key).filter(|pod| !pod.is_deleting()) else {
-            self.waiting.lock().remove(key);
+        // One that is going already is told to go again, as upstream has it.
+        let Some(object) = self.pods.get(key) else {
+            if self.waiting.lock().remove(key).is_some() {
+                self.tell_cancelled(key);
+            }
             return Ok(Requeue::No);
         };
-        let node = node_of(&object).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
-        let taints = node.map(|node| no_execute(&node)).unwrap_or_default();
-        let stay = if taints.is_empty() { Stay::Forever } else { stay(&taints, &object.view::<Pod>()?) };
         let now = ctx.env().now();
-        let due = match stay {
-            Stay::Forever => {
-                if self.waiting.lock().remove(key).is_some() {
-                    let message = format!("Cancelling deletion of Pod {key}");
-                    self.events.normal(&object, "TaintManagerEviction", message);
-                }
-                return Ok(Requeue::No);
+        let due = match node_of(&object).map(|node| self.nodes.get(&ObjectKey::cluster(node))) {
+            None => None,
+            Some(Some(node)) => self.due(&object, &no_execute(&node), now)?,
+            // What was begun before the node went goes on.
+            Some(None) => match self.waiting.lock().get(key) {
+                Some(waiting) if waiting.uid == object.uid() => Some(waiting.due),
+                _ => return Ok(Requeue::No),
+            },
+        };
+        let Some(due) = due else {
+            if self.waiting.lock().remove(key).is_some() {
+                self.tell_cancelled(key);
             }
-            Stay::Not => now,
-            Stay::For(duration) => {
-                let mut waiting = self.waiting.lock();
-                let known = waiting.entry(key.clone()).or_insert_with(|| (object.uid().to_owned(), now));
-                if known.0 != object.uid() {
-                    *known = (object.uid().to_owned(), now);
-                }
-                known.1.checked_add(duration).unwrap_or(Timestamp::MAX)
-            }
+            return Ok(Requeue::No);
         };
         if due > now {
             let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();

@@ -55,8 +55,9 @@ impl DaemonSets {
 }
 
 async fn make(client: &Client, set: &DaemonSet, number: i64) -> Result<Revision, Error> {
-    let draft = Draft { owner: &set.object, template: &set.spec.template, number, hash_label: REVISION };
-    match draft.make(client, set.status.collision_count).await? {
+    let collisions = set.status.collision_count;
+    let draft = Draft { owner: &set.object, template: &set.spec.template, number, hash_label: REVISION, collisions };
+    match draft.make(client, collisions).await? {
         Made::Revision(revision) => Ok(revision),
         Made::Collision(error) => {
             // The next attempt gets another hash.

@@ -41,8 +41,13 @@ impl Sync<'_> {
     }
 
     async fn make_revision(&self, number: i64, collisions: &mut i64) -> Result<Revision, Error> {
-        let draft =
-            Draft { owner: &self.set.object, template: &self.set.spec.template, number, hash_label: HASH_LABEL };
+        let draft = Draft {
+            owner: &self.set.object,
+            template: &self.set.spec.template,
+            number,
+            hash_label: HASH_LABEL,
+            collisions: Some(*collisions),
+        };
         loop {
             match draft.make(self.client, Some(*collisions)).await? {
                 Made::Revision(revision) => return Ok(revision),
