@@ -34,8 +34,15 @@ type Addressed = (Arc<PodInfo>, Letter);
 /// Where letters are left. Those of one pod take one lane.
 pub(crate) struct Outbox {
     lanes: Vec<mpsc::UnboundedSender<Addressed>>,
-    binding: Mutex<HashSet<String>>,
+    binding: Mutex<Binding>,
     idle: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Binding {
+    uids: HashSet<String>,
+    /// How many of them wait for nothing but their request.
+    urgent: usize,
 }
 
 /// The other ends of the lanes.
@@ -47,7 +54,7 @@ impl Outbox {
         (Outbox { lanes, binding: Mutex::default(), idle: watch::Sender::new(true) }, Lanes(ends))
     }
 
-    /// True while no pod is being bound: when less important writes don't get in the way.
+    /// True while no binding waits for its request only: when less important writes don't get in the way.
     pub fn idle(&self) -> watch::Receiver<bool> {
         self.idle.subscribe()
     }
@@ -65,20 +72,26 @@ impl Outbox {
 
     fn begin(&self, uid: &str) {
         let mut binding = self.binding.lock();
-        binding.insert(uid.to_owned());
+        binding.uids.insert(uid.to_owned());
+        binding.urgent += 1;
         self.idle.send_if_modified(|idle| std::mem::replace(idle, false));
     }
 
-    fn end(&self, uid: &str) {
+    /// One binding fewer is urgent: it ended, or takes its time.
+    fn relax(&self) {
         let mut binding = self.binding.lock();
-        binding.remove(uid);
-        if binding.is_empty() {
+        binding.urgent -= 1;
+        if binding.urgent == 0 {
             self.idle.send_if_modified(|idle| !std::mem::replace(idle, true));
         }
     }
 
+    fn end(&self, uid: &str) {
+        self.binding.lock().uids.remove(uid);
+    }
+
     fn is_binding(&self, uid: &str) -> bool {
-        self.binding.lock().contains(uid)
+        self.binding.lock().uids.contains(uid)
     }
 }
 
@@ -94,6 +107,7 @@ async fn write(shared: Arc<Shared>, mut lane: mpsc::UnboundedReceiver<Addressed>
     while let Some((pod, letter)) = lane.recv().await {
         match letter {
             Letter::Bind(profile, chosen) if bind::takes_its_time(&shared, &profile, &pod, &chosen) => {
+                shared.outbox.relax();
                 let shared = shared.clone();
                 shared.env.clone().spawn(async move {
                     guarded(bind::bind(&shared, &profile, &pod, chosen)).await;
@@ -103,6 +117,7 @@ async fn write(shared: Arc<Shared>, mut lane: mpsc::UnboundedReceiver<Addressed>
             Letter::Bind(profile, chosen) => {
                 guarded(bind::bind(&shared, &profile, &pod, chosen)).await;
                 shared.outbox.end(&pod.uid);
+                shared.outbox.relax();
             }
             Letter::Tell(_) if shared.outbox.is_binding(&pod.uid) => {}
             Letter::Tell(patch) => guarded(fail::write(&shared, &pod, &patch)).await,
