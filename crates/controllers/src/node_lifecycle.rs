@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Client, Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
-    Selection, Watch, resources,
+    Client, Controller, Event, EventRecorder, EventType, Informer, ObjectReference, PatchKind, ReconcileContext,
+    ReconcileError, Requeue, Selection, Watch, resources,
 };
 use parking_lot::Mutex;
 
@@ -80,6 +80,24 @@ impl NodeLifecycle {
         }
         taints::apply(client, node, &wanted).await?;
         Ok(pause)
+    }
+
+    /// Tells that a node came or went; it may be gone.
+    fn tell(&self, key: &ObjectKey, uid: &str, reason: &'static str, what: String) {
+        let about = ObjectReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: key.name.to_string(),
+            uid: uid.to_owned(),
+            ..ObjectReference::default()
+        };
+        self.events.event(about, EventType::Normal, reason, format!("Node {} event: {what}", key.name));
+    }
+
+    /// Notes whether the node's pods are still to be told, and returns whether they were.
+    fn note_untold(&self, key: &ObjectKey, untold: bool) -> bool {
+        let mut health = self.health.lock();
+        health.get_mut(&key.name).is_some_and(|health| std::mem::replace(&mut health.untold, untold))
     }
 
     /// The pods of a node that nobody hears of do not serve.
@@ -151,28 +169,36 @@ impl Controller for NodeLifecycle {
 
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(mut node) = self.nodes.get(key) else {
-            self.health.lock().remove(&key.name);
+            let forgotten = self.health.lock().remove(&key.name);
+            if let Some(health) = forgotten {
+                self.tell(key, &health.uid, "RemovingNode", format!("Removing Node {} from Controller", key.name));
+            }
             return Ok(Requeue::No);
         };
         let client = ctx.client();
         labels::complete(client, &node).await?;
         let lease = self.leases.get(&ObjectKey::new(LEASE_NAMESPACE, &*key.name));
-        let (was_ready, expires) = {
+        if !self.health.lock().contains_key(&key.name) {
+            self.tell(key, node.uid(), "RegisteredNode", format!("Registered Node {} in Controller", key.name));
+        }
+        let left = {
             let mut health = self.health.lock();
-            let health = health.entry(key.name.clone()).or_insert_with(|| Health::new(&node, ctx.env().monotonic()));
+            let begun = || Health::new(node.uid(), ctx.env().monotonic());
+            let health = health.entry(key.name.clone()).or_insert_with(begun);
             health.observe(&node, lease.as_deref(), ctx.env().monotonic());
-            (health.was_ready, health.expires())
+            health.expires().saturating_duration_since(ctx.env().monotonic())
         };
-        let left = expires.saturating_duration_since(ctx.env().monotonic());
+        // A kubelet that says itself that it is not ready tells its pods itself.
+        let mut untold = false;
         if left.is_zero() {
+            untold = health::ready(&node) == "True";
             node = health::mark_unknown(client, &node).await?;
         }
         let ready = health::ready(&node);
-        if was_ready && ready != "True" {
+        untold |= self.note_untold(key, untold) && ready != "True";
+        if untold {
             self.tell_not_ready(client, &node).await?;
-        }
-        if let Some(health) = self.health.lock().get_mut(&key.name) {
-            health.was_ready = ready == "True";
+            self.note_untold(key, false);
         }
         let pause = self.taint(client, &node, &ready).await?;
         let next = [Some(left).filter(|left| !left.is_zero()), pause].into_iter().flatten().min();

@@ -17,21 +17,24 @@ const STARTUP_GRACE: Duration = Duration::from_secs(60);
 
 /// What was seen of a node. Only our own clock counts: the node's may be wrong.
 pub(super) struct Health {
+    pub uid: String,
     heard: Instant,
     reported: bool,
     heartbeat: String,
     renewed: String,
-    pub was_ready: bool,
+    /// Its pods are to be told that it is not ready.
+    pub untold: bool,
 }
 
 impl Health {
-    pub(super) fn new(node: &Object, now: Instant) -> Health {
+    pub(super) fn new(uid: &str, now: Instant) -> Health {
         Health {
+            uid: uid.to_owned(),
             heard: now,
             reported: false,
             heartbeat: String::new(),
             renewed: String::new(),
-            was_ready: ready(node) == "True",
+            untold: false,
         }
     }
 
