@@ -285,6 +285,32 @@ async fn definitions_change_go_and_come_back() {
     assert_eq!(fixture.send("GET", WIDGETS, "").await.json["items"], json!([]));
 }
 
+/// What holds an object holds its definition, for however long, and nobody runs in circles.
+#[tokio::test(start_paused = true)]
+async fn a_definition_that_is_held_is_not_written_for_ever() {
+    let fixture = Fixture::start().await;
+    define(&fixture, &widgets()).await;
+    for n in 0..5 {
+        let mut held: Value = serde_json::from_str(&widget(&format!("w{n}"), json!({ "size": 1 }))).unwrap();
+        held["metadata"]["finalizers"] = json!(["example.com/held"]);
+        fixture.ok("POST", WIDGETS, &held.to_string()).await;
+    }
+    let definition = format!("{CRDS}/widgets.example.com");
+    fixture.ok("DELETE", &definition, "").await;
+    fixture.env.sleep(Duration::from_secs(600)).await;
+    let told = fixture.ok("GET", &definition, "").await;
+    let terminating = condition(&told, "Terminating");
+    assert_eq!((&terminating["status"], &terminating["reason"]), (&json!("True"), &json!("InstanceDeletionCheck")));
+    let before = fixture.store.revision();
+    fixture.env.sleep(Duration::from_secs(60)).await;
+    let writes = fixture.store.revision() - before;
+    assert!(writes <= 2, "{writes} writes in a minute");
+    for n in 0..5 {
+        fixture.ok("PATCH", &format!("{WIDGETS}/w{n}"), r#"{"metadata":{"finalizers":null}}"#).await;
+    }
+    until(&fixture, &definition, |reply| reply.code == 404).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_server_serves_definitions_from_the_first_request() {
     let store: Arc<dyn store::Store> = store::Embedded::in_memory(&Env::system()).unwrap();
