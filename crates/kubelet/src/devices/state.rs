@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(begin(&mut state, "u", "p"), Ok(false), "each kubelet asks again");
         assert_eq!(state.leave(&key, "p"), None);
         assert_eq!(state.leave(&key, "q"), Some(("u".into(), vec!["d.io".into()])));
-        assert_eq!(state.of_pod("q"), [key.clone()], "until the drivers have done their part");
+        assert_eq!(state.of_pod("q"), std::slice::from_ref(&key), "until the drivers have done their part");
         state.forget(vec![&key]);
         assert!(state.pods().is_empty());
     }
