@@ -4,17 +4,20 @@
 
 mod correlate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use env::Env;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::{Backoff, Client, Error, PatchKind, TaskGuard, resources};
-use correlate::{Correlator, Send};
+use correlate::{Correlator, Identity, Send};
 
 /// The object an event is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +107,8 @@ const QUEUE: usize = 1000;
 const PATIENT_QUEUE: usize = 10_000;
 /// For so long an event gives way to more important writes.
 const GIVES_WAY: Duration = Duration::from_secs(1);
+/// So many events are under way to the server at a time; those that tell the same one after the other.
+const AT_ONCE: usize = 8;
 /// How often one write is tried.
 const TRIES: usize = 12;
 
@@ -160,20 +165,51 @@ async fn write_all(
     mut idle: Option<watch::Receiver<bool>>,
 ) {
     let mut correlator = Correlator::default();
-    while let Some(record) = queue.recv().await {
+    let mut writes = FuturesUnordered::new();
+    let mut being_told = BTreeSet::new();
+    loop {
+        let record = tokio::select! {
+            biased;
+            Some(written) = writes.next() => {
+                end(written, &mut correlator, &mut being_told);
+                continue;
+            }
+            record = queue.recv(), if writes.len() < AT_ONCE => record,
+        };
+        let Some(record) = record else { break };
         if let Some(idle) = &mut idle {
             give_way(client.env(), idle, record.at).await;
         }
-        let Some(send) = correlator.correlate(record) else { continue };
-        match write_with_retries(&client, &source, &send).await {
-            Ok(name) => correlator.written(&send, name),
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    reason = send.record.reason,
-                    "event not written"
-                );
-            }
+        let Some(mut send) = correlator.correlate(record) else { continue };
+        while being_told.contains(&send.identity)
+            && let Some(written) = writes.next().await
+        {
+            end(written, &mut correlator, &mut being_told);
+            correlator.count_up(&mut send);
+        }
+        being_told.insert(send.identity.clone());
+        let (client, source) = (&client, &source);
+        writes.push(async move {
+            let result = write_with_retries(client, source, &send).await;
+            (send, result)
+        });
+    }
+    while let Some(written) = writes.next().await {
+        end(written, &mut correlator, &mut being_told);
+    }
+}
+
+/// Notes under which name an event was written, if it was.
+fn end(
+    (send, result): (Send, Result<String, Error>),
+    correlator: &mut Correlator,
+    being_told: &mut BTreeSet<Identity>,
+) {
+    being_told.remove(&send.identity);
+    match result {
+        Ok(name) => correlator.written(&send, name),
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, reason = send.record.reason, "event not written")
         }
     }
 }

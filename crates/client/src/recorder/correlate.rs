@@ -36,7 +36,7 @@ pub(super) struct Correlator {
 }
 
 /// What makes two events the same one.
-type Identity = (ObjectReference, EventType, &'static str, String);
+pub(super) type Identity = (ObjectReference, EventType, &'static str, String);
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -65,14 +65,21 @@ impl Correlator {
         let combined = self.combine(&object, &mut record);
         let identity_message = if combined { String::new() } else { record.message.clone() };
         let identity = (object.clone(), record.r#type, record.reason, identity_message);
-        let told = self.told.get(&identity).cloned();
         if !self.spend(object, record.at) {
             return None;
         }
-        Some(match told {
-            Some(told) => Send { count: told.count + 1, first: told.first, known: Some(told.name), identity, record },
-            None => Send { count: 1, first: record.at, known: None, identity, record },
-        })
+        let mut send = Send { count: 1, first: record.at, known: None, identity, record };
+        self.count_up(&mut send);
+        Some(send)
+    }
+
+    /// Makes `send` count up the event that tells the same already, if there is one.
+    pub(super) fn count_up(&self, send: &mut Send) {
+        if let Some(told) = self.told.get(&send.identity) {
+            send.count = told.count + 1;
+            send.first = told.first;
+            send.known = Some(told.name.clone());
+        }
     }
 
     /// Remembers under which name `send` was written.
