@@ -157,7 +157,13 @@ async fn each_zone_is_emptied_at_its_rate() {
     }
     let alive = cluster.heartbeat(&heard);
     let counts = || silent.iter().map(|names| emptied(&cluster, names)).collect::<Vec<_>>();
-    eventually("the first are emptied", || counts().iter().sum::<usize>() >= 6).await;
+    // Looked at seldom, as there is much to look at.
+    let mut waited = 0;
+    while counts().iter().sum::<usize>() < 6 {
+        sleep(1).await;
+        waited += 1;
+        assert!(waited < 120, "nobody is emptied");
+    }
     let begun = cluster.server.client().env().now();
     for (at, seconds) in [1, 95, 195, 950].into_iter().enumerate() {
         let passed = cluster.server.client().env().now().duration_since(begun).as_secs().unsigned_abs();
@@ -172,10 +178,11 @@ async fn each_zone_is_emptied_at_its_rate() {
     assert_eq!(emptied(&cluster, &heard), 0);
     sleep(3600).await;
     assert_eq!((counts(), emptied(&cluster, &heard)), (vec![0; 8], 0));
-    // One is heard of again.
+    // One is heard of again: its own zone is mostly silent now, others wholly.
     let _alive = cluster.heartbeat(&heard[..1]);
     sleep(60).await;
-    assert!(counts().iter().all(|count| *count > 0), "{:?}", counts());
+    let counts = counts();
+    assert!(counts[0] == 0 && counts.iter().sum::<usize>() > 0, "{counts:?}");
 }
 
 #[tokio::test(start_paused = true)]
