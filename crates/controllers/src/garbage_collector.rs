@@ -121,6 +121,10 @@ impl Collector {
                 }
                 self.note_deletion(node);
             }
+            Change::Abroad { dependent, owner } => {
+                self.tell_abroad(dependent, owner);
+                self.queue.add(dependent.item.clone());
+            }
             Change::Modified { old, new } => {
                 let owners_changed = old.owners != new.owners;
                 if owners_changed {

@@ -130,11 +130,6 @@ impl Collector {
         };
         if resource.namespaced && node.item.key.namespace.is_empty() {
             // A cluster-scoped object cannot be owned like this: nobody can say by whom. It stays.
-            let message = format!(
-                "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
-                owner.api_version, owner.kind, owner.name, owner.uid
-            );
-            self.events.event(self.reference(node), EventType::Warning, "OwnerRefInvalidNamespace", message);
             return Err(CollectError::OwnerInNamespace);
         }
         if let Some(known) = self.graph.known(&item) {
@@ -153,6 +148,16 @@ impl Collector {
         Ok(Some(Arc::new(Node::of(Arc::new(item), &live))))
     }
 
+    /// Tells that the owner lives in another namespace, where it owns nothing of this one.
+    pub(super) fn tell_abroad(&self, dependent: &Node, owner: &OwnerReference) {
+        let namespace = &dependent.item.key.namespace;
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
+            owner.api_version, owner.kind, owner.name, owner.uid
+        );
+        self.events.event(self.reference(dependent), EventType::Warning, "OwnerRefInvalidNamespace", message);
+    }
+
     fn reference(&self, node: &Node) -> ObjectReference {
         let (resource, kind) = self.graph.kind(&node.item.resource).unzip();
         ObjectReference {
@@ -161,7 +166,6 @@ impl Collector {
             namespace: node.item.key.namespace.clone(),
             name: node.item.key.name.clone(),
             uid: node.item.uid.clone(),
-            resource_version: node.revision.to_string(),
             ..ObjectReference::default()
         }
     }

@@ -37,8 +37,16 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Change {
     Added(Arc<Node>),
-    Modified { old: Arc<Node>, new: Arc<Node> },
+    Modified {
+        old: Arc<Node>,
+        new: Arc<Node>,
+    },
     Deleted(Arc<Node>),
+    /// What names an owner and the owner were both seen, in different namespaces.
+    Abroad {
+        dependent: Arc<Node>,
+        owner: Arc<OwnerReference>,
+    },
 }
 
 /// Every object of the followed resources.
@@ -48,6 +56,7 @@ pub(super) struct Graph(RwLock<State>);
 #[derive(Default)]
 struct State {
     kinds: BTreeMap<Arc<Identity>, Kind>,
+    items: BTreeSet<ByUid>,
     /// By the uid of their owner, which need not be there.
     dependents: BTreeMap<String, Dependents>,
 }
@@ -96,13 +105,17 @@ impl Graph {
         let state = &mut *self.0.write();
         let gone: Vec<Arc<Identity>> = state.kinds.keys().filter(|identity| !keep(identity)).cloned().collect();
         for kind in gone.iter().filter_map(|identity| state.kinds.remove(identity)) {
-            kind.nodes.iter().for_each(|entry| unlink(&mut state.dependents, &entry.0));
+            for entry in &kind.nodes {
+                state.items.remove(&*entry.0.item.uid);
+                unlink(&mut state.dependents, &entry.0);
+            }
         }
     }
 
     /// Takes over the object's newest state. Two changes when it replaced another of the same name; none when it is not new.
     pub(super) fn put(&self, identity: &Arc<Identity>, object: &Object) -> Vec<Change> {
-        let State { kinds, dependents } = &mut *self.0.write();
+        let state = &mut *self.0.write();
+        let State { kinds, items, dependents } = state;
         let Some(kind) = kinds.get_mut(identity) else { return Vec::new() };
         let old = kind.nodes.get(object.key()).map(|entry| entry.0.clone());
         let same = old.clone().filter(|old| old.item.uid == object.uid());
@@ -111,6 +124,7 @@ impl Graph {
         }
         if let Some(old) = &old {
             kind.nodes.remove(object.key());
+            items.remove(&*old.item.uid);
             unlink(dependents, old);
         }
         let item = same.as_ref().map(|old| old.item.clone());
@@ -119,18 +133,23 @@ impl Graph {
         });
         let new = link(dependents, Node::of(item, object));
         kind.nodes.insert(Entry(new.clone()));
-        match (same, old) {
+        items.insert(ByUid(new.item.clone()));
+        let abroad = state.abroad(&new, same.as_deref());
+        let mut changes = match (same, old) {
             (Some(old), _) => vec![Change::Modified { old, new }],
             (None, Some(old)) => vec![Change::Deleted(old), Change::Added(new)],
             (None, None) => vec![Change::Added(new)],
-        }
+        };
+        changes.extend(abroad);
+        changes
     }
 
     pub(super) fn remove(&self, identity: &Arc<Identity>, key: &ObjectKey, uid: &str) -> Option<Change> {
-        let State { kinds, dependents } = &mut *self.0.write();
+        let State { kinds, items, dependents } = &mut *self.0.write();
         let kind = kinds.get_mut(identity)?;
         let node = kind.nodes.get(key).map(|entry| entry.0.clone()).filter(|node| node.item.uid == uid)?;
         kind.nodes.remove(key);
+        items.remove(uid);
         unlink(dependents, &node);
         Some(Change::Deleted(node))
     }
@@ -188,6 +207,27 @@ impl State {
         Some(known.0.clone()).filter(|node| node.item.uid == item.uid)
     }
 
+    /// Who, as `node` takes the place of `old`, turns out to name an owner in another namespace: it itself, or who names it.
+    fn abroad(&self, node: &Arc<Node>, old: Option<&Node>) -> Vec<Change> {
+        let named_before =
+            |owner: &OwnerReference| old.is_some_and(|old| old.owners.iter().any(|o| o.uid == owner.uid));
+        let is_abroad = |owner: &OwnerReference| {
+            let item = self.items.get(&*owner.uid).map(|owner| &owner.0);
+            item.is_some_and(|item| is_namespaced(item) && item.key.namespace != node.item.key.namespace)
+        };
+        // One of its owners suffices to make it known.
+        let its = node.owners.iter().find(|owner| !named_before(owner) && is_abroad(owner));
+        let its = its.map(|owner| Change::Abroad { dependent: node.clone(), owner: owner.clone() });
+        let of_node = self.dependents.get(&node.item.uid).filter(|_| old.is_none() && is_namespaced(&node.item));
+        let others = of_node.into_iter().flat_map(|of_node| of_node.nodes.values());
+        let others = others.filter(|dependent| dependent.item.key.namespace != node.item.key.namespace);
+        let told = others.filter_map(|dependent| {
+            let owner = dependent.owners.iter().find(|owner| owner.uid == node.item.uid)?.clone();
+            Some(Change::Abroad { dependent: dependent.clone(), owner })
+        });
+        its.into_iter().chain(told).collect()
+    }
+
     fn place(&self, dependent: &Node, owner: &OwnerReference) -> Option<(Item, &Kind)> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         let (identity, kind) = self.kinds.iter().find(|(id, kind)| id.1 == group && kind.kind == owner.kind)?;
@@ -223,6 +263,39 @@ fn unlink(dependents: &mut BTreeMap<String, Dependents>, node: &Node) {
         if of_owner.nodes.is_empty() {
             dependents.remove(&owner.uid);
         }
+    }
+}
+
+fn is_namespaced(item: &Item) -> bool {
+    !item.key.namespace.is_empty()
+}
+
+/// An item, ordered and found by its uid.
+struct ByUid(Arc<Item>);
+
+impl Borrow<str> for ByUid {
+    fn borrow(&self) -> &str {
+        &self.0.uid
+    }
+}
+
+impl PartialEq for ByUid {
+    fn eq(&self, other: &ByUid) -> bool {
+        self.0.uid == other.0.uid
+    }
+}
+
+impl Eq for ByUid {}
+
+impl PartialOrd for ByUid {
+    fn partial_cmp(&self, other: &ByUid) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByUid {
+    fn cmp(&self, other: &ByUid) -> Ordering {
+        self.0.uid.cmp(&other.0.uid)
     }
 }
 
@@ -278,6 +351,7 @@ mod tests {
             Change::Added(node) => format!("+{}", node.item.uid),
             Change::Modified { new, .. } => format!("~{}", new.item.uid),
             Change::Deleted(node) => format!("-{}", node.item.uid),
+            Change::Abroad { dependent, owner } => format!("{} names {}", dependent.item.uid, owner.uid),
         };
         changes.iter().map(text).collect()
     }
@@ -303,6 +377,20 @@ mod tests {
         check(graph.replace(&identity, &list), &["-3", "+4"], &["z"], &["y"]);
         graph.retain(|_| false);
         check(Vec::new(), &[], &[], &[]);
+    }
+
+    #[test]
+    fn owners_of_other_namespaces_are_found_out_once() {
+        let (graph, identity) = (Graph::default(), Arc::new(("configmaps".to_owned(), String::new())));
+        graph.add(&identity, &config_maps());
+        let elsewhere =
+            Object::parse(br#"{"metadata":{"name":"o","namespace":"far","uid":"o","resourceVersion":"2"}}"#).unwrap();
+        assert_eq!(told(&graph.put(&identity, &object("before", "1", 1, &["o"]))), ["+1"]);
+        assert_eq!(told(&graph.put(&identity, &elsewhere)), ["+o", "1 names o"]);
+        assert_eq!(told(&graph.put(&identity, &object("after", "2", 3, &["gone", "o"]))), ["+2", "2 names o"]);
+        assert_eq!(told(&graph.put(&identity, &object("after", "2", 4, &["o"]))), ["~2"]);
+        graph.remove(&identity, elsewhere.key(), "o");
+        assert_eq!(told(&graph.put(&identity, &object("late", "3", 5, &["o"]))), ["+3"]);
     }
 
     #[test]

@@ -125,9 +125,9 @@ async fn owners_that_lie_own_nothing() {
     assert_eq!(left, ["abroad", "owned", "partly", "real"]);
     let partly = cluster.server.get(&maps, &key("partly")).unwrap();
     assert_eq!(partly.owners().len(), 1);
-    // Nobody can say who owns what belongs to the whole cluster: it stays, and it is told once.
+    // Nobody can say who owns what belongs to the whole cluster: it stays. It and what had its owner in another namespace were told once.
     assert!(cluster.server.get(&resources::NAMESPACES, &ObjectKey::cluster("cluster")).is_some());
-    assert_eq!(cluster.events("OwnerRefInvalidNamespace").len(), 1);
+    assert_eq!(cluster.events("OwnerRefInvalidNamespace").len(), 2);
     cluster.is_calm("owners that lie").await;
 }
 
