@@ -7,14 +7,15 @@ mod taints;
 mod zones;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Client, Controller, Event, EventRecorder, EventType, Informer, ObjectReference, PatchKind, ReconcileContext,
-    ReconcileError, Requeue, Selection, Watch, resources,
+    ReconcileError, Requeue, Selection, Watch, Workqueue, resources,
 };
+use env::Env;
 use parking_lot::Mutex;
 
 use crate::Setup;
@@ -22,9 +23,12 @@ use crate::meta::{Condition, NODE_INDEX, by_node, now};
 use health::Health;
 use zones::Zones;
 
-/// Nodes that fall silent within this time are judged together: upstream looks that often.
-const TOGETHER: Duration = Duration::from_secs(5);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// The key that stands for the zones: no node is called like this.
+fn all_zones() -> ObjectKey {
+    ObjectKey::cluster("")
+}
 
 pub(crate) struct NodeLifecycle {
     nodes: Informer,
@@ -33,7 +37,9 @@ pub(crate) struct NodeLifecycle {
     events: EventRecorder,
     /// What was seen of each node, by name.
     health: Mutex<BTreeMap<String, Health>>,
-    zones: Mutex<Zones>,
+    zones: Arc<Mutex<Zones>>,
+    env: Env,
+    queue: OnceLock<Workqueue<ObjectKey>>,
 }
 
 impl NodeLifecycle {
@@ -47,7 +53,9 @@ impl NodeLifecycle {
             pods,
             events: setup.recorder("node-controller", "node-controller"),
             health: Mutex::default(),
-            zones: Mutex::default(),
+            zones: Arc::default(),
+            env: setup.client.env().clone(),
+            queue: OnceLock::new(),
         }
     }
 
@@ -56,30 +64,46 @@ impl NodeLifecycle {
         &self,
         client: &Client,
         node: &Arc<Object>,
-        ready: &str,
+        ready: Option<&str>,
     ) -> Result<Option<Duration>, ReconcileError> {
         let mut wanted = taints::no_schedule(node);
         let mut pause = None;
         let evict = match ready {
-            "True" => None,
-            "False" => Some(taints::NOT_READY),
-            _ => Some(taints::UNREACHABLE),
+            Some("False") => Some(taints::NOT_READY),
+            Some("Unknown") => Some(taints::UNREACHABLE),
+            // One that never reported has its time yet.
+            _ => None,
         };
+        let already = taints::has_no_execute(node);
         if let Some(taint) = evict {
-            let already = taints::has_no_execute(node);
-            let fresh = TOGETHER.saturating_sub(health::unready_for(node, client.env().now()));
-            let allowed = match already || fresh.is_zero() {
-                true => self.zones.lock().may_evict(&self.nodes, node, client.env().monotonic(), already),
-                false => zones::Verdict::Later(fresh),
-            };
-            match allowed {
+            match self.zones.lock().may_evict(node, self.env.monotonic(), already) {
                 zones::Verdict::Evict => wanted.push((taint.to_owned(), "NoExecute")),
-                zones::Verdict::Never => {}
+                zones::Verdict::Not => {}
                 zones::Verdict::Later(wait) => pause = Some(wait),
             }
         }
-        taints::apply(client, node, &wanted).await?;
+        let begins = !already && wanted.iter().any(|(_, effect)| *effect == "NoExecute");
+        let applied = taints::apply(client, node, &wanted).await;
+        if applied.is_err() && begins {
+            self.zones.lock().give_back(node, self.env.monotonic());
+        }
+        applied?;
         Ok(pause)
+    }
+
+    /// Judges the zones if it is time, and has the nodes looked at that this concerns.
+    fn judge(&self) -> Requeue {
+        let now = self.env.monotonic();
+        let mut zones = self.zones.lock();
+        let Some(due) = zones.due() else { return Requeue::No };
+        if now < due {
+            return Requeue::After(due - now);
+        }
+        let unready = zones.judge(&self.nodes.list(""), now);
+        if let Some(queue) = self.queue.get() {
+            unready.into_iter().for_each(|key| queue.add(key));
+        }
+        Requeue::No
     }
 
     /// Tells that a node came or went; it may be gone.
@@ -140,20 +164,14 @@ impl Controller for NodeLifecycle {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let nodes = self.nodes.clone();
-        // When one node's readiness changes, the verdict about others may.
+        let (zones, env) = (self.zones.clone(), self.env.clone());
         let of_node = move |event: &Event| {
-            let changed = match event {
-                Event::Modified { old, new } => health::ready(old) != health::ready(new),
-                Event::Added(_) => false,
-                Event::Deleted(_) => true,
-            };
-            let mut keys = vec![event.object().key().clone()];
-            if changed {
-                let unready = nodes.list("").into_iter().filter(|node| health::ready(node) != "True");
-                keys.extend(unready.map(|node| node.key().clone()));
+            let node = event.object().key().clone();
+            if matches!(event, Event::Modified { old, new } if !zones::concerns(old, new)) {
+                return vec![node];
             }
-            keys
+            zones.lock().changed(env.monotonic());
+            vec![node, all_zones()]
         };
         let of_lease = |event: &Event| vec![ObjectKey::cluster(event.object().name())];
         vec![
@@ -167,7 +185,15 @@ impl Controller for NodeLifecycle {
         8
     }
 
+    fn started(&self, queue: &Workqueue<ObjectKey>) {
+        // Of several runs the first one's is as good: the others' controllers are new.
+        let _ = self.queue.set(queue.clone());
+    }
+
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
+        if *key == all_zones() {
+            return Ok(self.judge());
+        }
         let Some(mut node) = self.nodes.get(key) else {
             let forgotten = self.health.lock().remove(&key.name);
             if let Some(health) = forgotten {
@@ -191,16 +217,16 @@ impl Controller for NodeLifecycle {
         // A kubelet that says itself that it is not ready tells its pods itself.
         let mut untold = false;
         if left.is_zero() {
-            untold = health::ready(&node) == "True";
+            untold = health::ready(&node).as_deref() == Some("True");
             node = health::mark_unknown(client, &node).await?;
         }
         let ready = health::ready(&node);
-        untold |= self.note_untold(key, untold) && ready != "True";
+        untold |= self.note_untold(key, untold) && ready.as_deref() != Some("True");
         if untold {
             self.tell_not_ready(client, &node).await?;
             self.note_untold(key, false);
         }
-        let pause = self.taint(client, &node, &ready).await?;
+        let pause = self.taint(client, &node, ready.as_deref()).await?;
         let next = [Some(left).filter(|left| !left.is_zero()), pause].into_iter().flatten().min();
         Ok(next.map_or(Requeue::No, |pause| Requeue::After(pause + Duration::from_millis(10))))
     }

@@ -26,8 +26,6 @@ pub(crate) struct TaintEviction {
 
 struct Waiting {
     uid: String,
-    /// Since when it is known that the pod is to leave, and when it will.
-    since: Timestamp,
     due: Timestamp,
 }
 
@@ -43,24 +41,31 @@ impl TaintEviction {
         }
     }
 
-    /// When the pod is to leave a node with these taints, if ever.
+    /// When the pod is to leave a node with these taints, if ever. Once it is known, another time that it may stay for
+    /// changes nothing, whether shorter or longer; only that it may not stay at all, or for ever, does.
     fn due(&self, pod: &Object, taints: &[Taint], now: Timestamp) -> Result<Option<Timestamp>, ReconcileError> {
         let stay = if taints.is_empty() { Stay::Forever } else { stay(taints, &pod.view::<Pod>()?) };
         let duration = match stay {
-            Stay::Forever => return Ok(None),
-            Stay::Not => return Ok(Some(now)),
             Stay::For(duration) => duration,
+            other => {
+                self.cancel(pod.key());
+                return Ok((other == Stay::Not).then_some(now));
+            }
         };
+        let due = now.checked_add(duration).unwrap_or(Timestamp::MAX);
         let mut waiting = self.waiting.lock();
-        let known = waiting.get(pod.key()).filter(|known| known.uid == pod.uid());
-        let since = known.map_or(now, |known| known.since);
-        let due = since.checked_add(duration).unwrap_or(Timestamp::MAX);
-        waiting.insert(pod.key().clone(), Waiting { uid: pod.uid().to_owned(), since, due });
-        Ok(Some(due))
+        let waiting = waiting.entry(pod.key().clone()).or_insert_with(|| Waiting { uid: pod.uid().to_owned(), due });
+        if waiting.uid != pod.uid() {
+            *waiting = Waiting { uid: pod.uid().to_owned(), due };
+        }
+        Ok(Some(waiting.due))
     }
 
-    /// The pod may be gone.
-    fn tell_cancelled(&self, key: &ObjectKey) {
+    /// The pod no longer waits to leave, if it did. It may be gone.
+    fn cancel(&self, key: &ObjectKey) {
+        if self.waiting.lock().remove(key).is_none() {
+            return;
+        }
         let about = ObjectReference {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
@@ -145,8 +150,7 @@ fn stay(taints: &[Taint], pod: &Pod) -> Stay {
     }
     match shortest {
         None => Stay::Forever,
-        Some(seconds) if seconds <= 0 => Stay::Not,
-        Some(seconds) => Stay::For(SignedDuration::from_secs(seconds)),
+        Some(seconds) => Stay::For(SignedDuration::from_secs(seconds.max(0))),
     }
 }
 
@@ -192,27 +196,23 @@ impl Controller for TaintEviction {
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         // One that is going already is told to go again, as upstream has it.
         let Some(object) = self.pods.get(key) else {
-            if self.waiting.lock().remove(key).is_some() {
-                self.tell_cancelled(key);
-            }
+            self.cancel(key);
             return Ok(Requeue::No);
         };
         let now = ctx.env().now();
         let due = match node_of(&object).map(|node| self.nodes.get(&ObjectKey::cluster(node))) {
-            None => None,
+            None => {
+                self.cancel(key);
+                None
+            }
             Some(Some(node)) => self.due(&object, &no_execute(&node), now)?,
             // What was begun before the node went goes on.
             Some(None) => match self.waiting.lock().get(key) {
                 Some(waiting) if waiting.uid == object.uid() => Some(waiting.due),
-                _ => return Ok(Requeue::No),
+                _ => None,
             },
         };
-        let Some(due) = due else {
-            if self.waiting.lock().remove(key).is_some() {
-                self.tell_cancelled(key);
-            }
-            return Ok(Requeue::No);
-        };
+        let Some(due) = due else { return Ok(Requeue::No) };
         if due > now {
             let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
             return Ok(Requeue::After(left));
@@ -245,7 +245,8 @@ mod tests {
         check("[]", Stay::Not);
         check(r#"[{"key":"a","operator":"Exists"}]"#, Stay::Not);
         check(r#"[{"operator":"Exists"}]"#, Stay::Forever);
-        check(r#"[{"operator":"Exists","tolerationSeconds":0}]"#, Stay::Not);
+        check(r#"[{"operator":"Exists","tolerationSeconds":0}]"#, seconds(0));
+        check(r#"[{"operator":"Exists","tolerationSeconds":-3}]"#, seconds(0));
         check(
             r#"[{"operator":"Exists","tolerationSeconds":300},{"key":"b","operator":"Exists","tolerationSeconds":9}]"#,
             seconds(9),

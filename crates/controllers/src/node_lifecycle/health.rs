@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use apimachinery::{Object, Value};
 use client::{Client, Error, resources};
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::conditions;
-use crate::meta::{metadata, now, time, write_status_at};
+use crate::meta::{metadata, now, write_status_at};
 
 /// How long a node may be silent; and one that has never reported.
 const GRACE: Duration = Duration::from_secs(50);
@@ -58,17 +57,9 @@ impl Health {
     }
 }
 
-/// Since when the node is as ready as it is.
-pub(super) fn unready_for(node: &Object, now: Timestamp) -> Duration {
-    let ready = conditions(node).into_iter().find(|condition| condition.r#type == "Ready");
-    let since = time(ready.and_then(|ready| ready.last_transition_time).as_deref());
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
-}
-
-/// The `Ready` condition's status; `Unknown` where there is none.
-pub(super) fn ready(node: &Object) -> String {
-    let ready = conditions(node).into_iter().find(|condition| condition.r#type == "Ready");
-    ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status)
+/// The `Ready` condition's status, if there is one.
+pub(super) fn ready(node: &Object) -> Option<String> {
+    conditions(node).into_iter().find(|condition| condition.r#type == "Ready").map(|ready| ready.status)
 }
 
 fn conditions_value(node: &Object, r#type: &str) -> Option<Value> {
