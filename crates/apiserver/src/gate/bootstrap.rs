@@ -268,14 +268,16 @@ mod tests {
 
     #[test]
     fn the_table_is_complete() {
-        let all = rbac(true);
-        let count = |resource: &str| all.iter().filter(|wanted| wanted.resource == resource).count();
-        assert_eq!(
-            ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count),
-            [31 + 37 + 2, 12 + 37 + 1, 7, 7]
-        );
-        let empty = all.iter().filter(|w| w.resource.ends_with("roles") && w.value.items_at(&["rules"]).is_empty());
-        assert_eq!(empty.count(), 0);
+        for (device_taints, controllers) in [(false, 37), (true, 38)] {
+            let all = rbac(device_taints);
+            let count = |resource: &str| all.iter().filter(|wanted| wanted.resource == resource).count();
+            assert_eq!(
+                ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count),
+                [31 + controllers + 2, 12 + controllers + 1, 7, 7]
+            );
+            let empty = all.iter().filter(|w| w.resource.ends_with("roles") && w.value.items_at(&["rules"]).is_empty());
+            assert_eq!(empty.count(), 0);
+        }
     }
 
     #[test]

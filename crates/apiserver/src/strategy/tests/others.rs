@@ -288,11 +288,11 @@ fn classes() {
 fn certificate_requests() {
     let kind = Kind::of("certificates.k8s.io", "v1", "CertificateSigningRequest");
     let request = "spec: {request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K, signerName: example.com/s, usages: [client auth], username: mallory, groups: [system:masters]}";
-    kind.check_created(request, &[("spec.username", "\"alice\""), ("spec.groups", "absent")]);
+    kind.check_created(request, &[("spec.username", "\"alice\""), ("spec.groups", r#"["system:authenticated"]"#)]);
     kind.check_invalid(
         "spec: {request: '', signerName: x, usages: [], expirationSeconds: 5}",
         &[
-            "spec.request: Required value",
+            "spec.request: Invalid value: \"\": PEM block type must be CERTIFICATE REQUEST",
             "spec.usages: Required value",
             "spec.signerName: Invalid value: \"x\": must be a fully qualified domain and path of the form 'example.com/signer-name'",
             "spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 600 seconds (10 minutes)",
