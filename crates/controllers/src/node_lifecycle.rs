@@ -91,6 +91,19 @@ impl NodeLifecycle {
         Ok(pause)
     }
 
+    /// Has the zones judged anew if the node is not what they were judged by. Returns whether it was silent then.
+    fn note_silent(&self, node: &Object, expired: bool) -> bool {
+        let mut zones = self.zones.lock();
+        let known = zones.is_silent(node);
+        if known != (expired || health::ready(node).as_deref() != Some("True")) {
+            zones.changed(self.env.monotonic());
+            if let Some(queue) = self.queue.get() {
+                queue.add(all_zones());
+            }
+        }
+        known
+    }
+
     /// Judges the zones if it is time, and has the nodes looked at that this concerns.
     fn judge(&self) -> Requeue {
         let now = self.env.monotonic();
@@ -99,7 +112,9 @@ impl NodeLifecycle {
         if now < due {
             return Requeue::After(due - now);
         }
-        let unready = zones.judge(&self.nodes.list(""), now);
+        let health = self.health.lock();
+        let expired = |node: &Object| health.get(node.name()).is_some_and(|health| health.expires() <= now);
+        let unready = zones.judge(&self.nodes.list(""), expired, now);
         if let Some(queue) = self.queue.get() {
             unready.into_iter().for_each(|key| queue.add(key));
         }
@@ -216,7 +231,8 @@ impl Controller for NodeLifecycle {
         };
         // A kubelet that says itself that it is not ready tells its pods itself.
         let mut untold = false;
-        if left.is_zero() {
+        let known_silent = self.note_silent(&node, left.is_zero());
+        if left.is_zero() && known_silent {
             untold = health::ready(&node).as_deref() == Some("True");
             node = health::mark_unknown(client, &node).await?;
         }

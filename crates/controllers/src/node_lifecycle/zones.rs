@@ -28,7 +28,7 @@ pub(super) struct Zones {
     due: Option<Instant>,
     /// Nobody at all was heard of: it is us who hear nothing.
     deaf: bool,
-    /// Names of the nodes that were not ready.
+    /// Names of the nodes that were not ready, or did not report in time.
     silent: BTreeSet<String>,
     zones: BTreeMap<String, Zone>,
 }
@@ -59,15 +59,26 @@ impl Zones {
         self.due
     }
 
-    /// Judges the zones by all nodes. Returns those that are not ready: for them something may have changed.
-    pub(super) fn judge(&mut self, nodes: &[Arc<Object>], now: Instant) -> Vec<ObjectKey> {
+    /// Whether the node was silent when its zone was judged.
+    pub(super) fn is_silent(&self, node: &Object) -> bool {
+        self.silent.contains(node.name())
+    }
+
+    /// Judges the zones by all nodes; `expired` tells those whose time to report is over, whatever they said last.
+    /// Returns those that are not ready: for them something may have changed.
+    pub(super) fn judge(
+        &mut self,
+        nodes: &[Arc<Object>],
+        expired: impl Fn(&Object) -> bool,
+        now: Instant,
+    ) -> Vec<ObjectKey> {
         self.due = None;
         self.silent.clear();
         let mut unready = Vec::new();
         // Of each zone the nodes that count, and how many of them are silent.
         let mut found: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for node in nodes {
-            let silent = health::ready(node).as_deref() != Some("True");
+            let silent = health::ready(node).as_deref() != Some("True") || expired(node);
             if silent {
                 self.silent.insert(node.name().to_owned());
                 unready.push(node.key().clone());
@@ -169,7 +180,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn turns_are_taken_and_given_back() {
-        let start = Instant::now();
+        let start = env::Env::seeded(1, jiff::Timestamp::UNIX_EPOCH).monotonic();
         let at = |seconds| start + Duration::from_secs(seconds);
         let later = |seconds| Verdict::Later(Duration::from_secs(seconds));
         let mut zones = Zones::default();
@@ -178,10 +189,10 @@ mod tests {
         zones.changed(at(0));
         zones.changed(at(3));
         assert_eq!(zones.due(), Some(at(5)));
-        assert_eq!(zones.judge(&[a.clone(), c.clone()], at(5)), [a.key().clone()]);
+        assert_eq!(zones.judge(&[a.clone(), c.clone()], |_| false, at(5)), [a.key().clone()]);
         assert_eq!(zones.due(), None);
         assert_eq!(zones.may_evict(&b, at(5), false), Verdict::Not, "it was not silent then");
-        zones.judge(&[a.clone(), b.clone(), c.clone()], at(10));
+        zones.judge(&[a.clone(), b.clone(), c.clone()], |_| false, at(10));
         assert_eq!(zones.may_evict(&a, at(10), false), Verdict::Evict);
         assert_eq!(zones.may_evict(&b, at(12), false), later(8));
         zones.give_back(&a, at(12));
@@ -189,10 +200,10 @@ mod tests {
         assert_eq!(zones.may_evict(&b, at(13), true), Verdict::Evict);
         // Nobody is heard of, and then one again: a whole interval passes first.
         let gone = node("b1", false);
-        zones.judge(&[a.clone(), b.clone(), gone], at(20));
+        zones.judge(&[a.clone(), b.clone(), gone], |_| false, at(20));
         assert_eq!(zones.may_evict(&b, at(20), true), Verdict::Not);
         assert_eq!(zones.may_evict(&a, at(60), false), Verdict::Not);
-        zones.judge(&[a.clone(), b, c], at(100));
+        zones.judge(&[a.clone(), b, c], |_| false, at(100));
         assert_eq!(zones.may_evict(&a, at(100), false), later(10));
         assert_eq!(zones.may_evict(&a, at(110), false), Verdict::Evict);
     }
