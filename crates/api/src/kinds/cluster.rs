@@ -30,8 +30,7 @@ pub(super) static KINDS: &[Kind] = &[
         at("Requestor", &["spec", "username"]),
         computed("RequestedDuration"),
         computed("Condition"),
-    ])
-    .unenforced(),
+    ]),
     row!("io.k8s.api.coordination.v1", "coordination.k8s.io", "v1", "Lease", "leases").columns(&[
         NAME,
         at("Holder", &["spec", "holderIdentity"]),
