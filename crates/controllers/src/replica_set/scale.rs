@@ -15,7 +15,7 @@ pub(super) const BURST: usize = 500;
 /// The first batch of creations; each later one is twice as large, as long as all succeed.
 const FIRST_BATCH: usize = 1;
 
-/// How many pods are on their way to be there or gone, or the first error of several requests, after all were made.
+/// How many pods were made or deleted, or the first error of several requests, after all were made.
 pub(super) async fn manage(
     sets: &ReplicaSets,
     client: &Client,
@@ -27,8 +27,7 @@ pub(super) async fn manage(
     if members.len() < wanted {
         let missing = (wanted - members.len()).min(BURST);
         tracing::debug!(replica_set = %set.key(), missing, "too few pods");
-        create(sets, client, set, &view.spec.template, missing).await?;
-        return Ok(missing);
+        return create(sets, client, set, &view.spec.template, missing).await;
     }
     let surplus = (members.len() - wanted).min(BURST);
     if surplus == 0 {
@@ -38,8 +37,7 @@ pub(super) async fn manage(
     let crowds = crowds(sets, set);
     let crowd = |node: &str| crowds.get(node).copied().unwrap_or_default();
     let chosen = rank::to_delete(members, surplus, crowd, client.env().now());
-    first_error(join_all(chosen.into_iter().map(|member| delete(sets, client, set, member))).await)?;
-    Ok(surplus)
+    count(join_all(chosen.into_iter().map(|member| delete(sets, client, set, member))).await)
 }
 
 async fn create(
@@ -48,25 +46,29 @@ async fn create(
     set: &Arc<Object>,
     template: &Value,
     missing: usize,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let pod = pod_from(template, set);
-    let (mut left, mut batch) = (missing, FIRST_BATCH.min(missing));
+    let (mut created, mut batch) = (0, FIRST_BATCH.min(missing));
     while batch > 0 {
-        first_error(join_all((0..batch).map(|_| create_one(sets, client, set, &pod))).await)?;
-        left -= batch;
-        batch = (2 * batch).min(left);
+        let more = count(join_all((0..batch).map(|_| create_one(sets, client, set, &pod))).await)?;
+        created += more;
+        if more < batch {
+            break;
+        }
+        batch = (2 * batch).min(missing - created);
     }
-    Ok(())
+    Ok(created)
 }
 
-async fn create_one(sets: &ReplicaSets, client: &Client, set: &Object, pod: &Value) -> Result<(), Error> {
+/// Whether there is one more.
+async fn create_one(sets: &ReplicaSets, client: &Client, set: &Object, pod: &Value) -> Result<bool, Error> {
     match client.create(&resources::PODS, pod).await {
         Ok(pod) => {
             sets.events.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
-            Ok(())
+            Ok(true)
         }
         // Nothing can be created there any more, and nothing need be.
-        Err(error) if error.is_namespace_terminating() => Ok(()),
+        Err(error) if error.is_namespace_terminating() => Ok(false),
         Err(error) => {
             sets.events.warning(set, "FailedCreate", format!("Error creating: {error}"));
             Err(error)
@@ -74,14 +76,15 @@ async fn create_one(sets: &ReplicaSets, client: &Client, set: &Object, pod: &Val
     }
 }
 
-async fn delete(sets: &ReplicaSets, client: &Client, set: &Object, member: &Member) -> Result<(), Error> {
+/// Whether there is one less.
+async fn delete(sets: &ReplicaSets, client: &Client, set: &Object, member: &Member) -> Result<bool, Error> {
     let pod = &member.object;
     match client.delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await {
         Ok(_) => {
             sets.events.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-            Ok(())
+            Ok(true)
         }
-        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(false),
         Err(error) => {
             sets.events.warning(set, "FailedDelete", format!("Error deleting: {error}"));
             Err(error)
@@ -89,8 +92,9 @@ async fn delete(sets: &ReplicaSets, client: &Client, set: &Object, member: &Memb
     }
 }
 
-fn first_error(results: Vec<Result<(), Error>>) -> Result<(), Error> {
-    results.into_iter().collect()
+/// How many did something, or the first error.
+fn count(results: Vec<Result<bool, Error>>) -> Result<usize, Error> {
+    results.into_iter().try_fold(0, |sum, result| Ok(sum + usize::from(result?)))
 }
 
 /// The pod that the template describes, as the set's own.

@@ -62,6 +62,36 @@ fn refuse_pods(server: &FakeServer, most: usize) -> Arc<AtomicUsize> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_insists_where_a_namespace_is_going() {
+    for (resource, json) in [
+        (resources::REPLICA_SETS, replica_set("web", 20)),
+        (resources::STATEFUL_SETS, stateful_set(3, "", "v1")),
+        (resources::DAEMON_SETS, daemon_set(REPLACE, "v1")),
+        (JOBS, job(r#""parallelism":4,"completions":20,"#)),
+    ] {
+        let cluster = Cluster::start();
+        let _alive = cluster.put_node("n1");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        cluster.server.react(move |request| {
+            if request.method != http::Method::POST || !request.target.ends_with("/pods") {
+                return None;
+            }
+            if count.fetch_add(1, SeqCst) > 1000 {
+                return None; // who asks without a pause would never let the clock go on
+            }
+            let message = "namespace ns is being terminated";
+            let status = apimachinery::Status::forbidden(&resources::PODS.group_resource(), "", message);
+            Some(Reaction::Refuse(status.with_cause("NamespaceTerminating", message, "metadata.namespace")))
+        });
+        cluster.put(&resource, &json);
+        sleep(120).await;
+        let asked = asked.load(SeqCst);
+        assert!((1..=60).contains(&asked), "{} asked {asked} times", resource.plural);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_keeps_its_own_where_selectors_overlap() {
     let cluster = Cluster::start();
     let _kubelet = Kubelet::start(&cluster.server);
