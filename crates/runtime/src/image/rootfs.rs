@@ -29,7 +29,7 @@ pub enum Access {
     ReadOnly,
 }
 
-/// One root file system, as [`Rootfs::list`] finds it.
+/// One root file system, as it is found in the folder of all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootfsInfo {
     /// Whose it is: the id it was prepared for.

@@ -20,7 +20,7 @@ pub fn write(script: &Script, answers: &[Answer]) -> String {
     out
 }
 
-/// Reads what [`write`] wrote: answers by the names of their requests.
+/// Reads what [`write()`] wrote: answers by the names of their requests.
 pub fn read(text: &str) -> Result<BTreeMap<String, Answer>, String> {
     let mut answers = BTreeMap::new();
     for block in format!("\n{text}").split("\n### ").skip(1) {
