@@ -53,11 +53,7 @@ pub(super) static KINDS: &[Kind] = &[
         .cluster()
         .columns(&[NAME, at("Controller", &["spec", "controller"]), computed("Parameters"), AGE])
         .unenforced(),
-    networking!("IPAddress", "ipaddresses")
-        .cluster()
-        .short(&["ip"])
-        .columns(&[NAME, computed("ParentRef")])
-        .unenforced(),
+    networking!("IPAddress", "ipaddresses").cluster().short(&["ip"]).columns(&[NAME, computed("ParentRef")]),
     networking!("NetworkPolicy", "networkpolicies")
         .short(&["netpol"])
         .columns(&[NAME, text("Pod-Selector", Cell::Selector(&["spec", "podSelector"])), AGE])
@@ -65,8 +61,7 @@ pub(super) static KINDS: &[Kind] = &[
     networking!("ServiceCIDR", "servicecidrs")
         .cluster()
         .with(&[status(("networking.k8s.io", "v1", "ServiceCIDR"))])
-        .columns(&[NAME, computed("CIDRs"), AGE])
-        .unenforced(),
+        .columns(&[NAME, computed("CIDRs"), AGE]),
     row!("io.k8s.api.node.v1", "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses").cluster().columns(&[
         NAME,
         at("Handler", &["handler"]),

@@ -5,7 +5,7 @@ use crate::kind::{AGE, Cell, Column, Kind, NAME, at, computed, status};
 
 macro_rules! storage {
     ($kind:literal, $resource:literal) => {
-        row!("io.k8s.api.storage.v1", "storage.k8s.io", "v1", $kind, $resource).unenforced()
+        row!("io.k8s.api.storage.v1", "storage.k8s.io", "v1", $kind, $resource)
     };
 }
 
@@ -31,17 +31,14 @@ pub(super) static KINDS: &[Kind] = &[
         computed("Capacity"),
         AGE,
     ]),
-    row!("io.k8s.api.storage.v1", "storage.k8s.io", "v1", "StorageClass", "storageclasses")
-        .cluster()
-        .short(&["sc"])
-        .columns(&[
-            Column { format: "name", ..computed("Name") },
-            at("Provisioner", &["provisioner"]),
-            at("ReclaimPolicy", &["reclaimPolicy"]),
-            at("VolumeBindingMode", &["volumeBindingMode"]),
-            computed("AllowVolumeExpansion"),
-            AGE,
-        ]),
+    storage!("StorageClass", "storageclasses").cluster().short(&["sc"]).columns(&[
+        Column { format: "name", ..computed("Name") },
+        at("Provisioner", &["provisioner"]),
+        at("ReclaimPolicy", &["reclaimPolicy"]),
+        at("VolumeBindingMode", &["volumeBindingMode"]),
+        computed("AllowVolumeExpansion"),
+        AGE,
+    ]),
     storage!("VolumeAttachment", "volumeattachments")
         .cluster()
         .with(&[status(("storage.k8s.io", "v1", "VolumeAttachment"))])
@@ -53,8 +50,9 @@ pub(super) static KINDS: &[Kind] = &[
             Column::new("Attached", "boolean", Cell::At(&["status", "attached"])),
             AGE,
         ]),
-    row!("io.k8s.api.storage.v1", "storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses")
-        .cluster()
-        .short(&["vac"])
-        .columns(&[NAME, at("DriverName", &["driverName"]), AGE]),
+    storage!("VolumeAttributesClass", "volumeattributesclasses").cluster().short(&["vac"]).columns(&[
+        NAME,
+        at("DriverName", &["driverName"]),
+        AGE,
+    ]),
 ];
