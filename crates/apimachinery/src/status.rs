@@ -209,11 +209,6 @@ impl Status {
         Status::new(503, Reason::ServiceUnavailable, message)
     }
 
-    /// 501: the request is understood and this server cannot do it.
-    pub fn not_implemented(message: impl Into<String>) -> Status {
-        Status::new(501, Reason::Unknown, message)
-    }
-
     pub fn internal(error: impl fmt::Display) -> Status {
         let mut status = Status::new(500, Reason::InternalError, format!("Internal error occurred: {error}"));
         status.details = Some(Details {

@@ -65,10 +65,6 @@ impl Error {
         self.is(Reason::Invalid)
     }
 
-    pub fn is_too_many_requests(&self) -> bool {
-        self.is(Reason::TooManyRequests)
-    }
-
     /// The revision or continue token asked for is no longer kept.
     pub fn is_expired(&self) -> bool {
         self.status().is_some_and(status_is_expired)

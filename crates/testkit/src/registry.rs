@@ -145,11 +145,6 @@ impl Registry {
         self.state.content.lock().faults.insert(which.to_owned(), (fault, times));
     }
 
-    /// Forgets a blob.
-    pub fn forget_blob(&self, digest: &str) {
-        self.state.content.lock().blobs.remove(digest);
-    }
-
     /// Every request so far, such as `GET /v2/app/blobs/sha256:…`.
     pub fn requests(&self) -> Vec<String> {
         self.state.content.lock().requests.clone()
