@@ -24,14 +24,11 @@ mod tolerations;
 mod volumes;
 
 pub use affinity::{matches_node_selector, matches_node_term, preferred_node_score, required_node_affinity};
-pub use pod::{
-    container_status, is_available, is_ready, is_sidecar, is_static, is_terminal, is_terminating, ready_since,
-};
+pub use pod::{container_status, is_available, is_ready, is_sidecar, is_terminal, is_terminating, ready_since};
 pub use ports::{HostPort, conflicts, host_ports};
 pub use qos::{QosClass, qos_class};
 pub use resources::{
     Resources, allocatable, parse_quantity, placed_pod_requests, placed_scored_pod_requests, pod_requests,
-    scored_pod_requests,
 };
 pub use selector::{label_selector, selects};
 pub use tolerations::{tolerates, tolerates_all, untolerated};

@@ -35,12 +35,6 @@ pub fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// Whether the pod comes from a file of its node and the API holds only its mirror.
-pub fn is_static(pod: &Pod) -> bool {
-    let source = pod.metadata.annotations.as_ref().and_then(|a| a.get("kubernetes.io/config.source"));
-    source.is_some_and(|source| source != "api")
-}
-
 /// Whether an init container keeps running beside the others.
 pub fn is_sidecar(init: &Container) -> bool {
     init.restart_policy.as_deref() == Some("Always")

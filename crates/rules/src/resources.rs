@@ -76,11 +76,6 @@ pub fn pod_requests(spec: &PodSpec) -> Resources {
     requests_by(spec, |container| requested(container.resources.as_ref()))
 }
 
-/// Like [`pod_requests`], where a container that requests no CPU or memory counts as 100m and 200Mi: what nodes are compared by.
-pub fn scored_pod_requests(spec: &PodSpec) -> Resources {
-    requests_by(spec, |container| with_least(container, requested(container.resources.as_ref())))
-}
-
 /// What a pod holds of its node: like [`pod_requests`], where a container counts with the most of what its spec asks for, what its status says it
 /// has, and what the kubelet promised it, until a resize is done.
 pub fn placed_pod_requests(pod: &Pod) -> Resources {
@@ -88,7 +83,7 @@ pub fn placed_pod_requests(pod: &Pod) -> Resources {
     requests_by(spec, |container| held(pod, container))
 }
 
-/// [`placed_pod_requests`] with the least amounts of [`scored_pod_requests`].
+/// Like [`placed_pod_requests`], where a container that requests no CPU or memory counts as 100m and 200Mi: what nodes are compared by.
 pub fn placed_scored_pod_requests(pod: &Pod) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
     requests_by(spec, |container| with_least(container, held(pod, container)))
