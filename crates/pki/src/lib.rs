@@ -24,6 +24,7 @@ mod files;
 mod leaf;
 mod renewal;
 mod request;
+mod subject;
 mod token;
 mod verify;
 

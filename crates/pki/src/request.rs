@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
     SubjectPublicKeyInfo,
 };
 use ring::signature::{
@@ -17,7 +17,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use crate::{Authority, PkiError};
+use crate::{Authority, PkiError, subject};
 
 /// A request (PKCS #10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,8 +138,10 @@ impl Authority {
     ) -> Result<String, PkiError> {
         let mut params = self.blank()?;
         params.distinguished_name = DistinguishedName::new();
-        for (kind, text) in &request.subject {
-            params.distinguished_name.push(DnType::from_oid(kind), DnValue::Utf8String(text.clone()));
+        let subject = subject::encode(&request.subject);
+        if !subject::is_empty(&subject) {
+            // The subject comes later, but without one further names would be critical.
+            params.distinguished_name.push(DnType::CommonName, &*request.common_name);
         }
         params.subject_alt_names = request.alternative_names()?;
         params.use_authority_key_identifier_extension = true;
@@ -148,7 +150,8 @@ impl Authority {
         params.not_after = crate::authority::date(not_after.min(self.not_after()))?;
         usages_of(usages, &mut params)?;
         let key = SubjectPublicKeyInfo::from_der(&request.public_key)?;
-        Ok(params.signed_by(&key, self.issuer())?.pem())
+        let certificate = params.signed_by(&key, self.issuer())?;
+        subject::replaced(certificate.der(), &subject, self.issuer().key())
     }
 }
 
@@ -243,6 +246,18 @@ mod tests {
     use crate::ClusterPki;
     use crate::leaf::Facts;
 
+    /// `/O=one/CN=jane/O=two/OU=unit/emailAddress=a@b.example/L=here`
+    const OF_TWO_GROUPS: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----\n\
+MIIBIDCBxwIBADBlMQwwCgYDVQQKDANvbmUxDTALBgNVBAMMBGphbmUxDDAKBgNV\n\
+BAoMA3R3bzENMAsGA1UECwwEdW5pdDEaMBgGCSqGSIb3DQEJARYLYUBiLmV4YW1w\n\
+bGUxDTALBgNVBAcMBGhlcmUwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARrLOeN\n\
+3zx8gEacCnATB37lvhbixb0bVJoKt3xqoX4PY3saXy9AfTNzODgj55nfAkrHaIOy\n\
+po6LFL1mQhVYWZzNoAAwCgYIKoZIzj0EAwIDSAAwRQIgJwF2zRtFOtByxWGMz2oj\n\
+HU9MfQXll3haghtDcADntqQCIQDLJkWq5YY9kWNwDL8h/zMDej0ZFselBLrnM67E\n\
+0uVOyw==\n\
+-----END CERTIFICATE REQUEST-----\n";
+
     fn request(groups: &[&str], names: &[&str], key: &KeyPair) -> String {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
@@ -305,5 +320,18 @@ mod tests {
         let chain = crate::leaf::certificates(&pem).unwrap();
         let identity = pki.client_verifier().unwrap().identify(&chain, start + Duration::from_secs(60)).unwrap();
         assert_eq!((identity.user.as_str(), identity.groups), ("jane", vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn all_groups_are_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let pki = ClusterPki::load_or_create(folder.path(), &Env::seeded(1, start)).unwrap();
+        let read = CertificateRequest::parse(OF_TWO_GROUPS.as_bytes()).unwrap();
+        let usages = ["client auth".to_owned()];
+        let pem = pki.ca().sign(&read, &usages, start, start + Duration::from_secs(86_400)).unwrap();
+        let chain = crate::leaf::certificates(&pem).unwrap();
+        let identity = pki.client_verifier().unwrap().identify(&chain, start + Duration::from_secs(60)).unwrap();
+        assert_eq!((identity.user.as_str(), identity.groups), ("jane", vec!["one".to_owned(), "two".to_owned()]));
     }
 }
