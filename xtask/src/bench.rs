@@ -7,14 +7,14 @@ mod start;
 mod streams;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use client::{Client, Kubeconfig, Tls};
 use serde_json::{Value, json};
 use testkit::machine::Machine;
 
-use crate::{call, root};
+use crate::{call, now, root};
 
 /// Runs one benchmark and prints its result.
 pub fn run(name: &str) -> Result<()> {
@@ -98,11 +98,6 @@ fn millis(work: impl FnOnce()) -> f64 {
     let begin = now();
     work();
     begin.elapsed().as_secs_f64() * 1000.0
-}
-
-#[allow(clippy::disallowed_methods)] // a benchmark is about real time
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Median, 99th percentile and worst of some durations in milliseconds.

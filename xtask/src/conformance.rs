@@ -13,9 +13,11 @@ mod suite;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::now;
 
 use cluster::Cluster;
 use options::Options;
@@ -164,11 +166,6 @@ fn judge(root: &Path, options: &Options, suite: &Suite, runs: &[Vec<Spec>]) -> R
 /// Where oxikube's binary is built.
 fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
-}
-
-#[allow(clippy::disallowed_methods)] // a run of real programs takes real time
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// `1h02m`, `3m05s` or `7s`.

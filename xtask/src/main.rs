@@ -19,6 +19,8 @@ mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -85,6 +87,20 @@ fn run() -> Result<()> {
 fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().expect("xtask lies in the work tree").to_owned()
+}
+
+/// Chores wait for programs, which take real time.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The value of an option that says how much or how many.
+fn number<N: FromStr + PartialOrd + Default>(option: &str, value: &str) -> Result<N> {
+    match value.parse() {
+        Ok(number) if number > N::default() => Ok(number),
+        _ => bail!("{option} needs a number above 0, not {value:?}"),
+    }
 }
 
 /// Runs a program in the work tree and fails with its name if it fails.

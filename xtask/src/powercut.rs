@@ -16,7 +16,7 @@ use crate::vm::disk::Disk;
 use crate::vm::kernel::Kernel;
 use crate::vm::machine::{Boot, Machine, Said};
 use crate::vm::root::RootImage;
-use crate::vm::{self, number};
+use crate::{number, vm};
 
 pub use writes::SLOTS;
 
@@ -89,7 +89,7 @@ fn parse(args: &[&str]) -> Result<Options> {
                 "cluster" => options.store = false,
                 other => bail!("--only is store or cluster, not {other:?}"),
             },
-            "--cuts" => options.cuts = number(arg, value()?)? as usize,
+            "--cuts" => options.cuts = number(arg, value()?)?,
             "--seed" => options.seed = value()?.parse().context("a seed is a number")?,
             "--lying-disk" => options.lying_disk = true,
             "--binary" => options.binary = Some(value()?.into()),

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::call;
 use crate::images::debian::said;
+use crate::{call, number};
 
 use self::disk::Disk;
 use self::kernel::Kernel;
@@ -88,8 +88,8 @@ fn parse(args: &[&str]) -> Result<Options> {
             "--path" => options.path = true,
             "--memory" => options.memory = number(arg, value()?)?,
             "--cpus" => options.cpus = number(arg, value()?)?,
-            "--disk" => options.disk = Some(number(arg, value()?)?.into()),
-            "--timeout" => options.timeout = Duration::from_secs(number(arg, value()?)?.into()),
+            "--disk" => options.disk = Some(number(arg, value()?)?),
+            "--timeout" => options.timeout = Duration::from_secs(number(arg, value()?)?),
             "--binary" => options.binary = Some(value()?.into()),
             "--file" => {
                 let given = value()?;
@@ -107,13 +107,6 @@ fn parse(args: &[&str]) -> Result<Options> {
         bail!("either --path or a command\n{USAGE}");
     }
     Ok(options)
-}
-
-pub fn number(option: &str, value: &str) -> Result<u32> {
-    match value.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => bail!("{option} needs a number above 0, not {value:?}"),
-    }
 }
 
 /// The oxikube to run: what was asked for, else a development build, without what only a debugger reads.

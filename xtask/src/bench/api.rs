@@ -5,7 +5,8 @@ use apimachinery::{ObjectKey, Value};
 use client::{Client, DeleteOptions, ListOptions, PatchKind, Selection, resources};
 use serde_json::json;
 
-use super::{new_machine, now, summary, with_client};
+use super::{new_machine, summary, with_client};
+use crate::now;
 
 const N: usize = 500;
 

@@ -9,7 +9,8 @@ use client::{Client, DeleteOptions, ListOptions, Selection, WatchEvent, WatchOpt
 use futures_util::StreamExt;
 use serde_json::json;
 
-use super::{load_images, new_machine, now, summary, with_client};
+use super::{load_images, new_machine, summary, with_client};
+use crate::now;
 
 const ALONE: usize = 20;
 const AT_ONCE: usize = 50;

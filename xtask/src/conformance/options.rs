@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::number;
+
 /// What `cargo xtask` says of them.
 pub const USAGE: &str =
     "  conformance       upstream's [Conformance] specs against a fresh cluster; into target/conformance/
@@ -76,8 +78,8 @@ pub(super) fn parse(args: &[&str]) -> Result<Options> {
             "--fake-nodes" => options.fake_nodes = number(arg, &value()?)?,
             "--procs" => options.procs = number(arg, &value()?)?,
             "--repeat" => options.repeat = number(arg, &value()?)?,
-            "--spec-timeout" => options.spec_timeout = Duration::from_secs(60 * number(arg, &value()?)? as u64),
-            "--timeout" => options.timeout = Duration::from_secs(60 * number(arg, &value()?)? as u64),
+            "--spec-timeout" => options.spec_timeout = Duration::from_mins(number(arg, &value()?)?),
+            "--timeout" => options.timeout = Duration::from_mins(number(arg, &value()?)?),
             "--sample" => options.sample = true,
             "--recorded" => options.recorded = true,
             "--list" => options.list = true,
@@ -95,13 +97,6 @@ pub(super) fn parse(args: &[&str]) -> Result<Options> {
         bail!("{name} chooses the specs itself: it goes without --focus, --skip, --sig and others like it");
     }
     Ok(options)
-}
-
-fn number(option: &str, value: &str) -> Result<usize> {
-    match value.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => bail!("{option} needs a number above 0, not {value:?}"),
-    }
 }
 
 fn absolute(path: String) -> Result<PathBuf> {

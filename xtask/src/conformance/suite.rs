@@ -17,8 +17,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::cluster::Cluster;
 use super::options::Options;
 use super::report::{self, Spec};
+use super::shown;
 use super::stop::Stop;
-use super::{now, shown};
+use crate::now;
 use follow::{Follower, News};
 
 /// How long ginkgo may take to end its specs once told to.
@@ -171,16 +172,8 @@ enum Event {
     End,
 }
 
-/// Follows ginkgo to its end; the specs that ended, and why it was told to end if it was.
-fn follow(
-    mut child: Child,
-    pass: &Pass,
-    options: &Options,
-    stop: &Stop,
-    log: &Path,
-) -> Result<(Vec<Spec>, Option<String>)> {
-    let mut log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-    let group = Pid::from_child(&child);
+/// What ginkgo says, and that it is asked to end, until it has ended.
+fn events(child: &mut Child, stop: &Stop) -> mpsc::Receiver<Event> {
     let (tell, events) = mpsc::channel();
     let streams: [Option<Box<dyn std::io::Read + Send>>; 2] = [
         child.stdout.take().map(|stream| Box::new(stream) as _),
@@ -208,7 +201,20 @@ fn follow(
         }
         tell.send(Event::End).ok();
     });
+    events
+}
 
+/// Follows ginkgo to its end; the specs that ended, and why it was told to end if it was.
+fn follow(
+    mut child: Child,
+    pass: &Pass,
+    options: &Options,
+    stop: &Stop,
+    log: &Path,
+) -> Result<(Vec<Spec>, Option<String>)> {
+    let mut log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+    let group = Pid::from_child(&child);
+    let events = events(&mut child, stop);
     let mut follower = Follower::new(pass.procs > 1);
     let mut ended: Vec<Spec> = Vec::new();
     let mut sentence = None;
