@@ -89,8 +89,14 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The first element with its head, its content, and what comes after it.
-fn split(der: &[u8]) -> Result<(&[u8], &[u8], &[u8]), PkiError> {
+/// The first element of some DER.
+struct First<'a> {
+    element: &'a [u8],
+    content: &'a [u8],
+    rest: &'a [u8],
+}
+
+fn split(der: &[u8]) -> Result<First<'_>, PkiError> {
     let (&first, after) = der.get(1..).and_then(<[u8]>::split_first).ok_or_else(malformed)?;
     let long = if first < 0x80 { 0 } else { usize::from(first & 0x7f) };
     let (length, rest) = after.split_at_checked(long).ok_or_else(malformed)?;
@@ -100,19 +106,19 @@ fn split(der: &[u8]) -> Result<(&[u8], &[u8], &[u8]), PkiError> {
         _ => return Err(malformed()),
     };
     let (content, rest) = rest.split_at_checked(length).ok_or_else(malformed)?;
-    Ok((&der[..der.len() - rest.len()], content, rest))
+    Ok(First { element: &der[..der.len() - rest.len()], content, rest })
 }
 
 fn content(element: &[u8]) -> Result<&[u8], PkiError> {
-    split(element).map(|(_, content, _)| content)
+    Ok(split(element)?.content)
 }
 
 fn elements(mut content: &[u8]) -> Result<Vec<&[u8]>, PkiError> {
     let mut found = Vec::new();
     while !content.is_empty() {
-        let (element, _, rest) = split(content)?;
-        found.push(element);
-        content = rest;
+        let first = split(content)?;
+        found.push(first.element);
+        content = first.rest;
     }
     Ok(found)
 }
@@ -143,9 +149,9 @@ mod tests {
         for length in [0, 1, 127, 128, 255, 256, 70_000] {
             let content = vec![7; length];
             let mut der = element(SEQUENCE, &content);
-            assert_eq!(split(&der).unwrap().1, content);
+            assert_eq!(split(&der).unwrap().content, content);
             der.push(1);
-            assert_eq!(split(&der).unwrap().2, [1]);
+            assert_eq!(split(&der).unwrap().rest, [1]);
             der.truncate(der.len().saturating_sub(2));
             assert!(split(&der).is_err(), "{length}");
         }
