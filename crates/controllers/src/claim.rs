@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Object, Selector, Value};
+use apimachinery::{Object, Selector, Status, Value};
 use client::{Client, Error, Informer, PatchKind, Resource};
 
 use crate::meta::{CONTROLLER_INDEX, controller_reference, is_controller, metadata, orphans_of};
@@ -30,8 +30,9 @@ impl Claim<'_> {
         self.claim_all(Some(finalizer)).await
     }
 
+    /// An error is told once every dependent has been asked for.
     async fn claim_all(&self, finalizer: Option<&str>) -> Result<Vec<Arc<Object>>, Error> {
-        let mut claimed = Vec::new();
+        let (mut claimed, mut failed) = (Vec::new(), Ok(()));
         for dependent in self.dependents.by_index(CONTROLLER_INDEX, self.owner.uid()) {
             let here = dependent.namespace() == self.owner.namespace() && (self.wanted)(&dependent);
             if !here || !is_controller(dependent.controller(), self.owner) {
@@ -40,30 +41,38 @@ impl Claim<'_> {
             if self.selector.matches(&dependent) {
                 claimed.push(dependent);
             } else if !self.owner.is_deleting() {
-                self.set_free(&dependent, finalizer).await?;
+                failed = failed.and(self.set_free(&dependent, finalizer).await);
             }
         }
         if self.owner.is_deleting() || self.selector.is_everything() {
-            return Ok(claimed);
+            return failed.map(|()| claimed);
         }
-        let mut may_adopt = false;
-        for orphan in self.dependents.by_index(CONTROLLER_INDEX, &orphans_of(self.owner.namespace())) {
-            if orphan.is_deleting() || !(self.wanted)(&orphan) || !self.selector.matches(&orphan) {
-                continue;
-            }
-            if !may_adopt && !self.owner_lives().await? {
-                break;
-            }
-            may_adopt = true;
-            claimed.extend(self.adopt(&orphan, finalizer).await?);
+        let orphans = self.dependents.by_index(CONTROLLER_INDEX, &orphans_of(self.owner.namespace())).into_iter();
+        let mut wanted = orphans
+            .filter(|orphan| !orphan.is_deleting() && (self.wanted)(orphan) && self.selector.matches(orphan))
+            .peekable();
+        if wanted.peek().is_some() {
+            self.check_owner_lives().await?;
         }
-        Ok(claimed)
+        for orphan in wanted {
+            match self.adopt(&orphan, finalizer).await {
+                Ok(adopted) => claimed.extend(adopted),
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        failed.map(|()| claimed)
     }
 
-    /// Asks the server, lest an owner that is already being deleted adopts.
-    async fn owner_lives(&self) -> Result<bool, Error> {
-        let fresh = self.client.find(self.owner_resource, self.owner.key()).await?;
-        Ok(fresh.is_some_and(|fresh| fresh.uid() == self.owner.uid() && !fresh.is_deleting()))
+    /// Asks the server, lest an owner that is already being deleted adopts. Such an owner makes no new dependents either: its old
+    /// ones may just have been orphaned.
+    async fn check_owner_lives(&self) -> Result<(), Error> {
+        let (resource, owner) = (self.owner_resource, self.owner);
+        let fresh = self.client.find(resource, owner.key()).await?;
+        if fresh.is_some_and(|fresh| fresh.uid() == owner.uid() && !fresh.is_deleting()) {
+            return Ok(());
+        }
+        Err(Status::conflict(&resource.group_resource(), owner.name(), "it has just been deleted and adopts nothing")
+            .into())
     }
 
     async fn adopt(&self, orphan: &Object, finalizer: Option<&str>) -> Result<Option<Arc<Object>>, Error> {

@@ -21,8 +21,7 @@ pub(crate) struct PodView {
     /// Since when the `Ready` condition is true; and since when it is as it is.
     pub ready_since: Option<Timestamp>,
     pub ready_changed: Option<Timestamp>,
-    /// The most restarts of any container.
-    pub restarts: i32,
+    pub restarts: Restarts,
     pub deletion_cost: i32,
     pub addresses: Vec<IpAddr>,
     pub hostname: Option<String>,
@@ -30,6 +29,9 @@ pub(crate) struct PodView {
     /// Named ports of containers that run on.
     pub ports: Vec<NamedPort>,
 }
+
+/// The most restarts of any container, then of any sidecar: in this order they weigh.
+pub(crate) type Restarts = (i32, i32);
 
 #[derive(Debug)]
 pub(crate) struct NamedPort {
@@ -78,8 +80,6 @@ impl PodView {
         let annotations = pod.metadata.annotations.as_ref();
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
-        let containers = status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let inits = status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
         let several = status.iter().flat_map(|status| status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()));
         let mut addresses: Vec<IpAddr> = several.filter_map(|ip| ip.parse().ok()).collect();
         if addresses.is_empty() {
@@ -94,8 +94,8 @@ impl PodView {
             phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
             ready_since: rules::ready_since(pod),
             ready_changed: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0),
-            restarts: containers.chain(inits).map(|status| status.restart_count).max().unwrap_or_default(),
-            deletion_cost: annotations.and_then(|a| a.get(DELETION_COST)?.parse().ok()).unwrap_or_default(),
+            restarts: restarts(pod),
+            deletion_cost: annotations.and_then(|a| deletion_cost(a.get(DELETION_COST)?)).unwrap_or_default(),
             addresses,
             hostname: spec.and_then(|spec| filled(&spec.hostname)),
             subdomain: spec.and_then(|spec| filled(&spec.subdomain)),
@@ -112,6 +112,23 @@ impl PodView {
     }
 }
 
+/// How often the pod's containers were restarted. Upstream: maxContainerRestarts.
+pub(crate) fn restarts(pod: &Pod) -> Restarts {
+    let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars: Vec<&str> = inits.filter(|c| rules::is_sidecar(c)).map(|c| c.name.as_str()).collect();
+    let regular = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let of_sidecars = inits.filter(|status| sidecars.contains(&status.name.as_str()));
+    let most = |count: Option<i32>| count.unwrap_or_default();
+    (most(regular.map(|status| status.restart_count).max()), most(of_sidecars.map(|status| status.restart_count).max()))
+}
+
+/// A number as it is usually written: without plus sign and leading zeros.
+fn deletion_cost(text: &str) -> Option<i32> {
+    let usual = text == "0" || text.starts_with(|first| matches!(first, '-' | '1'..='9'));
+    text.parse().ok().filter(|_| usual)
+}
+
 impl NamedPort {
     fn of(port: &ContainerPort) -> Option<NamedPort> {
         Some(NamedPort {
@@ -119,5 +136,34 @@ impl NamedPort {
             protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
             number: port.container_port,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_of_containers_and_of_sidecars_are_told_apart() {
+        let json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c"}],
+            "initContainers":[{"name":"once"},{"name":"side","restartPolicy":"Always"}]},"status":{
+            "containerStatuses":[{"name":"c","image":"","imageID":"","ready":true,"restartCount":2}],
+            "initContainerStatuses":[{"name":"once","image":"","imageID":"","ready":true,"restartCount":9},
+                {"name":"side","image":"","imageID":"","ready":true,"restartCount":4}]}}"#;
+        assert_eq!(PodView::of(&Object::parse(json.as_bytes()).unwrap()).restarts, (2, 4));
+    }
+
+    #[test]
+    fn costs_are_plain_numbers() {
+        let check = |text: &str, expect: Option<i32>| assert_eq!(deletion_cost(text), expect, "{text:?}");
+        check("0", Some(0));
+        check("10", Some(10));
+        check("-10", Some(-10));
+        check("+10", None);
+        check("010", None);
+        check("00", None);
+        check("", None);
+        check("x", None);
+        check("2147483648", None);
     }
 }

@@ -117,14 +117,10 @@ impl ReplicaSets {
         pods.iter().filter(ending).count() as i64
     }
 
-    /// The other ReplicaSets of the same controller: their pods count when nodes are compared.
+    /// The ReplicaSets of the same controller: their pods count when nodes are compared. Those of a set that nobody controls don't.
     fn siblings(&self, object: &Object) -> Vec<Arc<Object>> {
-        match object.controller() {
-            Some(owner) => self.replica_sets.by_index(CONTROLLER_INDEX, &owner.uid),
-            None => {
-                self.replica_sets.list(object.namespace()).into_iter().filter(|o| o.uid() == object.uid()).collect()
-            }
-        }
+        let owner = object.controller();
+        owner.map(|owner| self.replica_sets.by_index(CONTROLLER_INDEX, &owner.uid)).unwrap_or_default()
     }
 }
 

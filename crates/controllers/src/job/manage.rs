@@ -10,7 +10,8 @@ use futures_util::future::join_all;
 use super::pod::{COMPLETION_INDEX, FINALIZER, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Member};
 use super::policy::{Verdict, judge};
 use super::{Sync, backoff, track};
-use crate::meta::controller_reference;
+use crate::meta::cut;
+use crate::replica_set::pod_from;
 
 /// No more pods than this are made or deleted at a time.
 const BURST: i64 = 500;
@@ -147,26 +148,12 @@ impl Sync<'_> {
 
     /// The pod that the template describes, as the Job's own.
     fn template(&self) -> Value {
-        let (job, template) = (&self.object, &self.spec.template);
-        let mut pod = Value::object();
-        pod.set(&["apiVersion"], "v1");
-        pod.set(&["kind"], "Pod");
-        for field in ["annotations", "labels"] {
-            if let Some(value) = template.at(&["metadata", field]) {
-                pod.set(&["metadata", field], value);
-            }
-        }
-        let mut finalizers = template.items_at(&["metadata", "finalizers"]).to_vec();
+        let mut pod = pod_from(&self.spec.template, &self.object);
+        let mut finalizers = pod.items_at(&["metadata", "finalizers"]).to_vec();
         if !finalizers.iter().any(|finalizer| finalizer.as_str() == Some(FINALIZER)) {
             finalizers.push(FINALIZER.into());
         }
         pod.set(&["metadata", "finalizers"], finalizers);
-        pod.set(&["metadata", "generateName"], format!("{}-", job.name()));
-        pod.set(&["metadata", "namespace"], job.namespace());
-        pod.set(&["metadata", "ownerReferences"], vec![controller_reference(job)]);
-        if let Some(spec) = template.get("spec") {
-            pod.set(&["spec"], spec);
-        }
         if self.spec.is_indexed() {
             for list in ["initContainers", "containers"] {
                 let containers = pod.at_mut(&["spec", list]).and_then(Value::as_array_mut);
@@ -261,12 +248,7 @@ fn add_index_variable(container: &mut Value) {
 /// What the name of an index's pod begins with.
 fn prefix(job: &Object, index: i64) -> String {
     let suffix = format!("-{index}-");
-    let mut name = job.name();
-    while name.len() + suffix.len() > LONGEST_PREFIX {
-        let Some((last, _)) = name.char_indices().next_back() else { break };
-        name = &name[..last];
-    }
-    format!("{name}{suffix}")
+    format!("{}{suffix}", cut(job.name(), LONGEST_PREFIX - suffix.len()))
 }
 
 /// The order in which pods go when there are too many: those that have come least far first. Upstream: ActivePods.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::view::Spec;
+use crate::pod_view::{Restarts, restarts};
 use crate::views::Views;
 
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -45,7 +46,7 @@ pub(super) struct JobPod {
     /// When it ended, or was last seen to.
     pub finished: Timestamp,
     pub restarts: i64,
-    pub most_restarts: i32,
+    pub most_restarts: Restarts,
     pub conditions: Vec<(String, String)>,
     /// Containers, then init containers, that ended, with their exit codes.
     pub ended: Vec<(String, i64)>,
@@ -118,7 +119,7 @@ impl JobPod {
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             finished: finished(pod),
             restarts: all().map(|status| i64::from(status.restart_count)).sum(),
-            most_restarts: all().map(|status| status.restart_count).max().unwrap_or_default(),
+            most_restarts: restarts(pod),
             conditions: conditions.map(|condition| (condition.type_.clone(), condition.status.clone())).collect(),
             ended: all().filter_map(exit_code).collect(),
         }

@@ -2,8 +2,10 @@
 
 use std::cmp::Ordering;
 
-use super::Member;
 use jiff::Timestamp;
+
+use super::Member;
+use crate::pod_view::Restarts;
 
 /// What decides, in order of weight; the least goes first.
 struct Candidate<'a> {
@@ -14,7 +16,7 @@ struct Candidate<'a> {
     cost: i32,
     /// How many pods of the same owner run on the same node.
     crowd: usize,
-    restarts: i32,
+    restarts: Restarts,
     created: Option<Timestamp>,
 }
 

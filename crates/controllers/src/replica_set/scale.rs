@@ -8,7 +8,7 @@ use client::{Client, DeleteOptions, Error, resources};
 use futures_util::future::join_all;
 
 use super::{Member, ReplicaSets, View, rank};
-use crate::meta::{CONTROLLER_INDEX, controller_reference};
+use crate::meta::{CONTROLLER_INDEX, LONGEST_NAME, controller_reference};
 
 /// No more pods than this at a time.
 pub(super) const BURST: usize = 500;
@@ -62,9 +62,9 @@ async fn create(
 
 /// Whether there is one more.
 async fn create_one(sets: &ReplicaSets, client: &Client, set: &Object, pod: &Value) -> Result<bool, Error> {
-    match client.create(&resources::PODS, pod).await {
+    match client.create_brief(&resources::PODS, pod).await {
         Ok(pod) => {
-            sets.events.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+            sets.events.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.key.name));
             Ok(true)
         }
         // Nothing can be created there any more, and nothing need be.
@@ -97,8 +97,8 @@ fn count(results: Vec<Result<bool, Error>>) -> Result<usize, Error> {
     results.into_iter().try_fold(0, |sum, result| Ok(sum + usize::from(result?)))
 }
 
-/// The pod that the template describes, as the set's own.
-pub(crate) fn pod_from(template: &Value, set: &Object) -> Value {
+/// The pod that the template describes, as the owner's own.
+pub(crate) fn pod_from(template: &Value, owner: &Object) -> Value {
     let mut pod = Value::object();
     pod.set(&["apiVersion"], "v1");
     pod.set(&["kind"], "Pod");
@@ -107,9 +107,11 @@ pub(crate) fn pod_from(template: &Value, set: &Object) -> Value {
             pod.set(&["metadata", field], value);
         }
     }
-    pod.set(&["metadata", "generateName"], format!("{}-", set.name()));
-    pod.set(&["metadata", "namespace"], set.namespace());
-    pod.set(&["metadata", "ownerReferences"], vec![controller_reference(set)]);
+    // The longest names leave no room for a hyphen.
+    let hyphen = if owner.name().len() < LONGEST_NAME { "-" } else { "" };
+    pod.set(&["metadata", "generateName"], format!("{}{hyphen}", owner.name()));
+    pod.set(&["metadata", "namespace"], owner.namespace());
+    pod.set(&["metadata", "ownerReferences"], vec![controller_reference(owner)]);
     if let Some(spec) = template.get("spec") {
         pod.set(&["spec"], spec);
     }

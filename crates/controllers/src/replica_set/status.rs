@@ -60,9 +60,11 @@ pub(super) async fn write(
     let known = Condition::find(&conditions, REPLICA_FAILURE).is_some();
     match failure {
         Some(error) if !known => {
-            let too_few = (members as i64) < view.spec.replicas;
-            let reason = if too_few { "FailedCreate" } else { "FailedDelete" };
-            let mut condition = Condition::new(REPLICA_FAILURE, "True", reason, error.to_string());
+            let (reason, why) = match (members as i64) < view.spec.replicas {
+                true => ("FailedCreate", error.to_string()),
+                false => ("FailedDelete", format!("unable to delete pods: {error}")),
+            };
+            let mut condition = Condition::new(REPLICA_FAILURE, "True", reason, why);
             condition.last_transition_time = Some(now(client.env()));
             conditions.push(condition);
         }

@@ -126,3 +126,83 @@ async fn what_cannot_be_made_is_told() {
     let told = cluster.events("FailedCreate");
     assert_eq!(told, ["Error creating: pods \"rs-x\" is forbidden: exceeded quota"]);
 }
+
+/// Of two nodes one has two pods, the other a younger one: nodes are compared only among sets that somebody controls.
+#[tokio::test(start_paused = true)]
+async fn a_set_of_its_own_does_not_look_at_nodes() {
+    for (owners, expect) in [
+        ("", "young"),
+        (
+            r#","ownerReferences":[{"apiVersion":"apps/v1","kind":"Deployment","name":"d","uid":"d","controller":true}]"#,
+            "old-2",
+        ),
+    ] {
+        let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+        let cluster = Cluster::start_some(server, &["replicaset-controller"]);
+        for (name, node, since) in [
+            ("old-1", "n1", "2025-12-01T00:00:00Z"),
+            ("old-2", "n1", "2025-12-31T00:00:00Z"),
+            ("young", "n2", "2025-12-31T23:59:00Z"),
+        ] {
+            let mut pod = Value::parse(pod(name, r#"{"app":"a"}"#).as_bytes()).unwrap();
+            pod.set(&["spec", "nodeName"], node);
+            pod.set(&["status", "phase"], "Running");
+            let ready = format!(r#"[{{"type":"Ready","status":"True","lastTransitionTime":"{since}"}}]"#);
+            pod.set(&["status", "conditions"], Value::parse(ready.as_bytes()).unwrap());
+            cluster.server.put_value(&resources::PODS, pod);
+        }
+        let set = replica_set(2).replace(r#""generation":1"#, &format!(r#""generation":1{owners}"#));
+        cluster.put(&resources::REPLICA_SETS, &set);
+        eventually("one is told to go", || !cluster.events("SuccessfulDelete").is_empty()).await;
+        assert_eq!(cluster.events("SuccessfulDelete"), [format!("Deleted pod: {expect}")]);
+    }
+}
+
+/// Somebody deletes a set and leaves its pods, and the set's informer lags behind the pods'.
+#[tokio::test(start_paused = true)]
+async fn a_set_that_was_just_deleted_makes_no_pods_for_those_it_lost() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let cluster = Cluster::start_some(server, &["replicaset-controller"]);
+    let _kubelet = Kubelet::start(&cluster.server);
+    cluster.put(&resources::REPLICA_SETS, &replica_set(2));
+    eventually("they are ready", || status(&cluster, "readyReplicas") == 2).await;
+    cluster.settles().await;
+    cluster.server.forget_requests();
+    cluster.server.hold_watches(&resources::REPLICA_SETS, true);
+    cluster.server.edit(&resources::REPLICA_SETS, &key("rs"), |set| {
+        set.set(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+        set.set(&["metadata", "finalizers"], vec!["orphan"]);
+    });
+    for pod in cluster.server.list(&resources::PODS) {
+        cluster.server.edit(&resources::PODS, pod.key(), |pod| drop(pod.remove(&["metadata", "ownerReferences"])));
+    }
+    sleep(60).await;
+    cluster.server.hold_watches(&resources::REPLICA_SETS, false);
+    cluster.settles().await;
+    let of_pods: Vec<String> = cluster.server.writes().into_iter().filter(|write| write.contains("/pods")).collect();
+    assert_eq!(of_pods, Vec::<String>::new());
+    assert!(cluster.server.list(&resources::PODS).iter().all(|pod| pod.controller().is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_deleted_is_told() {
+    let cluster = Cluster::start();
+    let _kubelet = Kubelet::start(&cluster.server);
+    cluster.put(&resources::REPLICA_SETS, &replica_set(2));
+    eventually("they are ready", || status(&cluster, "readyReplicas") == 2).await;
+    cluster.server.react(|request| {
+        if request.method != http::Method::DELETE || !request.target.contains("/pods/") {
+            return None;
+        }
+        let pods = apimachinery::GroupResource::new("", "pods");
+        Some(Reaction::Refuse(apimachinery::Status::forbidden(&pods, "rs-x", "not today")))
+    });
+    cluster.server.edit(&resources::REPLICA_SETS, &key("rs"), |set| set.set(&["spec", "replicas"], 1));
+    let told = || {
+        let set = cluster.value(&resources::REPLICA_SETS, "rs");
+        let condition = set.items_at(&["status", "conditions"]).first().cloned().unwrap_or_default();
+        ["type", "reason", "message"].map(|field| condition.str_at(&[field]).unwrap_or_default().to_owned())
+    };
+    let why = r#"unable to delete pods: pods "rs-x" is forbidden: not today"#;
+    eventually("it is told", || told() == ["ReplicaFailure", "FailedDelete", why]).await;
+}
