@@ -91,7 +91,7 @@ impl Rollout<'_> {
         if self.deployment.spec.paused || self.is_scaling() {
             self.find_new_replica_set().await?;
             self.scale().await?;
-            if self.deployment.spec.paused {
+            if self.deployment.spec.paused && history::rollback_to(&self.deployment).is_none() {
                 self.clean_up().await?;
             }
             return self.write_plain_status().await;
@@ -120,6 +120,10 @@ impl Rollout<'_> {
     fn all(&self) -> impl Iterator<Item = &ReplicaSet> {
         self.old.iter().chain(&self.new)
     }
+}
+
+fn is_namespace_terminating(error: &ReconcileError) -> bool {
+    error.downcast_ref::<client::Error>().is_some_and(client::Error::is_namespace_terminating)
 }
 
 impl Controller for Deployments {
@@ -184,6 +188,10 @@ impl Controller for Deployments {
             let error = error.as_ref() as &dyn std::error::Error;
             tracing::debug!(%key, error, "a failed rollout's revision could not be told");
         }
-        result
+        match result {
+            // Nothing can be made there any more, and nothing need be.
+            Err(error) if is_namespace_terminating(&error) => Ok(Requeue::No),
+            result => result,
+        }
     }
 }

@@ -8,7 +8,7 @@ use apimachinery::{Object, ObjectKey, Value};
 use client::{Client, DeleteOptions, Error, resources};
 use jiff::Timestamp;
 
-use crate::meta::{controller_reference, created, metadata};
+use crate::meta::{controller_reference, created, cut, metadata};
 
 /// Letters and digits that spell no words.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -71,6 +71,41 @@ impl Revision {
             Err(_) => current.clone(),
         }
     }
+
+    /// Whether `current` stays what it is when the revision is put back over it, in whatever words the revision has it.
+    pub(crate) fn puts_back(&self, current: &Value) -> bool {
+        meaning(self.template(current)) == meaning(current.clone())
+    }
+}
+
+/// What a template says: without nulls and empty lists, and metadata that say nothing. Older versions wrote out the template's time,
+/// which never is set.
+pub(crate) fn meaning(mut template: Value) -> Value {
+    template.remove(&["metadata", "creationTimestamp"]);
+    prune(&mut template);
+    let is_empty = |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|map| map.is_empty());
+    for field in ["labels", "annotations"] {
+        if is_empty(template.at(&["metadata", field])) {
+            template.remove(&["metadata", field]);
+        }
+    }
+    if is_empty(template.get("metadata")) {
+        template.remove(&["metadata"]);
+    }
+    template
+}
+
+/// Takes away nulls and empty lists.
+fn prune(value: &mut Value) {
+    let says_nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    match value {
+        Value::Object(map) => map.retain(|_, member| {
+            prune(member);
+            !says_nothing(member)
+        }),
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        _ => {}
+    }
 }
 
 /// Oldest first: by number, then by age, then by name.
@@ -120,11 +155,7 @@ fn escaped(json: &[u8]) -> Vec<u8> {
 }
 
 fn name(owner: &str, hash: &str) -> String {
-    let mut end = owner.len().min(MAX_PREFIX);
-    while !owner.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}-{hash}", &owner[..end])
+    format!("{}-{hash}", cut(owner, MAX_PREFIX))
 }
 
 impl Draft<'_> {
@@ -221,6 +252,23 @@ mod tests {
         // Edited by hand.
         check("{}", r#"{"spec":{"x":1}}"#, r#"{"spec":{"x":1}}"#);
         check(r#"{"spec":{"template":{"spec":{"y":2}}}}"#, r#"{"spec":{"x":1}}"#, r#"{"spec":{"x":1,"y":2}}"#);
+    }
+
+    #[test]
+    fn a_revision_in_other_words_is_the_same() {
+        let current = r#"{"metadata":{"labels":{"a":"b"}},"spec":{"x":1}}"#;
+        let check = |data: &str, expect: bool| {
+            let json = format!(r#"{{"metadata":{{"name":"r"}},"revision":1,"data":{data}}}"#);
+            let revision = Revision::read(Arc::new(Object::parse(json.as_bytes()).unwrap()));
+            assert_eq!(revision.puts_back(&value(current)), expect, "{data}");
+        };
+        let of = |template: &str| format!(r#"{{"spec":{{"template":{template}}}}}"#);
+        let older = r#"{"$patch":"replace","metadata":{"creationTimestamp":null,"labels":{"a":"b"}},"spec":{"x":1,"volumes":[]}}"#;
+        check(&of(older), true);
+        check(&of(r#"{"$patch":"replace","metadata":{"labels":{"a":"b"}},"spec":{}}"#), false);
+        check(&of(r#"{"spec":{"x":1}}"#), true);
+        check(&of(r#"{"spec":{"x":2}}"#), false);
+        check(r#"{"spec":{"replicas":99}}"#, true);
     }
 
     #[test]

@@ -14,18 +14,27 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// How long the list of earlier revisions may grow.
 const HISTORY_LENGTH: usize = 2000;
 
-/// The annotations that the set of the current template lacks. Upstream: SetNewReplicaSetAnnotations.
+/// The annotations that Deployments and their sets don't share.
+const OWN: [&str; 6] = [LAST_APPLIED, REVISION, REVISION_HISTORY, DESIRED, MAX_REPLICAS, ROLLBACK_TO];
+
+/// The annotations that the set of the current template lacks; none at all as long as its revision is no number. Upstream:
+/// SetNewReplicaSetAnnotations.
 pub(super) fn annotations_for(
     deployment: &Deployment,
     current: &BTreeMap<String, String>,
     revision: i64,
     exists: bool,
 ) -> BTreeMap<String, String> {
-    let skipped = [LAST_APPLIED, REVISION, REVISION_HISTORY, DESIRED, MAX_REPLICAS, ROLLBACK_TO];
-    let copied = deployment.annotations.iter().filter(|(name, _)| !skipped.contains(&name.as_str()));
-    let mut wanted: BTreeMap<String, String> = copied.map(|(name, value)| (name.clone(), value.clone())).collect();
     let old = current.get(REVISION);
-    let old_number: i64 = old.and_then(|old| old.parse().ok()).unwrap_or_default();
+    let old_number = match old.map(String::as_str) {
+        None | Some("") => 0,
+        Some(old) => match old.parse::<i64>() {
+            Ok(number) => number,
+            Err(_) => return BTreeMap::new(),
+        },
+    };
+    let copied = deployment.annotations.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+    let mut wanted: BTreeMap<String, String> = copied.map(|(name, value)| (name.clone(), value.clone())).collect();
     if old_number < revision {
         wanted.insert(REVISION.to_owned(), revision.to_string());
         if let Some(old) = old {
@@ -69,13 +78,17 @@ fn remember(history: Option<&String>, old: &str) -> String {
 }
 
 impl Rollout<'_> {
-    /// Takes the template of an earlier revision, and the annotation that asked for it away. Upstream: rollback.go.
-    pub(super) async fn roll_back(&self, revision: i64) -> Result<(), ReconcileError> {
+    /// Takes template and annotations of an earlier revision, and the annotation that asked for it away. The template as it is becomes a
+    /// revision before, so that it can be gone back to. Upstream: rollback.go.
+    pub(super) async fn roll_back(&mut self, revision: i64) -> Result<(), ReconcileError> {
+        self.ensure_new_replica_set().await?;
+        self.write_untold().await?;
         let deployment = &self.deployment;
         let mut revisions: Vec<i64> = self.all().map(ReplicaSet::revision).collect();
         revisions.sort_unstable();
         let wanted = match revision {
-            0 => revisions.iter().rev().nth(1).copied(),
+            // Sets without a revision are none to go back to.
+            0 => revisions.iter().rev().nth(1).copied().filter(|revision| *revision > 0),
             revision => Some(revision),
         };
         let mut value = deployment.object.to_value();
@@ -100,6 +113,13 @@ impl Rollout<'_> {
                 let mut template = set.template.clone();
                 template.remove(&["metadata", "labels", HASH_LABEL]);
                 value.set(&["spec", "template"], template);
+                let kept = deployment.annotations.iter().filter(|(name, _)| OWN.contains(&name.as_str()));
+                let taken = set.annotations.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+                let annotations = kept.chain(taken).filter(|(name, _)| *name != ROLLBACK_TO);
+                value.remove(&["metadata", "annotations"]);
+                for (name, annotation) in annotations {
+                    value.set(&["metadata", "annotations", name], annotation);
+                }
                 let message =
                     format!("Rolled back deployment {:?} to revision {}", deployment.object.name(), set.revision());
                 (EventType::Normal, "DeploymentRollback", message)
@@ -134,6 +154,22 @@ impl Rollout<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_revision_that_is_no_number_is_left_alone() {
+        let json = r#"{"metadata":{"name":"d","annotations":{"note":"new"}},"spec":{"selector":{},"template":{}}}"#;
+        let object = std::sync::Arc::new(apimachinery::Object::parse(json.as_bytes()).unwrap());
+        let deployment = Deployment::read(&object).unwrap();
+        let check = |revision: &str, expect: &[(&str, &str)]| {
+            let current = BTreeMap::from([(REVISION.to_owned(), revision.to_owned())]);
+            let wanted = annotations_for(&deployment, &current, 3, true);
+            let wanted: Vec<_> = wanted.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(wanted, expect, "{revision}");
+        };
+        check("3", &[("note", "new")]);
+        check("2", &[(REVISION, "3"), (REVISION_HISTORY, "2"), ("note", "new")]);
+        check("two", &[]);
+    }
 
     #[test]
     fn earlier_revisions_are_remembered_up_to_a_length() {

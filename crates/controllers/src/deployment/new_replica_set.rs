@@ -7,7 +7,7 @@ use super::Rollout;
 use super::hash::{HASH_LABEL, hash};
 use super::history::annotations_for;
 use super::view::{REVISION, ReplicaSet, comparable};
-use crate::meta::{Condition, controller_reference};
+use crate::meta::{Condition, LONGEST_NAME, controller_reference, cut};
 
 impl Rollout<'_> {
     /// Brings the set of the current template up to date, if there is one.
@@ -52,11 +52,15 @@ impl Rollout<'_> {
             Err(error) => {
                 let name = body.str_at(&["metadata", "name"]).unwrap_or_default();
                 let message = format!("Failed to create new replica set {name:?}: {error}");
+                self.events.warning(&self.deployment.object, "ReplicaSetCreateError", message.clone());
                 if self.deployment.progress_deadline().is_some() {
                     let reason = "ReplicaSetCreateError";
-                    self.write_condition(Condition::new("Progressing", "False", reason, message.clone())).await?;
+                    let told = self.write_condition(Condition::new("Progressing", "False", reason, message)).await;
+                    // What went wrong first is the error to tell.
+                    told.unwrap_or_else(|error| {
+                        tracing::debug!(error = error.as_ref() as &dyn std::error::Error, "not told")
+                    });
                 }
-                self.events.warning(&self.deployment.object, "ReplicaSetCreateError", message);
                 return Err(error.into());
             }
         };
@@ -99,7 +103,7 @@ impl Rollout<'_> {
         let mut body = Value::object();
         body.set(&["apiVersion"], "apps/v1");
         body.set(&["kind"], "ReplicaSet");
-        body.set(&["metadata", "name"], format!("{}-{hash}", deployment.object.name()));
+        body.set(&["metadata", "name"], set_name(deployment.object.name(), &hash));
         body.set(&["metadata", "namespace"], deployment.object.namespace());
         body.set(&["metadata", "ownerReferences"], vec![controller_reference(&deployment.object)]);
         body.set(&["metadata", "labels"], template.at(&["metadata", "labels"]).cloned().unwrap_or_default());
@@ -136,5 +140,22 @@ impl Rollout<'_> {
         let key = set.object.key();
         let object = self.client.patch(&resources::REPLICA_SETS, key, PatchKind::Merge, &patch).await?;
         Ok(ReplicaSet::read(object)?)
+    }
+}
+
+/// The Deployment's name, cut where it gets too long, and the hash.
+fn set_name(deployment: &str, hash: &str) -> String {
+    format!("{}-{hash}", cut(deployment, LONGEST_NAME - 1 - hash.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_cut() {
+        assert_eq!(set_name("web", "abc"), "web-abc");
+        let name = set_name(&"x".repeat(253), "6c8d9f4b57");
+        assert_eq!((name.len(), name.ends_with("x-6c8d9f4b57")), (LONGEST_NAME, true));
     }
 }

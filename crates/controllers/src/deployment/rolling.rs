@@ -21,9 +21,10 @@ impl Rollout<'_> {
         self.scale_new(size).await
     }
 
-    /// Whether an old set was given another size.
+    /// Whether an old set was given another size. What sets that are to have no pods any more still say of theirs counts for nothing.
     async fn shrink_old(&mut self) -> Result<bool, ReconcileError> {
-        if self.old.iter().all(|set| set.replicas == 0) {
+        let active: Vec<usize> = (0..self.old.len()).filter(|i| self.old[*i].replicas > 0).collect();
+        if active.is_empty() {
             return Ok(false);
         }
         let min_available = self.deployment.spec.replicas - self.deployment.max_unavailable();
@@ -34,31 +35,36 @@ impl Rollout<'_> {
             return Ok(false);
         }
         // Pods that serve nobody go first: they would never make room for new ones.
-        let unhealthy = self.shrink_unhealthy(room).await?;
-        let healthy = self.shrink_healthy(min_available).await?;
+        let Some(unhealthy) = self.shrink_unhealthy(&active, room).await? else { return Ok(false) };
+        let healthy = self.shrink_healthy(&active, min_available).await?;
         Ok(unhealthy + healthy > 0)
     }
 
-    async fn shrink_unhealthy(&mut self, limit: i64) -> Result<i64, ReconcileError> {
+    /// How many pods fewer; `None` when a set says that more are available than it is to have: it has not taken notice of its size yet,
+    /// and what is available in truth is not known before.
+    async fn shrink_unhealthy(&mut self, active: &[usize], limit: i64) -> Result<Option<i64>, ReconcileError> {
         let mut removed = 0;
-        for i in 0..self.old.len() {
+        for &i in active {
+            if removed >= limit {
+                break;
+            }
             let set = &self.old[i];
             let unavailable = set.replicas - set.status.available_replicas;
-            let surplus = unavailable.min(limit - removed);
-            if set.replicas == 0 || surplus <= 0 {
-                continue;
+            if unavailable < 0 {
+                return Ok(None);
             }
+            let surplus = unavailable.min(limit - removed);
             self.scale_old(i, set.replicas - surplus).await?;
             removed += surplus;
         }
-        Ok(removed)
+        Ok(Some(removed))
     }
 
-    async fn shrink_healthy(&mut self, min_available: i64) -> Result<i64, ReconcileError> {
-        let available: i64 = self.all().map(|set| set.status.available_replicas).sum();
-        let limit = available - min_available;
+    async fn shrink_healthy(&mut self, active: &[usize], min_available: i64) -> Result<i64, ReconcileError> {
+        let counted = active.iter().map(|&i| &self.old[i]).chain(&self.new);
+        let limit = counted.map(|set| set.status.available_replicas).sum::<i64>() - min_available;
         let mut removed = 0;
-        for i in 0..self.old.len() {
+        for &i in active {
             let surplus = self.old[i].replicas.min(limit - removed);
             if surplus <= 0 {
                 continue;

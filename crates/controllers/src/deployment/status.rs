@@ -28,7 +28,7 @@ impl Status {
             if current.status == condition.status && current.reason == condition.reason {
                 return;
             }
-            if current.status == condition.status && condition.last_transition_time.is_none() {
+            if current.status == condition.status {
                 condition.last_transition_time = current.last_transition_time.clone();
             }
         }
@@ -251,8 +251,7 @@ impl Rollout<'_> {
             ready_replicas: sum(|set| set.status.ready_replicas),
             available_replicas: available,
             unavailable_replicas: (sum(|set| set.replicas) - available).max(0),
-            // Unknown as long as one set has not told.
-            terminating_replicas: self.all().map(|set| set.status.terminating_replicas).sum(),
+            terminating_replicas: self.all().map(ReplicaSet::terminating).sum(),
             collision_count: self.deployment.status.collision_count,
             conditions: self.deployment.status.conditions.clone(),
         };

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::hash::HASH_LABEL;
+use crate::history::meaning;
 use crate::meta::{Condition, created, scaled};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -186,18 +187,29 @@ impl ReplicaSet {
         self.annotations.get(annotation)?.parse().ok()
     }
 
+    /// A size that somebody may have written by hand.
+    fn size(&self, annotation: &str) -> Option<i64> {
+        self.number(annotation).filter(|size| (0..=i64::from(i32::MAX)).contains(size))
+    }
+
     /// The Deployment's size when this set was last scaled.
     pub(super) fn desired(&self) -> Option<i64> {
-        self.number(DESIRED)
+        self.size(DESIRED)
     }
 
     pub(super) fn max_replicas(&self) -> Option<i64> {
-        self.number(MAX_REPLICAS)
+        self.size(MAX_REPLICAS)
     }
 
     /// 0 where there is none.
     pub(super) fn revision(&self) -> i64 {
         self.number(REVISION).unwrap_or_default()
+    }
+
+    /// How many of its pods are ending: none of a set that nobody has looked at yet, unknown where that is not told.
+    pub(super) fn terminating(&self) -> Option<i64> {
+        let is_new = self.status.observed_generation == 0;
+        self.status.terminating_replicas.or_else(|| is_new.then_some(0))
     }
 }
 
@@ -205,30 +217,7 @@ impl ReplicaSet {
 pub(super) fn comparable(template: &Value) -> Value {
     let mut template = template.clone();
     template.remove(&["metadata", "labels", HASH_LABEL]);
-    template.remove(&["metadata", "creationTimestamp"]);
-    prune(&mut template);
-    for field in ["labels", "annotations"] {
-        if template.at(&["metadata", field]).and_then(Value::as_object).is_some_and(|map| map.is_empty()) {
-            template.remove(&["metadata", field]);
-        }
-    }
-    if template.get("metadata").and_then(Value::as_object).is_some_and(|map| map.is_empty()) {
-        template.remove(&["metadata"]);
-    }
-    template
-}
-
-/// Takes away nulls and empty lists.
-fn prune(value: &mut Value) {
-    let says_nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-    match value {
-        Value::Object(map) => map.retain(|_, member| {
-            prune(member);
-            !says_nothing(member)
-        }),
-        Value::Array(items) => items.iter_mut().for_each(prune),
-        _ => {}
-    }
+    meaning(template)
 }
 
 #[cfg(test)]

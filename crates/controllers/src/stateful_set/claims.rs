@@ -123,14 +123,32 @@ impl Sync<'_> {
 
     /// Whether the replica's claims are owned as the policy says.
     pub(super) fn claims_are_right(&self, replica: &Replica) -> bool {
-        self.wrong_claims(replica).is_empty()
+        let name = self.set.pod_name(replica.ordinal);
+        self.known_claims(replica).all(|claim| self.claim_of(&claim, &name, replica).is_right())
     }
 
-    /// Gives the replica's claims the owners that the policy asks for.
+    /// Gives the replica's claims the owners that the policy asks for, if they have others.
     pub(super) async fn own_claims(&self, replica: &Replica) -> Result<(), Failure> {
+        if self.claims_are_right(replica) { Ok(()) } else { self.settle_claims(replica).await }
+    }
+
+    /// The same, and tells in any case of claims that another controls.
+    pub(super) async fn settle_claims(&self, replica: &Replica) -> Result<(), Failure> {
         let name = self.set.pod_name(replica.ordinal);
-        for object in self.wrong_claims(replica) {
+        for object in self.known_claims(replica) {
             let claim = self.claim_of(&object, &name, replica);
+            let disputed = claim.has_other_controller();
+            if disputed {
+                let message = format!(
+                    "PersistentVolumeClaim {} has a conflicting OwnerReference that acts as a manging controller, the retention \
+                     policy is ignored for this claim",
+                    object.name()
+                );
+                self.events.warning(&self.set.object, "ConflictingController", message);
+            }
+            if claim.is_right() {
+                continue;
+            }
             let mut references = metadata(&object).items_at(&["ownerReferences"]).to_vec();
             references.retain(|reference| {
                 let text = |key: &str| reference.str_at(&[key]).unwrap_or_default();
@@ -139,14 +157,7 @@ impl Sync<'_> {
                 };
                 !named(&claim.set) && !named(&claim.pod)
             });
-            if claim.has_other_controller() {
-                let message = format!(
-                    "PersistentVolumeClaim {} has a conflicting OwnerReference that acts as a manging controller, the retention \
-                     policy is ignored for this claim",
-                    object.name()
-                );
-                self.events.warning(&self.set.object, "ConflictingController", message);
-            } else {
+            if !disputed {
                 let (set, pod) = claim.wanted_owners();
                 if set {
                     references.push(controller_reference(&self.set.object));
@@ -166,11 +177,10 @@ impl Sync<'_> {
         Ok(())
     }
 
-    fn wrong_claims(&self, replica: &Replica) -> Vec<Arc<Object>> {
-        let name = self.set.pod_name(replica.ordinal);
+    /// The replica's claims that are there.
+    fn known_claims(&self, replica: &Replica) -> impl Iterator<Item = Arc<Object>> {
         let templates = self.set.spec.volume_claim_templates.iter();
-        let claims = templates.filter_map(|template| self.claim(&self.set.claim_name(template, replica.ordinal)));
-        claims.filter(|claim| !self.claim_of(claim, &name, replica).is_right()).collect()
+        templates.filter_map(|template| self.claim(&self.set.claim_name(template, replica.ordinal)))
     }
 
     fn claim_of<'a>(&'a self, object: &'a Object, pod: &'a str, replica: &'a Replica) -> Claim<'a> {

@@ -12,7 +12,6 @@ use super::revisions::Chosen;
 use super::status::Status;
 use super::view::{Pod, Replica, StatefulSet};
 use super::{Failure, Sync};
-use crate::meta::scaled;
 
 /// The first batch of a parallel set; each later one is twice as large, as long as all succeed.
 const FIRST_BATCH: usize = 1;
@@ -150,7 +149,7 @@ impl Sync<'_> {
         }
         if pod.is_pending() {
             self.create_claims(pod.ordinal).await?;
-            if let Err(failure) = self.own_claims(pod).await {
+            if let Err(failure) = self.settle_claims(pod).await {
                 self.tell("Update", &pod_name(self.set, pod), Some(&failure));
                 return Err(failure);
             }
@@ -179,7 +178,7 @@ impl Sync<'_> {
             Err(error) if error.is_already_exists() => return Err(error.into()),
             result => result.map(drop).map_err(Failure::from),
         };
-        if let Err(failure) = self.own_claims(pod).await {
+        if let Err(failure) = self.settle_claims(pod).await {
             self.tell("Update", &name, Some(&failure));
             return Err(failure);
         }
@@ -191,7 +190,10 @@ impl Sync<'_> {
     async fn mend(&self, pod: &Replica, identity: bool, storage: bool) -> Result<(), Failure> {
         let Some(object) = pod.object() else { return Ok(()) };
         let mended = self.try_mend(pod, object, identity, storage).await;
-        self.tell("Update", object.name(), mended.as_ref().err());
+        // Somebody wrote the pod meanwhile: the next attempt sees it as it is.
+        if !matches!(&mended, Err(Failure::Client(error)) if error.is_conflict()) {
+            self.tell("Update", object.name(), mended.as_ref().err());
+        }
         mended
     }
 
@@ -238,37 +240,23 @@ impl Sync<'_> {
         Ok(Step::Wait)
     }
 
-    /// Deletes pods of other revisions than the newest, last first, as many as may be unavailable.
+    /// Deletes the last pod of another revision than the newest, once all after it are available. Upstream lets more than one be
+    /// unavailable only where its feature gate MaxUnavailableStatefulSet is on, which it is not by default.
     async fn roll(&self, replicas: &[Replica], chosen: &Chosen, status: &mut Status) -> Result<(), Failure> {
         let strategy = &self.set.spec.update_strategy;
         if strategy.r#type == "OnDelete" {
             return Ok(());
         }
-        let rolling = strategy.rolling_update.as_ref();
         // Every ordinal has its pod by now.
-        let partition = rolling.map_or(0, |rolling| rolling.partition.max(0)) as usize;
-        let candidates = replicas.get(partition..).unwrap_or_default();
-        let is_old = |pod: &Replica| pod.revision != chosen.update.name() && !pod.is_terminating();
-        let is_unavailable = |pod: &&Replica| pod.is_unavailable(self.set.min_ready(), self.now);
-        match rolling.and_then(|rolling| rolling.max_unavailable.as_ref()) {
-            None => {
-                for pod in candidates.iter().rev() {
-                    if is_old(pod) {
-                        status.current -= 1;
-                        return self.delete(pod).await;
-                    }
-                    if is_unavailable(&pod) {
-                        return Ok(());
-                    }
-                }
+        let partition = strategy.rolling_update.as_ref().map_or(0, |rolling| rolling.partition.max(0)) as usize;
+        for pod in replicas.get(partition..).unwrap_or_default().iter().rev() {
+            if pod.revision != chosen.update.name() && !pod.is_terminating() {
+                self.delete(pod).await?;
+                status.current -= 1;
+                break;
             }
-            Some(limit) => {
-                let limit = at_most(limit, self.set.replicas());
-                let room = limit.saturating_sub(replicas.iter().filter(is_unavailable).count());
-                for pod in candidates.iter().rev().filter(|pod| is_old(pod)).take(room) {
-                    status.current -= 1;
-                    self.delete(pod).await?;
-                }
+            if pod.is_unavailable(self.set.min_ready(), self.now) {
+                break;
             }
         }
         Ok(())
@@ -307,9 +295,4 @@ impl Sync<'_> {
 
 fn pod_name(set: &StatefulSet, pod: &Replica) -> String {
     set.pod_name(pod.ordinal)
-}
-
-/// How many pods may be unavailable: a number, or a percentage rounded down; at least one.
-fn at_most(limit: &Value, replicas: i64) -> usize {
-    scaled(limit, replicas, f64::floor).max(1) as usize
 }

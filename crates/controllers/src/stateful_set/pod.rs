@@ -13,8 +13,9 @@ impl StatefulSet {
         let mut pod = pod_from(template, &self.object);
         self.set_identity(&mut pod, ordinal);
         pod.set(&["spec", "hostname"], self.pod_name(ordinal));
-        if !self.spec.service_name.is_empty() {
-            pod.set(&["spec", "subdomain"], &self.spec.service_name);
+        match self.spec.service_name.as_str() {
+            "" => drop(pod.remove(&["spec", "subdomain"])),
+            service => pod.set(&["spec", "subdomain"], service),
         }
         pod.set(&["metadata", "labels", REVISION], revision);
         self.set_storage(&mut pod, ordinal);

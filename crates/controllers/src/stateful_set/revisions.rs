@@ -32,6 +32,10 @@ impl Sync<'_> {
             }
             // The template was rolled back.
             Some(at) => history::renumber(self.client, &history[at], number).await?,
+            // Written otherwise, by somebody else, and yet the same.
+            None if history.last().is_some_and(|newest| newest.puts_back(&set.spec.template)) => {
+                history[history.len() - 1].clone()
+            }
             None if set.object.is_deleting() => return Ok(None),
             None => self.make_revision(number, &mut collisions).await?,
         };

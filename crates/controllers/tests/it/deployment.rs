@@ -220,15 +220,25 @@ async fn an_annotation_rolls_back() {
     let cluster = Cluster::start();
     let _kubelet = Kubelet::start(&cluster.server);
     let _alive = cluster.put_node("n1");
-    cluster.put(&resources::DEPLOYMENTS, &deployment(1, ROLLING, "v1"));
+    let cause = &["metadata", "annotations", "kubernetes.io/change-cause"];
+    let mut first = Value::parse(deployment(1, ROLLING, "v1").as_bytes()).unwrap();
+    first.set(cause, "first");
+    cluster.server.put_value(&resources::DEPLOYMENTS, first);
     eventually("it runs", || cluster.complete()).await;
-    cluster.set_image("v2");
+    cluster.edit_deployment(|value| {
+        value.set(cause, "second");
+        value.set(&["metadata", "annotations", "late"], "yes");
+        value.set(&["spec", "template", "spec", "restartPolicy"], "Always");
+    });
     eventually("it rolls on", || cluster.complete() && cluster.sizes().len() == 2).await;
     cluster.settles().await;
     let annotation = &["metadata", "annotations", "deprecated.deployment.rollback.to"];
     cluster.server.edit(&resources::DEPLOYMENTS, &key("web"), |value| value.set(annotation, "0"));
     eventually("it rolls back", || cluster.complete() && cluster.sizes() == [("2".into(), 0), ("3".into(), 1)]).await;
-    assert_eq!(cluster.value(&resources::DEPLOYMENTS, "web").at(annotation), None);
+    let web = cluster.value(&resources::DEPLOYMENTS, "web");
+    assert_eq!(web.at(annotation), None);
+    // Its annotations are those of the revision again.
+    assert_eq!((web.str_at(cause), web.at(&["metadata", "annotations", "late"])), (Some("first"), None));
     eventually("it is told", || {
         cluster.events("DeploymentRollback") == ["Rolled back deployment \"web\" to revision 1"]
     })
@@ -305,4 +315,94 @@ async fn time_to_settle_and_history() {
     assert_eq!(cluster.sizes(), [("1".to_owned(), 1), ("2".to_owned(), 2)]);
     eventually("no old set is kept", || cluster.complete() && cluster.sizes() == [("2".to_owned(), 2)]).await;
     cluster.settles().await;
+}
+
+/// The Deployment's controller alone: the sets' status is what the test says.
+async fn rollouts(size: i64, strategy: &str) -> Cluster {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let cluster = Cluster::start_some(server, &["deployment-controller"]);
+    cluster.put(&resources::DEPLOYMENTS, &deployment(size, strategy, "v1"));
+    eventually("the first set is there", || cluster.sizes().len() == 1).await;
+    cluster.report("1", size);
+    cluster
+}
+
+impl Cluster {
+    /// Lets the set of `revision` say that it has so many pods, all of them available.
+    fn report(&self, revision: &str, pods: i64) {
+        let path = ["metadata", "annotations", "deployment.kubernetes.io/revision"];
+        let sets = self.server.list(&resources::REPLICA_SETS);
+        let set = sets.iter().find(|set| set.to_value().str_at(&path) == Some(revision)).unwrap();
+        self.server.edit(&resources::REPLICA_SETS, set.key(), |set| {
+            for count in ["replicas", "readyReplicas", "availableReplicas"] {
+                set.set(&["status", count], pods);
+            }
+            set.set(&["status", "observedGeneration"], 1);
+        });
+    }
+
+    async fn has_sizes(&self, sizes: &[i64]) {
+        self.settles().await;
+        assert_eq!(self.sizes().into_iter().map(|(_, size)| size).collect::<Vec<_>>(), sizes);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_set_has_not_taken_notice_of_is_waited_for() {
+    let cluster = rollouts(10, r#"{"type":"RollingUpdate","rollingUpdate":{"maxSurge":3,"maxUnavailable":2}}"#).await;
+    cluster.set_image("v2");
+    cluster.has_sizes(&[8, 5]).await;
+    // The old set still says ten, of which two are going: with three new ones there may be eleven available, and no one knows.
+    cluster.report("2", 3);
+    cluster.has_sizes(&[8, 5]).await;
+    cluster.report("1", 8);
+    cluster.has_sizes(&[5, 8]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_sets_that_are_to_have_none_are_not_counted_on() {
+    let cluster = rollouts(2, r#"{"type":"RollingUpdate","rollingUpdate":{"maxSurge":2,"maxUnavailable":0}}"#).await;
+    cluster.set_image("v2");
+    cluster.has_sizes(&[2, 2]).await;
+    cluster.report("2", 2);
+    cluster.has_sizes(&[0, 2]).await;
+    // The first set still says that two are available.
+    cluster.set_image("v3");
+    cluster.has_sizes(&[0, 2, 2]).await;
+    cluster.report("3", 1);
+    cluster.has_sizes(&[0, 1, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_ending_are_told_as_soon_as_a_set_is_there() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let cluster = Cluster::start_some(server, &["deployment-controller"]);
+    cluster.put(&resources::DEPLOYMENTS, &deployment(2, ROLLING, "v1"));
+    cluster.settles().await;
+    let told = || cluster.value(&resources::DEPLOYMENTS, "web").i64_at(&["status", "terminatingReplicas"]);
+    assert_eq!(told(), Some(0));
+    // A set that was looked at by somebody who doesn't say it.
+    cluster.report("1", 2);
+    cluster.settles().await;
+    assert_eq!(told(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_going_is_asked_once() {
+    let cluster = Cluster::start();
+    let asked = Arc::new(Mutex::new(0));
+    let count = asked.clone();
+    cluster.server.react(move |request| {
+        if request.method != http::Method::POST || !request.target.ends_with("/replicasets") {
+            return None;
+        }
+        *count.lock() += 1;
+        let message = "namespace ns is being terminated";
+        let sets = resources::REPLICA_SETS.group_resource();
+        let status = apimachinery::Status::forbidden(&sets, "", message);
+        Some(client::fake::Reaction::Refuse(status.with_cause("NamespaceTerminating", message, "metadata.namespace")))
+    });
+    cluster.put(&resources::DEPLOYMENTS, &deployment(2, ROLLING, "v1"));
+    sleep(600).await;
+    assert_eq!((*asked.lock(), cluster.events("ReplicaSetCreateError").len()), (1, 0));
 }

@@ -297,7 +297,8 @@ async fn strangers_are_left_alone() {
                 "revision":7,"data":{data}}}"#
         )
     };
-    cluster.put(&resources::CONTROLLER_REVISIONS, &revision("odd", app, r#"{"spec":{"replicas":99}}"#));
+    let odd = r#"{"spec":{"replicas":99,"template":{"spec":{"nodeName":"n7"}}}}"#;
+    cluster.put(&resources::CONTROLLER_REVISIONS, &revision("odd", app, odd));
     cluster.put(&resources::CONTROLLER_REVISIONS, &revision("foreign", r#"{"app":"x"}"#, "{}"));
     let set = cluster.put(&resources::STATEFUL_SETS, &stateful_set(2, "", "v1"));
     sleep(120).await;
@@ -339,4 +340,81 @@ async fn pods_that_cannot_be_made_are_asked_for_ever_more_rarely() {
     // Events count up; nothing else is written.
     let writes = cluster.server.writes().into_iter().filter(|write| !write.contains("/events")).collect::<Vec<_>>();
     assert!(writes.len() < 10, "{writes:?}");
+}
+
+/// A cluster with the StatefulSets' controller alone, whose set has the members `more`, and the pods that it makes.
+async fn alone(more: &str, pods: usize) -> (Cluster, Kubelet) {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let cluster = Cluster::start_some(server, &["statefulset-controller"]);
+    let kubelet = Kubelet::start(&cluster.server);
+    cluster.put(&resources::STATEFUL_SETS, &stateful_set(pods as i64, more, "v1"));
+    eventually("the pods are there", || cluster.db("readyReplicas") == pods as i64).await;
+    (cluster, kubelet)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_in_older_words_stays_the_newest() {
+    let (cluster, _kubelet) = alone("", 2).await;
+    let revision = cluster.server.list(&resources::CONTROLLER_REVISIONS)[0].key().clone();
+    // As versions before 1.34 wrote it.
+    cluster.server.edit(&resources::CONTROLLER_REVISIONS, &revision, |revision| {
+        revision.set(&["data", "spec", "template", "metadata", "creationTimestamp"], Value::Null);
+    });
+    cluster.server.forget_requests();
+    cluster.edit_set(&resources::STATEFUL_SETS, "db", |set| set.set(&["spec", "minReadySeconds"], 1));
+    eventually("it is looked at", || cluster.db("observedGeneration") == 2).await;
+    cluster.settles().await;
+    assert_eq!(cluster.names(&resources::CONTROLLER_REVISIONS), [revision.name.to_string()]);
+    assert_eq!(cluster.log("pods"), Vec::<String>::new());
+    // What says something else is another revision.
+    cluster.set_image_of(&resources::STATEFUL_SETS, "db", "v2");
+    eventually("rolled out", || cluster.db_complete() && cluster.pods().iter().all(|(_, image)| image == "v2")).await;
+    assert_eq!(cluster.names(&resources::CONTROLLER_REVISIONS).len(), 2);
+}
+
+/// Upstream's feature gate for more than one missing pod is off by default.
+#[tokio::test(start_paused = true)]
+async fn one_pod_at_a_time_is_rolled_whatever_may_be_missing() {
+    let (cluster, _kubelet) = alone(r#","podManagementPolicy":"Parallel""#, 3).await;
+    cluster.edit_set(&resources::STATEFUL_SETS, "db", |set| {
+        set.set(&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"], 3);
+    });
+    cluster.set_image_of(&resources::STATEFUL_SETS, "db", "bad");
+    cluster.settles().await;
+    let images: Vec<String> = cluster.pods().into_iter().map(|(_, image)| image).collect();
+    assert_eq!(images, ["v1", "v1", "bad"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_another_controls_is_told_and_left_alone() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let cluster = Cluster::start_some(server, &["statefulset-controller"]);
+    let _kubelet = Kubelet::start(&cluster.server);
+    cluster.put(
+        &resources::PERSISTENT_VOLUME_CLAIMS,
+        r#"{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"data-db-0","namespace":"ns","ownerReferences":
+            [{"apiVersion":"example.com/v1","kind":"Thing","name":"x","uid":"x","controller":true}]},"spec":{}}"#,
+    );
+    let policy = r#","persistentVolumeClaimRetentionPolicy":{"whenDeleted":"Delete","whenScaled":"Retain"}"#;
+    cluster.put(&resources::STATEFUL_SETS, &stateful_set(1, &format!("{CLAIMS}{policy}"), "v1"));
+    eventually("the pod runs", || cluster.db("readyReplicas") == 1).await;
+    cluster.settles().await;
+    let claim = cluster.server.get(&resources::PERSISTENT_VOLUME_CLAIMS, &key("data-db-0")).unwrap();
+    assert_eq!(claim.owners().iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>(), ["x"]);
+    let why = "PersistentVolumeClaim data-db-0 has a conflicting OwnerReference that acts as a manging controller, the retention \
+               policy is ignored for this claim";
+    assert_eq!(cluster.events("ConflictingController"), [why]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_set_without_service_have_no_subdomain() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let cluster = Cluster::start_some(server, &["statefulset-controller"]);
+    let mut set = Value::parse(stateful_set(1, "", "v1").as_bytes()).unwrap();
+    set.remove(&["spec", "serviceName"]);
+    set.set(&["spec", "template", "spec", "subdomain"], "template");
+    cluster.server.put_value(&resources::STATEFUL_SETS, set);
+    eventually("the pod is made", || cluster.pods().len() == 1).await;
+    let pod = cluster.value(&resources::PODS, "db-0");
+    assert_eq!((pod.str_at(&["spec", "hostname"]), pod.str_at(&["spec", "subdomain"])), (Some("db-0"), None));
 }
