@@ -102,11 +102,12 @@ impl Sync<'_> {
         if self.object.is_deleting() {
             return Ok(Requeue::No);
         }
-        let Some(zone) = zone(self.spec) else {
+        let Some(own_zone) = own_zone(self.spec) else {
             let name = self.spec.time_zone.as_deref().unwrap_or_default();
             self.warn("UnknownTimeZone", format!("invalid timeZone: {name:?}: unknown time zone {name}"));
             return Ok(Requeue::No);
         };
+        let zone = zone_of(&self.spec.schedule).unwrap_or_else(|| own_zone.clone());
         if self.spec.suspend {
             return Ok(Requeue::No);
         }
@@ -141,7 +142,7 @@ impl Sync<'_> {
             }
             if self.may_start(time) {
                 self.replace_active().await?;
-                self.start(time, &zone).await?;
+                self.start(time, &own_zone).await?;
             }
         }
         let plan = plan_of(self.object, self.spec, &self.status, &schedule, &zone);
@@ -276,6 +277,7 @@ impl Sync<'_> {
         format!("{}-{}", self.object.name(), time.as_second() / 60)
     }
 
+    /// The Job of the start at `time`, which it tells in the CronJob's zone, whatever zone the schedule names.
     fn job(&self, time: Timestamp, zone: &TimeZone) -> Value {
         let template = &self.spec.job_template;
         let mut job = Value::object();
@@ -310,9 +312,9 @@ fn plan_of<'a>(object: &Object, spec: &Spec, status: &Status, schedule: &'a Sche
     }
 }
 
-/// The zone of the schedule. Without one it is UTC, as in a controller manager that runs in a container.
-fn zone(spec: &Spec) -> Option<TimeZone> {
-    zone_of(&spec.schedule).or_else(|| time_zone(spec.time_zone.as_deref().unwrap_or_default()))
+/// The CronJob's time zone, `None` if there is no such. Without one it is UTC, as in a controller manager that runs in a container.
+fn own_zone(spec: &Spec) -> Option<TimeZone> {
+    time_zone(spec.time_zone.as_deref().unwrap_or_default())
 }
 
 /// RFC 3339 with the zone's offset.
@@ -329,7 +331,8 @@ fn rescheduled(event: &Event, now: Timestamp) -> Option<std::time::Duration> {
     if (&old.spec.schedule, &old.spec.time_zone) == (&new.spec.schedule, &new.spec.time_zone) {
         return None;
     }
-    let (schedule, zone) = (Schedule::parse(&new.spec.schedule).ok()?, zone(&new.spec)?);
+    let schedule = Schedule::parse(&new.spec.schedule).ok()?;
+    let zone = zone_of(&new.spec.schedule).or_else(|| own_zone(&new.spec))?;
     plan_of(event.object(), &new.spec, &new.status, &schedule, &zone).next_in(now)
 }
 

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 
 use crate::Setup;
 use crate::job::{JOBS, view};
-use crate::meta::time;
 
 /// A pause longer than this is made in parts.
 const FAR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -32,12 +31,12 @@ fn remaining(job: &Object, now: Timestamp) -> Option<Requeue> {
     (!left.is_zero()).then(|| Requeue::After(left.min(FAR)))
 }
 
-/// When the Job is to go, if it has ended and has a time to live.
+/// When the Job is to go, if it has a time to live and says when it ended.
 fn expires(job: &Object) -> Option<Timestamp> {
     let outcome = view::outcome(job);
     let end = view::finished(&outcome.conditions)?;
     let seconds = job.to_value().i64_at(&["spec", "ttlSecondsAfterFinished"])?;
-    let ended = time(end.last_transition_time.as_deref());
+    let ended: Timestamp = end.last_transition_time.as_ref()?.parse().ok()?;
     ended.checked_add(Duration::from_secs(seconds.max(0) as u64)).ok()
 }
 
@@ -69,5 +68,30 @@ impl Controller for TtlAfterFinished {
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(Requeue::No),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_goes_some_time_after_its_end() {
+        let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
+        let check = |ttl: &str, end: &str, expect: Option<Requeue>| {
+            let json = format!(
+                r#"{{"apiVersion":"batch/v1","kind":"Job","metadata":{{"name":"j"}},"spec":{{{ttl}}},"status":{{"conditions":[{end}]}}}}"#
+            );
+            assert_eq!(remaining(&Object::parse(json.as_bytes()).unwrap(), now), expect, "{ttl} {end}");
+        };
+        let ended = |end: &str, at: &str| format!(r#"{{"type":"{end}","status":"True","lastTransitionTime":"{at}"}}"#);
+        let ttl = r#""ttlSecondsAfterFinished":15"#;
+        check(ttl, "", Some(Requeue::No));
+        check("", &ended("Complete", "2026-01-01T00:00:00Z"), Some(Requeue::No));
+        check(ttl, &ended("Suspended", "2026-01-01T00:00:00Z"), Some(Requeue::No));
+        check(ttl, &ended("Complete", "2026-01-01T00:00:00Z"), Some(Requeue::After(Duration::from_secs(5))));
+        check(ttl, &ended("Failed", "2025-12-31T23:59:55Z"), None);
+        // Nobody knows when it ended.
+        check(ttl, r#"{"type":"Complete","status":"True"}"#, Some(Requeue::No));
     }
 }

@@ -79,6 +79,18 @@ async fn jobs_are_made_on_time() {
     assert_eq!(cluster.job_names(), names(&[6, 8, 10].map(|m| m)), "two that succeeded, one that failed");
 }
 
+/// The time of a start is told in the CronJob's own zone, which may not be its schedule's.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_may_name_its_zone() {
+    let cluster = Cluster::start();
+    cluster.put_cron_job(r#""schedule":"TZ=Asia/Kolkata 32 5 * * *""#);
+    sleep(121).await;
+    assert_eq!(cluster.job_names(), names(&[2]));
+    let at = ["metadata", "annotations", "batch.kubernetes.io/cronjob-scheduled-timestamp"];
+    assert_eq!(cluster.server.list(&JOBS)[0].to_value().str_at(&at), Some("2026-01-01T00:02:00Z"));
+    assert_eq!(cluster.events("UnsupportedSchedule").len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn several_at_once_or_not() {
     for (policy, after_two, after_three) in
