@@ -33,14 +33,11 @@ impl Nominator {
         self.0.lock().set(pod, node);
     }
 
-    /// Takes in a new state of a pod; its promise stays, or is what its status says.
+    /// Takes in a new state of a pod. Its promise is what its status says; one that isn't written yet stays, one that was and isn't any more is none.
     pub fn refresh(&self, pod: &Arc<PodInfo>) {
         let mut state = self.0.lock();
-        let node =
-            if pod.nominated.is_empty() { state.nodes.get(&pod.uid).cloned() } else { Some(pod.nominated.clone()) };
-        if let Some(node) = node {
-            state.set(pod.clone(), &node);
-        }
+        let node = if pod.nominated.is_empty() { state.unwritten(&pod.uid) } else { pod.nominated.clone() };
+        state.set(pod.clone(), &node);
     }
 
     pub fn remove(&self, uid: &str) {
@@ -55,6 +52,14 @@ impl State {
             self.nodes.insert(pod.uid.clone(), node.to_owned());
             Arc::make_mut(&mut self.promises).0.entry(node.to_owned()).or_default().push(pod);
         }
+    }
+
+    /// The node that the pod was promised, if its status didn't say so; else empty.
+    fn unwritten(&self, uid: &str) -> String {
+        let Some(node) = self.nodes.get(uid) else { return String::new() };
+        let mut promised = self.promises.0.get(node).into_iter().flatten();
+        let written = promised.any(|pod| pod.uid == uid && !pod.nominated.is_empty());
+        if written { String::new() } else { node.clone() }
     }
 
     fn forget(&mut self, uid: &str) {
@@ -103,6 +108,12 @@ mod tests {
         assert_eq!(uids(nominator.promises().outranked("n1", &pod("c", 3))), ["b"]);
         assert_eq!(uids(nominator.promises().outranking("n1", &pod("a", 5))), [""; 0]);
         nominator.refresh(&pod("a", 2));
+        assert_eq!(uids(nominator.promises().outranking("n1", &pod("c", 3))), [""; 0]);
+        // What the status said and somebody took back.
+        let told = PodInfo { uid: "a".into(), priority: 5, nominated: "n1".into(), ..PodInfo::default() };
+        nominator.refresh(&Arc::new(told));
+        assert_eq!(uids(nominator.promises().outranking("n1", &pod("c", 3))), ["a"]);
+        nominator.refresh(&pod("a", 5));
         assert_eq!(uids(nominator.promises().outranking("n1", &pod("c", 3))), [""; 0]);
         nominator.set(pod("a", 5), "n2");
         assert!(nominator.promises().outranking("n1", &pod("c", 3)).is_empty());
