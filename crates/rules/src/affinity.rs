@@ -1,26 +1,40 @@
 //! Which nodes a pod may or would rather run on. Upstream: component-helpers scheduling/corev1/nodeaffinity.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 
+/// What nodes are chosen by: whoever knows many of them keeps little else.
+pub trait NodeLabels {
+    /// `metadata.name`; empty if it isn't to be chosen by.
+    fn name(&self) -> &str;
+
+    fn label(&self, key: &str) -> Option<&str>;
+}
+
+impl NodeLabels for Node {
+    fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
 /// Whether `spec.nodeSelector` and the required node affinity allow the node.
-pub fn required_node_affinity(spec: &PodSpec, node: &Node) -> bool {
-    let none = BTreeMap::new();
-    let labels = node.metadata.labels.as_ref().unwrap_or(&none);
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+pub fn required_node_affinity(spec: &PodSpec, node: &dyn NodeLabels) -> bool {
+    let selected = spec.node_selector.iter().flatten().all(|(key, value)| node.label(key) == Some(value));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|selector| matches_node_selector(selector, node))
 }
 
 /// Whether one of the selector's terms matches the node.
-pub fn matches_node_selector(selector: &NodeSelector, node: &Node) -> bool {
+pub fn matches_node_selector(selector: &NodeSelector, node: &dyn NodeLabels) -> bool {
     selector.node_selector_terms.iter().any(|term| matches_node_term(term, node))
 }
 
 /// The sum of the weights of the preferred terms that match.
-pub fn preferred_node_score(spec: &PodSpec, node: &Node) -> i64 {
+pub fn preferred_node_score(spec: &PodSpec, node: &dyn NodeLabels) -> i64 {
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
     let terms = preferred.into_iter().flatten();
@@ -31,13 +45,12 @@ pub fn preferred_node_score(spec: &PodSpec, node: &Node) -> i64 {
 }
 
 /// Whether all requirements of the term hold for the node; a term without requirements matches nothing.
-pub fn matches_node_term(term: &NodeSelectorTerm, node: &Node) -> bool {
+pub fn matches_node_term(term: &NodeSelectorTerm, node: &dyn NodeLabels) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
-    let label = |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-    let field = |key: &str| if key == "metadata.name" { node.metadata.name.as_deref() } else { None };
+    let field = |key: &str| Some(node.name()).filter(|name| key == "metadata.name" && !name.is_empty());
     !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|requirement| holds(requirement, label(&requirement.key)))
+        && expressions.iter().all(|requirement| holds(requirement, node.label(&requirement.key)))
         && fields.iter().all(|requirement| holds(requirement, field(&requirement.key)))
 }
 

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, NodeSelector};
+use k8s_openapi::api::core::v1::NodeSelector;
 use k8s_openapi::api::resource::v1::{
     AllocationResult, Device, DeviceClass, DeviceTaint, DeviceToleration, ResourceClaim,
 };
@@ -24,7 +24,7 @@ use thiserror::Error;
 pub use expression::Expression;
 pub use inventory::Inventory;
 
-use crate::affinity::matches_node_selector;
+use crate::affinity::{NodeLabels, matches_node_selector};
 
 /// The most devices that one claim can have.
 pub const MAX_DEVICES: usize = 32;
@@ -99,7 +99,7 @@ impl Allocator<'_> {
     /// in order, and taken back where what follows fails.
     pub fn allocate(
         &self,
-        node: &Node,
+        node: &dyn NodeLabels,
         claims: &[Arc<ResourceClaim>],
     ) -> Result<Option<Vec<AllocationResult>>, AllocationError> {
         search::search(self, node, claims)
@@ -143,9 +143,14 @@ pub fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
 }
 
 /// Whether what is only on some nodes is on this one. Upstream: NodeMatches.
-fn node_matches(node: &Node, name: Option<&str>, everywhere: Option<bool>, selector: Option<&NodeSelector>) -> bool {
+fn node_matches(
+    node: &dyn NodeLabels,
+    name: Option<&str>,
+    everywhere: Option<bool>,
+    selector: Option<&NodeSelector>,
+) -> bool {
     match name {
-        Some(name) if !name.is_empty() => node.metadata.name.as_deref() == Some(name),
+        Some(name) if !name.is_empty() => node.name() == name,
         _ if everywhere == Some(true) => true,
         _ => selector.is_some_and(|selector| matches_node_selector(selector, node)),
     }

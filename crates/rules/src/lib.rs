@@ -1,6 +1,6 @@
 //! Pure decisions that the API server, the scheduler, the controllers and the kubelet must take alike: what a pod requests,
 //! its quality of service, whether it tolerates a taint, whether a node's labels and resources suit it, whether it is ready,
-//! which volumes and [`devices`] suit its claims, what counts against a [`quota`], and when a [`cron`] schedule is due.
+//! which [`devices`] suit its claims, what counts against a [`quota`], and when a [`cron`] schedule is due.
 //!
 //! Everything is a function of its arguments, which are typed views or values: no I/O, no clock (times are told), no cache.
 //!
@@ -21,9 +21,10 @@ pub mod quota;
 mod resources;
 mod selector;
 mod tolerations;
-mod volumes;
 
-pub use affinity::{matches_node_selector, matches_node_term, preferred_node_score, required_node_affinity};
+pub use affinity::{
+    NodeLabels, matches_node_selector, matches_node_term, preferred_node_score, required_node_affinity,
+};
 pub use pod::{container_status, is_available, is_ready, is_sidecar, is_terminal, is_terminating, ready_since};
 pub use ports::{HostPort, conflicts, host_ports};
 pub use qos::{QosClass, qos_class};
@@ -32,8 +33,3 @@ pub use resources::{
 };
 pub use selector::{label_selector, selects};
 pub use tolerations::{tolerates, tolerates_all, untolerated};
-pub use volumes::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, NO_PROVISIONER, SELECTED_NODE, access_modes_match, claim_class,
-    claim_is_bound, claim_size, claim_volume, find_volume, is_bound_to, matches_topology, selected_node,
-    suiting_volumes, volume_class, volume_reaches,
-};

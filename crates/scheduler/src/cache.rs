@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
+use rules::NodeLabels;
 
-use crate::node::NodeInfo;
+use crate::node::{Common, NodeInfo};
 use crate::pod::PodInfo;
 
 /// All nodes, and where each pod is. Remembers what changed since a snapshot was taken.
 #[derive(Debug, Default)]
 pub struct Cache {
-    nodes: BTreeMap<String, Arc<NodeInfo>>,
+    nodes: BTreeMap<Arc<str>, Arc<NodeInfo>>,
+    common: Common,
     places: HashMap<String, Place>,
     /// Pods on nodes that aren't known.
     homeless: HashMap<String, Arc<PodInfo>>,
     /// Names of nodes that changed, came or went.
-    dirty: HashSet<String>,
+    dirty: HashSet<Arc<str>>,
     /// Slots of nodes that went.
     free: Vec<u32>,
     slots: u32,
@@ -24,16 +26,19 @@ pub struct Cache {
     whole_nodes: bool,
 }
 
+/// Room for so many names of changed nodes is always kept.
+const DIRTY: usize = 64;
+
 /// Where a pod is, also on a node that isn't known (yet).
 #[derive(Debug)]
 struct Place {
-    node: String,
+    node: Arc<str>,
     /// Not seen there yet.
     assumed: bool,
 }
 
 impl Cache {
-    /// `whole_nodes`: [`NodeInfo::node`] is to have a status.
+    /// `whole_nodes`: [`NodeInfo::whole`] is to be there.
     pub fn new(whole_nodes: bool) -> Cache {
         Cache { whole_nodes, ..Cache::default() }
     }
@@ -45,16 +50,16 @@ impl Cache {
 
     /// Takes in a node's new state; returns what was known of it before, and what is now.
     pub fn set_node(&mut self, node: Node) -> (Option<Arc<NodeInfo>>, Arc<NodeInfo>) {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let old = self.nodes.get(&name).cloned();
+        let old = self.nodes.get(node.name()).cloned();
         let mut info = match &old {
             Some(old) => NodeInfo::clone(old),
             None => NodeInfo::in_slot(self.free_slot()),
         };
-        info.set(node);
-        if !self.whole_nodes {
-            info.forget_status();
+        info.set(&node, &mut self.common);
+        if self.whole_nodes {
+            info.keep_whole(node);
         }
+        let name = info.shared_name().clone();
         if old.is_none() {
             let here = |uid: &String| self.places.get(uid).is_some_and(|place| place.node == name);
             let mut uids: Vec<String> = self.homeless.keys().filter(|uid| here(uid)).cloned().collect();
@@ -81,7 +86,7 @@ impl Cache {
         let info = self.nodes.remove(name)?;
         self.free.push(info.slot);
         self.homeless.extend(info.pods().iter().map(|pod| (pod.uid.clone(), pod.clone())));
-        self.dirty.insert(name.to_owned());
+        self.dirty.insert(info.shared_name().clone());
         Some(info)
     }
 
@@ -96,14 +101,16 @@ impl Cache {
     }
 
     fn put(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
-        if self.places.get(&pod.uid).is_some_and(|place| place.node != node) {
+        if self.places.get(&pod.uid).is_some_and(|place| *place.node != *node) {
             self.remove(&pod.uid);
         }
-        self.places.insert(pod.uid.clone(), Place { node: node.to_owned(), assumed });
-        match self.nodes.get_mut(node) {
+        let known = self.nodes.get_mut(node);
+        let name = known.as_ref().map_or_else(|| Arc::from(node), |info| info.shared_name().clone());
+        self.places.insert(pod.uid.clone(), Place { node: name.clone(), assumed });
+        match known {
             Some(info) => {
                 Arc::make_mut(info).add(pod);
-                self.dirty.insert(node.to_owned());
+                self.dirty.insert(name);
             }
             None => drop(self.homeless.insert(pod.uid.clone(), pod)),
         }
@@ -112,7 +119,7 @@ impl Cache {
     /// An assumed pod was seen where it was assumed: nothing else changes. False: it isn't assumed there.
     pub fn confirm(&mut self, uid: &str, node: &str) -> bool {
         match self.places.get_mut(uid) {
-            Some(place) if place.node == node => {
+            Some(place) if *place.node == *node => {
                 place.assumed = false;
                 true
             }
@@ -147,14 +154,26 @@ impl Cache {
         }
     }
 
+    /// The pods on nodes, known or not.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.nodes.values().flat_map(|node| node.pods()).chain(self.homeless.values())
+    }
+
+    /// The names of all nodes.
+    pub fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.nodes.keys()
+    }
+
     /// The node where the pod is.
     pub fn placed(&self, uid: &str) -> Option<&str> {
-        self.places.get(uid).map(|place| place.node.as_str())
+        self.places.get(uid).map(|place| &*place.node)
     }
 
     /// The nodes that changed since this was called last, sorted by name; `None`: gone.
-    pub fn changes(&mut self) -> Vec<(String, Option<Arc<NodeInfo>>)> {
-        let mut names: Vec<String> = self.dirty.drain().collect();
+    pub fn changes(&mut self) -> Vec<(Arc<str>, Option<Arc<NodeInfo>>)> {
+        let mut names: Vec<Arc<str>> = self.dirty.drain().collect();
+        // What the first list needed, what comes later doesn't; emptying it would take as long as if it were full.
+        self.dirty.shrink_to(DIRTY);
         names.sort_unstable();
         names.into_iter().map(|name| (self.nodes.get(&name).cloned(), name)).map(|(node, name)| (name, node)).collect()
     }
@@ -204,7 +223,7 @@ mod tests {
         cache.assume(asking("1"), "n1");
         assert!(cache.confirm("u", "n1") && !cache.confirm("u", "n2"));
         assert!(cache.forget("u").is_none());
-        let names = |changes: Vec<(String, Option<Arc<NodeInfo>>)>| changes.len();
+        let names = |changes: Vec<(Arc<str>, Option<Arc<NodeInfo>>)>| changes.len();
         assert_eq!((names(cache.changes()), names(cache.changes())), (1, 0));
     }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use apimachinery::{Object, ObjectKey, Selector};
 use client::Resource;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use parking_lot::RwLock;
 
 use crate::plugins::dynamic_resources::Devices;
+use crate::storage::{Claim, Volume};
 
 pub(crate) const STORAGE_CLASSES: Resource = Resource::cluster("storage.k8s.io", "v1", "storageclasses");
 pub(crate) const CSI_NODES: Resource = Resource::cluster("storage.k8s.io", "v1", "csinodes");
@@ -33,6 +33,8 @@ pub struct Store<T> {
 struct Item<T> {
     seen: Arc<T>,
     revision: u64,
+    /// 0 where nobody counts.
+    generation: i64,
     /// Holds until a newer state is seen.
     assumed: Option<Arc<T>>,
 }
@@ -80,9 +82,23 @@ impl<T> Store<T> {
 
     /// Takes in what the API tells; returns what it told before.
     pub fn set(&self, key: ObjectKey, value: Arc<T>, revision: u64) -> Option<Arc<T>> {
+        self.set_generation(key, value, revision, 0)
+    }
+
+    /// Like [`Store::set`], and remembers the generation.
+    pub fn set_generation(&self, key: ObjectKey, value: Arc<T>, revision: u64, generation: i64) -> Option<Arc<T>> {
         self.version.fetch_add(1, Ordering::AcqRel);
-        let item = Item { seen: value, revision, assumed: None };
+        let item = Item { seen: value, revision, generation, assumed: None };
         self.items.write().insert(key, item).map(|old| old.seen)
+    }
+
+    /// Whether the object is known at this generation already.
+    pub fn has_generation(&self, key: &ObjectKey, generation: i64) -> bool {
+        generation > 0 && self.items.read().get(key).is_some_and(|item| item.generation == generation)
+    }
+
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        self.items.read().keys().cloned().collect()
     }
 
     pub fn remove(&self, key: &ObjectKey) -> Option<Arc<T>> {
@@ -112,8 +128,8 @@ impl<T> Store<T> {
 /// Everything that plugins look up.
 #[derive(Default)]
 pub struct Cluster {
-    pub claims: Store<PersistentVolumeClaim>,
-    pub volumes: Store<PersistentVolume>,
+    pub claims: Store<Claim>,
+    pub volumes: Store<Volume>,
     pub classes: Store<StorageClass>,
     pub csi_nodes: Store<CSINode>,
     pub csi_drivers: Store<CSIDriver>,
@@ -190,8 +206,6 @@ macro_rules! kept_whole {
 }
 
 kept_whole!(
-    PersistentVolumeClaim,
-    PersistentVolume,
     StorageClass,
     CSINode,
     CSIDriver,

@@ -6,6 +6,8 @@ pub(crate) mod fail;
 
 use std::sync::Arc;
 
+use client::EventType;
+
 use crate::Shared;
 use crate::diagnosis::Diagnosis;
 use crate::extender::Extender;
@@ -42,7 +44,12 @@ pub(crate) struct Chosen {
 /// Finds a node and begins to bind, or records why there is none.
 pub(crate) async fn schedule(shared: &Arc<Shared>, engine: &mut Engine, pod: Arc<PodInfo>) {
     let Some(profile) = shared.profiles.get(&pod.scheduler).cloned() else { return shared.queue.remove(&pod.uid) };
-    if pod.terminating || shared.cache.lock().placed(&pod.uid).is_some() {
+    if pod.terminating {
+        let message = format!("skip schedule deleting pod: {}", pod.key);
+        shared.recorder(&pod).event(pod.reference(), EventType::Warning, "FailedScheduling", message);
+        return shared.queue.remove(&pod.uid);
+    }
+    if shared.cache.lock().placed(&pod.uid).is_some() {
         return shared.queue.remove(&pod.uid);
     }
     let began = shared.env.monotonic();

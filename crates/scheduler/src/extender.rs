@@ -5,7 +5,6 @@ mod server;
 
 use std::collections::BTreeMap;
 
-use client::{Informers, resources};
 use env::Env;
 use serde_json::{Value, json};
 
@@ -26,7 +25,6 @@ const MAX_EXTENDER_SCORE: i64 = 10;
 /// One server.
 pub struct Extender {
     spec: ExtenderSpec,
-    informers: Informers,
     server: Server,
 }
 
@@ -38,13 +36,18 @@ pub(crate) fn check(spec: &ExtenderSpec) -> Result<(), String> {
 impl Extender {
     /// # Panics
     /// If a file that was there when the configuration was read is not any more.
-    pub fn new(env: Env, spec: &ExtenderSpec, informers: Informers) -> Extender {
+    pub fn new(env: Env, spec: &ExtenderSpec) -> Extender {
         let server = Server::new(env, spec).expect("a configuration is checked when it is read");
-        Extender { server, spec: spec.clone(), informers }
+        Extender { server, spec: spec.clone() }
     }
 
     pub fn is_ignorable(&self) -> bool {
         self.spec.ignorable
+    }
+
+    /// Whether it makes a difference how many nodes there are to choose from.
+    pub fn is_choosy(&self) -> bool {
+        !self.spec.filter_verb.is_empty() || !self.spec.prioritize_verb.is_empty()
     }
 
     /// Whether the pod is any of its business.
@@ -193,8 +196,8 @@ impl Extender {
 
     /// The pod as the API tells it.
     fn object(&self, pod: &PodInfo) -> Value {
-        let object = self.informers.of(&resources::PODS).get(&pod.key);
-        object.and_then(|pod| serde_json::from_slice(&pod.to_json()).ok()).unwrap_or_default()
+        let whole = pod.whole.as_ref();
+        whole.and_then(|pod| serde_json::from_slice(&pod.to_json()).ok()).unwrap_or_default()
     }
 
     fn arguments(&self, pod: &PodInfo, nodes: &[&NodeInfo]) -> Value {
@@ -203,7 +206,7 @@ impl Extender {
             let names: Vec<&str> = nodes.iter().map(|node| node.name()).collect();
             return json!({"Pod": object, "Nodes": null, "NodeNames": names});
         }
-        let items: Vec<Value> = nodes.iter().filter_map(|node| serde_json::to_value(&**node.node()).ok()).collect();
+        let items: Vec<Value> = nodes.iter().filter_map(|node| serde_json::to_value(node.whole()?).ok()).collect();
         json!({"Pod": object, "Nodes": {"metadata": {}, "items": items}, "NodeNames": null})
     }
 }

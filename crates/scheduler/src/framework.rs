@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use apimachinery::ObjectKey;
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
@@ -23,6 +22,7 @@ use crate::node::NodeInfo;
 use crate::nominator::Promises;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::storage::{Claim, Volume};
 
 /// What an attempt is about, and what it may look at.
 #[derive(Clone, Copy)]
@@ -229,8 +229,8 @@ pub enum ClusterEvent {
     Pod(Change<PodInfo>),
     /// The waiting pod itself changed.
     Own(Change<PodInfo>),
-    Claim(Change<PersistentVolumeClaim>),
-    Volume(Change<PersistentVolume>),
+    Claim(Change<Claim>),
+    Volume(Change<Volume>),
     Class(Change<StorageClass>),
     CsiNode(Change<CSINode>),
     CsiDriver(Change<CSIDriver>),

@@ -1,6 +1,6 @@
 //! Chooses a node for each pod that has none, and says why where it can't.
 //!
-//! The path of a pod: an informer's event ([`watch`]) puts it into the [`queue`]; an attempt ([`cycle`]) takes it out, brings the
+//! The path of a pod: an event ([`source`], [`watch`]) puts it into the [`queue`]; an attempt ([`cycle`]) takes it out, brings the
 //! [`snapshot`] up to date with what changed in the [`cache`], asks the [`plugins`] of its [`framework::Profile`] to filter and to compare nodes, and
 //! assumes the pod on the best one. Binding it through the API goes on beside the next attempts. A pod that fits nowhere may push less important ones
 //! aside, and waits until an event happens that one of the plugins that rejected it calls helpful. The crate knows nothing of kubelets, containers or how
@@ -28,6 +28,8 @@ mod plugins;
 mod pod;
 mod queue;
 mod snapshot;
+mod source;
+mod storage;
 pub mod trial;
 mod trim;
 mod watch;
@@ -35,7 +37,7 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::{Client, EventRecorder, Informers};
+use client::{Client, EventRecorder};
 use env::Env;
 use parking_lot::Mutex;
 
@@ -73,12 +75,16 @@ pub struct Scheduler {
     attempts: Arc<Attempts>,
 }
 
-/// What informers' handlers, the cycle and bindings share.
+/// What readers of the API, the cycle and bindings share.
 struct Shared {
     env: Env,
     client: Client,
-    informers: Informers,
-    recorder: EventRecorder,
+    /// Reads what is kept.
+    reader: Client,
+    /// Pods and nodes are kept as the API tells them, too: extenders are told of them.
+    whole: bool,
+    /// By profile: events name theirs.
+    recorders: HashMap<String, EventRecorder>,
     profiles: Arc<Profiles>,
     percentage: u32,
     extenders: Vec<Extender>,
@@ -112,16 +118,16 @@ fn assemble(config: Config, attempts: Arc<Attempts>) -> (Arc<Shared>, Lanes) {
     let profiles: Profiles = profiles.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect();
     let profiles = Arc::new(profiles);
     let judge = Plugins { profiles: profiles.clone(), cluster: cluster.clone() };
-    // Extenders are told of pods and nodes as they are.
     let whole = !configuration.extenders.is_empty();
     let reader = if whole { client.without_managed_fields() } else { client.trimming(trim::trim) };
-    let informers = Informers::new(reader);
     let (outbox, lanes) = Outbox::new();
-    let extender = |spec| Extender::new(env.clone(), spec, informers.clone());
+    let extender = |spec| Extender::new(env.clone(), spec);
+    let record = |name: &String| EventRecorder::start_behind(client.clone(), name, "", outbox.idle());
     let shared = Arc::new(Shared {
         extenders: configuration.extenders.iter().map(extender).collect(),
-        informers,
-        recorder: EventRecorder::start_behind(client.clone(), DEFAULT_NAME, "", outbox.idle()),
+        reader,
+        whole,
+        recorders: profiles.keys().map(|name| (name.clone(), record(name))).collect(),
         percentage: configuration.percentage(),
         cache: Mutex::new(Cache::new(whole)),
         templates: Mutex::default(),
@@ -137,6 +143,13 @@ fn assemble(config: Config, attempts: Arc<Attempts>) -> (Arc<Shared>, Lanes) {
         client,
     });
     (shared, lanes)
+}
+
+impl Shared {
+    /// Tells of a pod that names one of the profiles.
+    fn recorder(&self, pod: &PodInfo) -> &EventRecorder {
+        &self.recorders[&pod.scheduler]
+    }
 }
 
 impl Scheduler {
@@ -162,7 +175,7 @@ impl Scheduler {
 async fn term(config: Config, attempts: Arc<Attempts>) {
     let (shared, lanes) = assemble(config, attempts);
     let _lanes = lanes.open(&shared);
-    let _subscriptions = watch::subscribe(&shared).await;
+    let _sources = watch::subscribe(&shared).await;
     let mut engine = Engine::default();
     loop {
         let pod = shared.queue.next().await;

@@ -1,10 +1,14 @@
 //! A node and the pods on it.
 
-use std::collections::{BTreeMap, HashMap};
+mod common;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
-use rules::{HostPort, Resources};
+use rules::{HostPort, NodeLabels, Resources};
+
+pub use common::Common;
 
 use crate::pod::PodInfo;
 
@@ -21,16 +25,70 @@ pub struct NodeInfo {
     ports: Vec<HostPort>,
 }
 
-/// What the node itself says: shared by its states with other pods.
+/// What the node itself says, as far as plugins ask: shared by its states with other pods.
 #[derive(Debug, Default)]
-struct Facts {
-    node: Arc<Node>,
-    allocatable: Resources,
+pub struct Facts {
+    name: Arc<str>,
+    /// Sorted by key.
+    labels: Box<[Label]>,
+    allocatable: Arc<Resources>,
     capacity: i64,
     taints: Vec<Taint>,
     unschedulable: bool,
-    /// Size by name, of the images that the node has.
-    images: HashMap<String, i64>,
+    /// Name and size of the images that the node has, sorted.
+    images: Box<[(Arc<str>, i64)]>,
+    /// As the API tells it, if somebody asks.
+    whole: Option<Arc<Node>>,
+}
+
+/// Key and value.
+type Label = (Arc<str>, Arc<str>);
+
+impl Facts {
+    fn new(node: &Node, common: &mut Common) -> Facts {
+        let allocatable = common.amounts(rules::allocatable(node));
+        let labels = node.metadata.labels.iter().flatten();
+        let labels = labels.map(|(key, value)| (common.text(key), common.text(value))).collect();
+        let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
+        let images: BTreeMap<&str, i64> = images
+            .flat_map(|image| {
+                let size = image.size_bytes.unwrap_or_default();
+                image.names.iter().flatten().map(move |name| (name.as_str(), size))
+            })
+            .collect();
+        let spec = node.spec.as_ref();
+        Facts {
+            name: common.text(node.name()),
+            labels,
+            capacity: allocatable.get("pods"),
+            allocatable,
+            taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
+            unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
+            images: images.into_iter().map(|(name, size)| (common.text(name), size)).collect(),
+            whole: None,
+        }
+    }
+}
+
+impl NodeLabels for Facts {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
+        Some(&self.labels[at].1)
+    }
+}
+
+impl NodeLabels for NodeInfo {
+    fn name(&self) -> &str {
+        self.facts.name()
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.facts.label(key)
+    }
 }
 
 impl NodeInfo {
@@ -42,50 +100,48 @@ impl NodeInfo {
     #[cfg(test)]
     pub fn new(node: Node) -> NodeInfo {
         let mut info = NodeInfo::default();
-        info.set(node);
+        info.set(&node, &mut Common::default());
         info
     }
 
     /// Takes in the node's new state; its pods stay.
-    pub fn set(&mut self, node: Node) {
-        let allocatable = rules::allocatable(&node);
-        let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
-        let names = images.flat_map(|image| {
-            let size = image.size_bytes.unwrap_or_default();
-            image.names.iter().flatten().map(move |name| (name.clone(), size))
-        });
-        self.facts = Arc::new(Facts {
-            images: names.collect(),
-            capacity: allocatable.get("pods"),
-            allocatable,
-            taints: node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(),
-            unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
-            node: Arc::new(node),
-        });
+    pub fn set(&mut self, node: &Node, common: &mut Common) {
+        self.facts = Arc::new(Facts::new(node, common));
     }
 
-    /// Forgets of a status just [`NodeInfo::set`] what plugins don't ask for.
-    pub fn forget_status(&mut self) {
-        if let Some(node) = Arc::get_mut(&mut self.facts).and_then(|facts| Arc::get_mut(&mut facts.node)) {
-            node.status = None;
+    /// Keeps the node as the API tells it beside what was just [`NodeInfo::set`].
+    pub fn keep_whole(&mut self, node: Node) {
+        if let Some(facts) = Arc::get_mut(&mut self.facts) {
+            facts.whole = Some(Arc::new(node));
         }
     }
 
-    pub fn node(&self) -> &Arc<Node> {
-        &self.facts.node
+    /// What the node itself says.
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// As the API tells it, if it was kept.
+    pub fn whole(&self) -> Option<&Node> {
+        self.facts.whole.as_deref()
     }
 
     pub fn name(&self) -> &str {
-        self.facts.node.metadata.name.as_deref().unwrap_or_default()
+        &self.facts.name
     }
 
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.facts.node.metadata.labels.as_ref().unwrap_or(&NONE)
+    /// The name, to keep.
+    pub fn shared_name(&self) -> &Arc<str> {
+        &self.facts.name
+    }
+
+    /// Keys and values, sorted.
+    pub fn labels(&self) -> &[Label] {
+        &self.facts.labels
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels().get(key).map(String::as_str)
+        self.facts.label(key)
     }
 
     pub fn taints(&self) -> &[Taint] {
@@ -113,8 +169,15 @@ impl NodeInfo {
         &self.scored_requests
     }
 
-    pub fn images(&self) -> &HashMap<String, i64> {
+    /// Name and size of the images that the node has.
+    pub fn images(&self) -> &[(Arc<str>, i64)] {
         &self.facts.images
+    }
+
+    /// The size of an image, if the node has it.
+    pub fn image(&self, name: &str) -> Option<i64> {
+        let at = self.images().binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        Some(self.images()[at].1)
     }
 
     /// In the order in which they came.

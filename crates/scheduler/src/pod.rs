@@ -5,10 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use apimachinery::{ObjectKey, Operator, Requirement, Selector};
+use apimachinery::{Object, ObjectKey, Operator, Requirement, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    NodeAffinity, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint, Volume,
+    NodeAffinity, Pod, PodAffinityTerm, PodCondition, PodSpec, Toleration, TopologySpreadConstraint, Volume,
 };
 use rules::{HostPort, Resources};
 
@@ -17,7 +17,7 @@ use rules::{HostPort, Resources};
 pub struct PodInfo {
     pub key: ObjectKey,
     pub uid: String,
-    pub resource_version: String,
+    pub revision: u64,
     pub generation: i64,
     /// `spec.nodeName`; empty until bound.
     pub node: String,
@@ -33,7 +33,14 @@ pub struct PodInfo {
     /// It ends because the scheduler made room for another.
     pub preempted: bool,
     pub started: Option<Timestamp>,
+    /// Its phase is `Running`.
+    pub running: bool,
+    /// Its status tells of a resize, or of room that it makes for another pod.
+    pub stirring: bool,
+    /// Of one without a node.
     pub scheduled: Option<Box<Scheduled>>,
+    /// As the API tells it, if somebody asks.
+    pub whole: Option<Arc<Object>>,
     pub template: Arc<Template>,
 }
 
@@ -223,8 +230,10 @@ impl PodInfo {
         let affinity = spec.affinity.as_ref();
         let name = meta.name.clone().unwrap_or_default();
         let init = spec.init_containers.iter().flatten();
-        let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
-        let disrupted = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget");
+        let node = spec.node_name.clone().unwrap_or_default();
+        let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && node.is_empty());
+        let yields =
+            |c: &PodCondition| c.type_ == "DisruptionTarget" && c.reason.as_deref() == Some("PreemptionByScheduler");
         let template = Template {
             scheduler: spec.scheduler_name.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
@@ -242,17 +251,18 @@ impl PodInfo {
         };
         PodInfo {
             uid: meta.uid.clone().unwrap_or_default(),
-            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            revision: meta.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
-            node: spec.node_name.clone().unwrap_or_default(),
+            node,
             nominated: status.and_then(|status| status.nominated_node_name.clone()).unwrap_or_default(),
             priority: spec.priority.unwrap_or_default(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
             volumes: spec.volumes.iter().flatten().filter_map(|volume| pod_volume(&name, volume)).collect(),
             resource_claims: resource_claims(pod, spec),
             terminating: meta.deletion_timestamp.is_some(),
-            preempted: disrupted
-                .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler")),
+            preempted: conditions.iter().any(|condition| yields(condition) && condition.status == "True"),
+            running: status.and_then(|status| status.phase.as_deref()) == Some("Running"),
+            stirring: conditions.iter().any(|c| yields(c) || c.type_.starts_with("PodResize")),
             started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
             scheduled: scheduled.map(|condition| {
                 Box::new(Scheduled {
@@ -263,6 +273,7 @@ impl PodInfo {
             }),
             template: Arc::new(template),
             key: ObjectKey::new(namespace, name),
+            whole: None,
         }
     }
 
@@ -274,7 +285,7 @@ impl PodInfo {
             namespace: self.key.namespace.clone(),
             name: self.key.name.clone(),
             uid: self.uid.clone(),
-            resource_version: self.resource_version.clone(),
+            resource_version: if self.revision == 0 { String::new() } else { self.revision.to_string() },
             field_path: String::new(),
         }
     }

@@ -61,8 +61,28 @@ struct State {
 struct Waiting {
     pod: Arc<PodInfo>,
     arrival: u64,
-    attempts: u32,
+    /// How often plugins rejected it.
+    rejected: u32,
+    /// How often it failed since then for no reason of the cluster's.
+    errors: u32,
     place: Place,
+}
+
+impl Waiting {
+    /// Counts a failed attempt.
+    fn count(&mut self, error: bool) {
+        if error {
+            self.errors += 1;
+        } else {
+            self.rejected += 1;
+            self.errors = 0;
+        }
+    }
+
+    /// What its backoff grows with.
+    fn failures(&self) -> u32 {
+        if self.errors > 0 { self.errors } else { self.rejected }
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -105,7 +125,7 @@ impl Queue {
             }
             None => {
                 let arrival = state.tick();
-                let waiting = Waiting { pod, arrival, attempts: 0, place: Place::Gated("") };
+                let waiting = Waiting { pod, arrival, rejected: 0, errors: 0, place: Place::Gated("") };
                 state.pods.insert(uid.clone(), waiting);
                 self.make_ready(&mut state, &uid);
             }
@@ -123,7 +143,7 @@ impl Queue {
             Place::Backoff { .. } => {}
             Place::Unschedulable { plugins, since, .. } => {
                 if plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, &event)) {
-                    let rested = *since + self.backoff(waiting.attempts);
+                    let rested = *since + self.backoff(waiting.failures());
                     self.back_off(state, uid, rested, true);
                 }
             }
@@ -135,6 +155,11 @@ impl Queue {
         let mut state = self.state.lock();
         state.leave(uid);
         state.pods.remove(uid);
+    }
+
+    /// The pods that wait.
+    pub fn pods(&self) -> Vec<Arc<PodInfo>> {
+        self.state.lock().pods.values().map(|waiting| waiting.pod.clone()).collect()
     }
 
     /// The next pod to try; it must be given back by [`Queue::failed`], [`Queue::retry`] or [`Queue::remove`].
@@ -190,7 +215,6 @@ impl Queue {
             state.active.insert(began);
             let waiting = state.pods.get_mut(&uid).expect("ready pods are known");
             waiting.place = Place::Active(began);
-            waiting.attempts += 1;
             return Ok(waiting.pod.clone());
         }
     }
@@ -206,12 +230,12 @@ impl Queue {
             event => plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, event)),
         };
         let meanwhile = state.events.iter().filter(|(at, _)| *at > began).any(|(_, event)| helped(event));
-        let rested = now + self.backoff(waiting.attempts);
         state.leave(uid);
         let arrival = state.tick();
-        if let Some(waiting) = state.pods.get_mut(uid) {
-            waiting.arrival = arrival;
-        }
+        let Some(waiting) = state.pods.get_mut(uid) else { return };
+        waiting.arrival = arrival;
+        waiting.count(plugins.is_empty());
+        let rested = now + self.backoff(waiting.failures());
         if meanwhile || plugins.is_empty() {
             self.back_off(&mut state, uid, rested, meanwhile);
         } else {
@@ -225,8 +249,9 @@ impl Queue {
     /// The attempt failed for another reason than the cluster's state.
     pub fn retry(&self, uid: &str) {
         let mut state = self.state.lock();
-        let Some(waiting) = state.pods.get(uid) else { return };
-        let rested = self.env.monotonic() + self.backoff(waiting.attempts);
+        let Some(waiting) = state.pods.get_mut(uid) else { return };
+        waiting.count(true);
+        let rested = self.env.monotonic() + self.backoff(waiting.failures());
         self.back_off(&mut state, uid, rested, false);
         drop(state);
         self.changed.notify_one();
@@ -264,7 +289,7 @@ impl Queue {
                 Place::Unschedulable { plugins, since, .. }
                     if plugins.iter().any(|plugin| self.judge.helps(plugin, &waiting.pod, event)) =>
                 {
-                    woken.push((waiting.arrival, uid.clone(), *since + self.backoff(waiting.attempts)));
+                    woken.push((waiting.arrival, uid.clone(), *since + self.backoff(waiting.failures())));
                 }
                 Place::Gated(plugin) if self.judge.helps(plugin, &waiting.pod, event) => {
                     woken.push((waiting.arrival, uid.clone(), now));
@@ -304,8 +329,8 @@ impl Queue {
         state.put(uid, Place::Backoff { timer, until, early });
     }
 
-    fn backoff(&self, attempts: u32) -> Duration {
-        self.first_backoff.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(self.max_backoff)
+    fn backoff(&self, failures: u32) -> Duration {
+        self.first_backoff.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(self.max_backoff)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::node::NodeInfo;
 #[derive(Default)]
 pub struct Snapshot {
     slots: Vec<Option<Arc<NodeInfo>>>,
-    by_name: HashMap<String, u32>,
+    by_name: HashMap<Arc<str>, u32>,
     /// The order in which nodes are tried: zones in turn.
     order: Vec<u32>,
     index: Index,
@@ -26,7 +26,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Takes over nodes that changed, came or (`None`) went.
-    pub fn update(&mut self, changes: Vec<(String, Option<Arc<NodeInfo>>)>) {
+    pub fn update(&mut self, changes: Vec<(Arc<str>, Option<Arc<NodeInfo>>)>) {
         let mut reorder = false;
         // First those whose slots others may have by now.
         for (name, node) in &changes {
@@ -73,7 +73,7 @@ impl Snapshot {
             return;
         }
         for (node, by) in [(old, -1), (new, 1)] {
-            for name in node.into_iter().flat_map(|node| node.images().keys()) {
+            for (name, _) in node.into_iter().flat_map(NodeInfo::images) {
                 add(&mut self.images, name, by);
             }
         }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
 
 use super::{DeviceId, node_matches};
+use crate::affinity::NodeLabels;
 
 type PoolId = (Arc<str>, Arc<str>);
 
@@ -89,9 +89,8 @@ impl Inventory {
     }
 
     /// The pools that the node reaches, by name.
-    pub(super) fn pools(&self, node: &Node) -> Vec<Pool<'_>> {
-        let name = node.metadata.name.as_deref().unwrap_or_default();
-        let own = self.by_node.get(name).into_iter().flatten();
+    pub(super) fn pools(&self, node: &dyn NodeLabels) -> Vec<Pool<'_>> {
+        let own = self.by_node.get(node.name()).into_iter().flatten();
         let far = self.elsewhere.iter().filter(|at| {
             let spec = &self.slices[**at].slice.spec;
             node_matches(node, None, spec.all_nodes, spec.node_selector.as_ref())

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 
 use super::constraint::Match;
@@ -10,6 +9,7 @@ use super::inventory::{Candidate, Pool, State};
 use super::outcome;
 use super::request::Request;
 use super::{AllocationError, Allocator, MAX_DEVICES, name_of};
+use crate::affinity::NodeLabels;
 
 /// What doesn't change while searching on one node.
 pub(super) struct Search<'a> {
@@ -62,7 +62,7 @@ struct At {
 
 pub(super) fn search(
     allocator: &Allocator<'_>,
-    node: &Node,
+    node: &dyn NodeLabels,
     claims: &[Arc<ResourceClaim>],
 ) -> Result<Option<Vec<AllocationResult>>, AllocationError> {
     let pools = allocator.inventory.pools(node);

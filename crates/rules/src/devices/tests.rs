@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
 use super::*;
@@ -57,7 +58,7 @@ fn check_with(
 ) -> Option<AllocationResult> {
     let inventory = Inventory::new(slices.iter().cloned());
     let taken: HashSet<&str> = taken.iter().copied().collect();
-    let node = serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"zone": "a"}}})).unwrap();
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"zone": "a"}}})).unwrap();
     let class = |name: &str| {
         let config = json!([{"opaque": {"driver": "d.io", "parameters": {"of": name}}}]);
         let class = json!({"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": "true"}}], "config": config}});

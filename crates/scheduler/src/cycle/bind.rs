@@ -33,7 +33,7 @@ pub(crate) async fn bind(shared: &Shared, profile: &Profile, pod: &Arc<PodInfo>,
         Ok(()) => {
             shared.queue.remove(&pod.uid);
             let message = format!("Successfully assigned {} to {node}", pod.key);
-            shared.recorder.event(pod.reference(), EventType::Normal, "Scheduled", message);
+            shared.recorder(pod).event(pod.reference(), EventType::Normal, "Scheduled", message);
             profile.at(Point::PostBind).iter().for_each(|enabled| enabled.plugin.post_bind(pod, node));
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::diagnosis::Diagnosis;
 use crate::extender::Extender;
-use crate::framework::{Cycle, Filters, Finality, Forked, Profile, Whom};
+use crate::framework::{Cycle, Filters, Finality, Forked, Point, Profile, Whom};
 use crate::node::NodeInfo;
 use crate::nominator::Promises;
 
@@ -61,12 +61,17 @@ pub async fn evaluate<'a>(
         }
     };
     let mut feasible = match promised(cycle, &filters, promises) {
-        Some(node) => extender_filter(extenders, cycle, vec![node], &mut Diagnosis::default()).await?,
+        // Whoever fails here is asked again about all nodes.
+        Some(node) => {
+            extender_filter(extenders, cycle, vec![node], &mut Diagnosis::default()).await.unwrap_or_default()
+        }
         None => Vec::new(),
     };
     if feasible.is_empty() {
         let percentage = profile.percentage.unwrap_or(search.default_percentage);
-        feasible = find(cycle, &filters, promises, search, percentage, &mut diagnosis).map_err(Problem::Error)?;
+        let choosy = !profile.at(Point::Score).is_empty() || extenders.iter().any(Extender::is_choosy);
+        let limit = move |nodes| if choosy { nodes_to_find(nodes, percentage) } else { 1 };
+        feasible = find(cycle, &filters, promises, search, &limit, &mut diagnosis).map_err(Problem::Error)?;
         feasible = extender_filter(extenders, cycle, feasible, &mut diagnosis).await?;
     }
     if feasible.is_empty() {
@@ -124,7 +129,7 @@ fn find<'a>(
     filters: &Filters<'a>,
     promises: &Promises,
     search: &mut Search,
-    percentage: u32,
+    limit: &dyn Fn(usize) -> usize,
     diagnosis: &mut Diagnosis,
 ) -> Result<Vec<&'a NodeInfo>, String> {
     let snapshot = cycle.snapshot;
@@ -138,7 +143,7 @@ fn find<'a>(
         diagnosis.plugins = filters.restricting.clone();
     }
     let count = among.as_ref().map_or(all, Vec::len);
-    let enough = nodes_to_find(count, percentage);
+    let enough = limit(count);
     let mut feasible = Vec::with_capacity(enough);
     let mut looked = 0;
     let mut plugins = BTreeSet::new();

@@ -66,7 +66,7 @@ fn tell(shared: &Shared, pod: &PodInfo, reason: &str, message: &str, nominated: 
         note.truncate(end);
         note.push_str(" ...");
     }
-    shared.recorder.event(pod.reference(), EventType::Warning, "FailedScheduling", note);
+    shared.recorder(pod).event(pod.reference(), EventType::Warning, "FailedScheduling", note);
     let condition = condition(shared, pod, reason, message);
     let nominated = nominated.filter(|node| *node != pod.nominated);
     if condition.is_none() && nominated.is_none() {
@@ -193,6 +193,6 @@ async fn remove(shared: &Shared, pod: &PodInfo, victim: &PodInfo, node: &str) ->
         answer => drop(answer?),
     }
     let message = format!("Preempted by pod {} on node {node}", pod.uid);
-    shared.recorder.event(victim.reference(), EventType::Normal, "Preempted", message);
+    shared.recorder(pod).event(victim.reference(), EventType::Normal, "Preempted", message);
     Ok(())
 }

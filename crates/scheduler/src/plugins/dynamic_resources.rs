@@ -265,7 +265,7 @@ impl Filter<'_> {
             selectors: &self.plugin.cel,
             late: &late,
         };
-        allocator.allocate(node.node(), &self.to_allocate)
+        allocator.allocate(node, &self.to_allocate)
     }
 }
 
@@ -274,7 +274,7 @@ impl NodeFilter for Filter<'_> {
         let far = |claim: &ResourceClaim| {
             let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
             let selector = allocation.and_then(|allocation| allocation.node_selector.as_ref());
-            selector.is_some_and(|selector| !rules::matches_node_selector(selector, node.node()))
+            selector.is_some_and(|selector| !rules::matches_node_selector(selector, node))
         };
         let unavailable: Vec<usize> = (0..self.claims.len()).filter(|index| far(&self.claims[*index])).collect();
         let mut results = None;

@@ -35,7 +35,7 @@ struct Locality<'a> {
 impl Scorer for Locality<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
         // What few nodes have would draw all its pods to those: it counts less.
-        let worth = |(image, part): &(&str, f64)| Some((*node.images().get(*image)? as f64 * part) as i64);
+        let worth = |(image, part): &(&str, f64)| Some((node.image(image)? as f64 * part) as i64);
         let sum: i64 = self.shared.iter().filter_map(worth).sum();
         let most = MOST * self.count as i64;
         MAX_SCORE * (sum.min(most).max(LEAST) - LEAST) / (most - LEAST)
@@ -52,11 +52,9 @@ mod tests {
     #[test]
     fn present_images_score() {
         let with = |name: &str, mebibytes: i64| {
-            let mut node = named(name, json!({}));
             let images = json!([{"names": ["web:1"], "sizeBytes": mebibytes << 20}]);
             let full = json!({"metadata": {"name": name}, "status": {"images": images}});
-            node.set(serde_json::from_value(full).unwrap());
-            node
+            NodeInfo::new(serde_json::from_value(full).unwrap())
         };
         let spec = json!({"containers": [{"name": "c", "image": "web:1"}]});
         let nodes = [with("a", 1000), with("b", 500), named("c", json!({})), with("d", 20)];

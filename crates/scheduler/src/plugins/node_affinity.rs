@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{self, Node, NodeSelectorTerm, PreferredSchedulingTerm};
+use k8s_openapi::api::core::v1::{self, NodeSelectorTerm, PreferredSchedulingTerm};
 use serde::Deserialize;
 
 use crate::cluster::Cluster;
@@ -87,10 +87,10 @@ impl<'a> Filter<'a> {
 
 impl NodeFilter for Filter<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if !self.added.is_none_or(|terms| one_matches(terms, node.node())) {
+        if !self.added.is_none_or(|terms| one_matches(terms, node)) {
             return Err(Rejection::unresolvable("node(s) didn't match scheduler-enforced node affinity"));
         }
-        if selected(self.selector, node) && self.required.is_none_or(|terms| one_matches(terms, node.node())) {
+        if selected(self.selector, node) && self.required.is_none_or(|terms| one_matches(terms, node)) {
             return Ok(());
         }
         Err(Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector"))
@@ -106,14 +106,14 @@ pub fn allows(pod: &PodInfo, node: &NodeInfo) -> bool {
     let affinity = pod.node_affinity.as_deref();
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     selected(&pod.node_selector, node)
-        && required.is_none_or(|selector| one_matches(&selector.node_selector_terms, node.node()))
+        && required.is_none_or(|selector| one_matches(&selector.node_selector_terms, node))
 }
 
 fn selected(selector: &BTreeMap<String, String>, node: &NodeInfo) -> bool {
     selector.iter().all(|(key, value)| node.label(key) == Some(value))
 }
 
-fn one_matches(terms: &[NodeSelectorTerm], node: &Node) -> bool {
+fn one_matches(terms: &[NodeSelectorTerm], node: &NodeInfo) -> bool {
     terms.iter().any(|term| rules::matches_node_term(term, node))
 }
 
@@ -134,7 +134,7 @@ struct Preferred<'a>(Vec<&'a PreferredSchedulingTerm>);
 
 impl Scorer for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let matching = self.0.iter().filter(|term| rules::matches_node_term(&term.preference, node.node()));
+        let matching = self.0.iter().filter(|term| rules::matches_node_term(&term.preference, node));
         matching.map(|term| i64::from(term.weight)).sum()
     }
 

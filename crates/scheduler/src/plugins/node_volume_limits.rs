@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::ObjectKey;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::CSINode;
 
 use crate::cluster::Cluster;
@@ -11,6 +10,7 @@ use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Reject
 use crate::node::NodeInfo;
 use crate::plugins::volume_binding::owned_by;
 use crate::pod::PodInfo;
+use crate::storage::Claim;
 
 pub struct NodeVolumeLimits;
 
@@ -44,8 +44,7 @@ impl Plugin for NodeVolumeLimits {
                 change.old.iter().any(|gone| gone.claims().next().is_some())
             }
             ClusterEvent::Claim(change) if change.is_added() => change.new.iter().any(|claim| {
-                claim.metadata.namespace.as_deref() == Some(&pod.key.namespace)
-                    && pod.claims().any(|(name, _)| claim.metadata.name.as_deref() == Some(name))
+                claim.key.namespace == pod.key.namespace && pod.claims().any(|(name, _)| claim.key.name == name)
             }),
             ClusterEvent::Attachment(change) => change.is_removed() && pod.named_claims().next().is_some(),
             _ => false,
@@ -60,17 +59,15 @@ fn limits(node: &CSINode) -> BTreeMap<String, i64> {
 }
 
 /// The driver of a claim's volume and what names the volume to it, made up where there is none yet.
-fn driver_of(cluster: &Cluster, claim: &PersistentVolumeClaim) -> Option<(String, String)> {
-    let name = rules::claim_volume(claim);
+fn driver_of(cluster: &Cluster, claim: &Claim) -> Option<(String, String)> {
+    let name = claim.volume.as_str();
     let volume = cluster.volumes.get(&ObjectKey::cluster(name)).filter(|_| !name.is_empty());
     if let Some(volume) = volume {
-        let csi = volume.spec.as_ref()?.csi.as_ref()?;
-        return Some((csi.driver.clone(), csi.volume_handle.clone()));
+        return volume.csi.clone();
     }
-    let class = rules::claim_class(claim);
+    let class = claim.class.as_str();
     let class = cluster.classes.get(&ObjectKey::cluster(class)).filter(|_| !class.is_empty())?;
-    let meta = &claim.metadata;
-    let handle = format!("?{}/{}", meta.namespace.as_deref()?, meta.name.as_deref()?);
+    let handle = format!("?{}", claim.key);
     (!class.provisioner.is_empty()).then(|| (class.provisioner.clone(), handle))
 }
 
@@ -119,8 +116,8 @@ impl NodeFilter for Filter<'_> {
         for attachment in self.cluster.attachments.list(|_, a| a.spec.node_name == node.name()) {
             let Some(volume) = &attachment.spec.source.persistent_volume_name else { continue };
             let volume = self.cluster.volumes.get(&ObjectKey::cluster(volume));
-            let csi = volume.as_ref().and_then(|volume| volume.spec.as_ref()?.csi.as_ref());
-            attached.extend(csi.map(|csi| (attachment.spec.attacher.clone(), csi.volume_handle.clone())));
+            let csi = volume.as_ref().and_then(|volume| volume.csi.as_ref());
+            attached.extend(csi.map(|(_, handle)| (attachment.spec.attacher.clone(), handle.clone())));
         }
         let wanted: Volumes = wanted.difference(&attached).cloned().collect();
         let count = |volumes: &Volumes, driver: &str| volumes.iter().filter(|(of, _)| of == driver).count() as i64;

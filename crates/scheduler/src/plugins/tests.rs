@@ -10,6 +10,7 @@ use crate::framework::{Cycle, Plugin, Prepared};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::storage::{Claim, Volume};
 
 /// A pod with this `spec`.
 pub(crate) fn pod(spec: Value) -> PodInfo {
@@ -53,14 +54,12 @@ pub(crate) fn on_node(name: &str, zone: &str) -> NodeInfo {
 pub(crate) fn claim(cluster: &Cluster, name: &str, spec: Value, annotations: Value) {
     let claim =
         json!({"metadata": {"name": name, "namespace": "ns", "uid": name, "annotations": annotations}, "spec": spec});
-    let claim = Arc::new(serde_json::from_value(claim).unwrap());
-    cluster.claims.set(ObjectKey::new("ns", name), claim, 1);
+    cluster.claims.set(ObjectKey::new("ns", name), Arc::new(Claim::of(claim)), 1);
 }
 
 pub(crate) fn volume(cluster: &Cluster, name: &str, spec: Value, labels: Value) {
     let volume = json!({"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"phase": "Available"}});
-    let volume = Arc::new(serde_json::from_value(volume).unwrap());
-    cluster.volumes.set(ObjectKey::cluster(name), volume, 1);
+    cluster.volumes.set(ObjectKey::cluster(name), Arc::new(Volume::of(volume)), 1);
 }
 
 /// Asks one plugin about one pod.
@@ -86,7 +85,7 @@ impl<'p> Try<'p> {
         for node in nodes {
             let mut node = node.clone();
             node.slot = self.snapshot.get(node.name()).map_or(self.snapshot.slots() as u32, |known| known.slot);
-            self.snapshot.update(vec![(node.name().to_owned(), Some(Arc::new(node)))]);
+            self.snapshot.update(vec![(node.shared_name().clone(), Some(Arc::new(node)))]);
         }
     }
 

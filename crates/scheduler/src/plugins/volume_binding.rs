@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use apimachinery::ObjectKey;
 use client::Client;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -16,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection, Reservation};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
+use crate::storage::{self, Claim, NO_PROVISIONER, Volume};
 use reservation::Reserved;
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,20 +65,18 @@ pub fn not_found(kind: &str, name: &str) -> Rejection {
 }
 
 /// Whether a claim made for one of the pod's volumes is the pod's own.
-pub fn owned_by(pod: &PodInfo, claim: &PersistentVolumeClaim) -> Result<(), String> {
-    let mut owners = claim.metadata.owner_references.iter().flatten();
-    if owners.any(|owner| owner.uid == pod.uid && owner.controller == Some(true)) {
+pub fn owned_by(pod: &PodInfo, claim: &Claim) -> Result<(), String> {
+    if claim.controller == pod.uid {
         return Ok(());
     }
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
-    Err(format!("PVC {}/{name} was not created for pod {} (pod is not owner)", pod.key.namespace, pod.key))
+    Err(format!("PVC {} was not created for pod {} (pod is not owner)", claim.key, pod.key))
 }
 
 /// The pod's claims, by what is to be done.
 #[derive(Default)]
 struct Claims {
-    bound: Vec<Arc<PersistentVolumeClaim>>,
-    waiting: Vec<Arc<PersistentVolumeClaim>>,
+    bound: Vec<Arc<Claim>>,
+    waiting: Vec<Arc<Claim>>,
     /// Others have to bind these first.
     immediate: bool,
 }
@@ -95,21 +93,21 @@ fn claims_of(pod: &PodInfo, cluster: &Cluster) -> Result<Option<Claims>, Rejecti
             )),
             false => not_found("persistentvolumeclaim", name),
         })?;
-        if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost") {
-            let volume = rules::claim_volume(&claim);
+        if claim.lost {
+            let volume = &claim.volume;
             return Err(Rejection::unresolvable(format!(
                 "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
             )));
         }
-        if claim.metadata.deletion_timestamp.is_some() {
+        if claim.deleting {
             return Err(Rejection::unresolvable(format!("persistentvolumeclaim {name:?} is being deleted")));
         }
         if ephemeral {
             owned_by(pod, &claim).map_err(Rejection::unresolvable)?;
         }
-        if rules::claim_is_bound(&claim) {
+        if claim.is_bound() {
             claims.bound.push(claim);
-        } else if rules::claim_volume(&claim).is_empty() && waits(&claim, cluster)? {
+        } else if claim.volume.is_empty() && waits(&claim, cluster)? {
             claims.waiting.push(claim);
         } else {
             claims.immediate = true;
@@ -119,8 +117,8 @@ fn claims_of(pod: &PodInfo, cluster: &Cluster) -> Result<Option<Claims>, Rejecti
 }
 
 /// Whether the claim's class binds only when a pod uses it.
-fn waits(claim: &PersistentVolumeClaim, cluster: &Cluster) -> Result<bool, Rejection> {
-    let name = rules::claim_class(claim);
+fn waits(claim: &Claim, cluster: &Cluster) -> Result<bool, Rejection> {
+    let name = claim.class.as_str();
     let Some(class) = cluster.classes.get(&ObjectKey::cluster(name)).filter(|_| !name.is_empty()) else {
         return Ok(false);
     };
@@ -140,16 +138,12 @@ impl Plugin for VolumeBinding {
         if claims.immediate {
             return Err(Rejection::unresolvable("pod has unbound immediate PersistentVolumeClaims"));
         }
-        claims.waiting.sort_by_key(|claim| rules::claim_size(claim).unwrap_or_default());
-        let suiting = |claim: &Arc<PersistentVolumeClaim>| {
-            let class = rules::claim_class(claim);
-            let volumes = cycle.cluster.volumes.list(|_, volume| rules::volume_class(volume) == class);
-            rules::suiting_volumes(claim, &volumes).into_iter().cloned().collect()
+        claims.waiting.sort_by_key(|claim| claim.size.unwrap_or_default());
+        let suiting = |claim: &Arc<Claim>| {
+            storage::suiting(claim, cycle.cluster.volumes.list(|_, volume| volume.class == claim.class))
         };
         let volumes = claims.waiting.iter().map(suiting).collect();
-        let find = |claim: &Arc<PersistentVolumeClaim>| {
-            cycle.cluster.volumes.get(&ObjectKey::cluster(rules::claim_volume(claim)))
-        };
+        let find = |claim: &Arc<Claim>| cycle.cluster.volumes.get(&ObjectKey::cluster(&claim.volume));
         let bound = claims.bound.iter().map(find).collect();
         Ok(Prepared::Filter(Box::new(Filter { plugin: self, cycle, claims, bound, volumes, plans: Mutex::default() })))
     }
@@ -162,8 +156,7 @@ impl Plugin for VolumeBinding {
                 _ => false,
             },
             ClusterEvent::Claim(change) => change.new.iter().any(|claim| {
-                claim.metadata.namespace.as_deref() == Some(&pod.key.namespace)
-                    && pod.claims().any(|(name, _)| claim.metadata.name.as_deref() == Some(name))
+                claim.key.namespace == pod.key.namespace && pod.claims().any(|(name, _)| claim.key.name == name)
             }),
             ClusterEvent::Volume(change) => !change.is_removed(),
             ClusterEvent::Node(change) => match (&change.old, &change.new) {
@@ -196,8 +189,8 @@ fn limit(capacity: &k8s_openapi::api::storage::v1::CSIStorageCapacity) -> Option
 /// How the waiting claims would be satisfied on one node.
 #[derive(Clone, Default)]
 struct Plan {
-    bindings: Vec<(Arc<PersistentVolumeClaim>, Arc<PersistentVolume>)>,
-    provisions: Vec<Arc<PersistentVolumeClaim>>,
+    bindings: Vec<(Arc<Claim>, Arc<Volume>)>,
+    provisions: Vec<Arc<Claim>>,
 }
 
 struct Filter<'a> {
@@ -205,9 +198,9 @@ struct Filter<'a> {
     cycle: Cycle<'a>,
     claims: Claims,
     /// The volume of each bound claim, if it is there.
-    bound: Vec<Option<Arc<PersistentVolume>>>,
+    bound: Vec<Option<Arc<Volume>>>,
     /// For each waiting claim those that it might have, best first.
-    volumes: Vec<Vec<Arc<PersistentVolume>>>,
+    volumes: Vec<Vec<Arc<Volume>>>,
     plans: Mutex<HashMap<String, Plan>>,
 }
 
@@ -221,7 +214,7 @@ impl Filter<'_> {
     fn bound_reason(&self, node: &NodeInfo) -> Option<&'static str> {
         self.bound.iter().find_map(|volume| match volume {
             None => Some(VOLUME_GONE),
-            Some(volume) => (!rules::volume_reaches(volume, node.node())).then_some(NODE_CONFLICT),
+            Some(volume) => (!volume.reaches(node)).then_some(NODE_CONFLICT),
         })
     }
 
@@ -230,17 +223,14 @@ impl Filter<'_> {
         let mut taken = BTreeSet::new();
         let mut to_provision = Vec::new();
         for (claim, volumes) in self.claims.waiting.iter().zip(&self.volumes) {
-            match rules::selected_node(claim) {
+            match claim.selected_node.as_deref() {
                 Some(chosen) if chosen != node.name() => return Err(Rejection::unresolvable(NO_VOLUME)),
                 Some(_) => to_provision.push(claim),
                 None => {
-                    let free = |volume: &&Arc<PersistentVolume>| {
-                        !taken.contains(volume.metadata.name.as_deref().unwrap_or_default())
-                            && rules::volume_reaches(volume, node.node())
-                    };
+                    let free = |volume: &&Arc<Volume>| !taken.contains(volume.name.as_str()) && volume.reaches(node);
                     match volumes.iter().find(free) {
                         Some(volume) => {
-                            taken.insert(volume.metadata.name.as_deref().unwrap_or_default());
+                            taken.insert(volume.name.as_str());
                             plan.bindings.push((claim.clone(), volume.clone()));
                         }
                         None => to_provision.push(claim),
@@ -255,15 +245,12 @@ impl Filter<'_> {
         Ok(plan)
     }
 
-    fn can_provision(&self, claim: &PersistentVolumeClaim, node: &NodeInfo) -> Result<(), Rejection> {
-        let name = rules::claim_class(claim);
+    fn can_provision(&self, claim: &Claim, node: &NodeInfo) -> Result<(), Rejection> {
+        let name = claim.class.as_str();
         let class = self.cycle.cluster.classes.get(&ObjectKey::cluster(name));
         let class = class.ok_or_else(|| Rejection::error(format!("failed to find storage class {name:?}")))?;
         let allowed = class.allowed_topologies.as_deref().unwrap_or_default();
-        if class.provisioner.is_empty()
-            || class.provisioner == rules::NO_PROVISIONER
-            || !rules::matches_topology(allowed, node.node())
-        {
+        if class.provisioner.is_empty() || class.provisioner == NO_PROVISIONER || !storage::allows(allowed, node) {
             return Err(Rejection::unresolvable(NO_VOLUME));
         }
         if self.has_space(&class.provisioner, name, claim, node) {
@@ -273,8 +260,8 @@ impl Filter<'_> {
     }
 
     /// Only drivers that publish capacities are asked.
-    fn has_space(&self, driver: &str, class: &str, claim: &PersistentVolumeClaim, node: &NodeInfo) -> bool {
-        let Some(size) = rules::claim_size(claim) else { return true };
+    fn has_space(&self, driver: &str, class: &str, claim: &Claim, node: &NodeInfo) -> bool {
+        let Some(size) = claim.size else { return true };
         let found = self.cycle.cluster.csi_drivers.get(&ObjectKey::cluster(driver));
         if found.and_then(|driver| driver.spec.storage_capacity) != Some(true) {
             return true;
@@ -285,7 +272,7 @@ impl Filter<'_> {
                 && capacity
                     .node_topology
                     .as_ref()
-                    .is_some_and(|topology| rules::selects(&rules::label_selector(Some(topology)), node.labels()))
+                    .is_some_and(|topology| rules::label_selector(Some(topology)).matches_with(|key| node.label(key)))
         });
         !enough.is_empty()
     }

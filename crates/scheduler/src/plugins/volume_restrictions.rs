@@ -23,8 +23,7 @@ impl Plugin for VolumeRestrictions {
         for name in pod.named_claims() {
             let key = ObjectKey::new(&pod.key.namespace, name);
             let claim = cycle.cluster.claims.get(&key).ok_or_else(|| not_found("persistentvolumeclaim", name))?;
-            let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
-            if modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+            if claim.access_modes.iter().any(|mode| mode == "ReadWriteOncePod") {
                 exclusive.insert(name.to_owned());
             }
         }
@@ -44,8 +43,7 @@ impl Plugin for VolumeRestrictions {
                     && (shares_disk(pod, gone) || pod.named_claims().any(|name| gone.named_claims().any(|g| g == name)))
             }),
             ClusterEvent::Claim(change) if change.is_added() => change.new.iter().any(|claim| {
-                claim.metadata.namespace.as_deref() == Some(&pod.key.namespace)
-                    && pod.named_claims().any(|name| claim.metadata.name.as_deref() == Some(name))
+                claim.key.namespace == pod.key.namespace && pod.named_claims().any(|name| claim.key.name == name)
             }),
             _ => false,
         }

@@ -1,13 +1,13 @@
 //! A volume with zone labels is used on nodes of its zone.
 
 use apimachinery::ObjectKey;
-use k8s_openapi::api::core::v1::PersistentVolume;
 
 use crate::cluster::Cluster;
 use crate::framework::{ClusterEvent, Cycle, NodeFilter, Plugin, Prepared, Rejection};
 use crate::node::NodeInfo;
 use crate::plugins::volume_binding::not_found;
 use crate::pod::PodInfo;
+use crate::storage::Volume;
 
 /// The labels that count, each with its newer name.
 const LABELS: [(&str, &str); 4] = [
@@ -29,9 +29,9 @@ impl Plugin for VolumeZone {
         for name in cycle.pod.named_claims() {
             let key = ObjectKey::new(&cycle.pod.key.namespace, name);
             let claim = cycle.cluster.claims.get(&key).ok_or_else(|| not_found("persistentvolumeclaim", name))?;
-            let volume = rules::claim_volume(&claim);
+            let volume = claim.volume.as_str();
             if volume.is_empty() {
-                let class = rules::claim_class(&claim);
+                let class = claim.class.as_str();
                 if class.is_empty() {
                     return Err(Rejection::unresolvable("PersistentVolumeClaim had no pv name and storageClass name"));
                 }
@@ -64,8 +64,7 @@ impl Plugin for VolumeZone {
                 _ => false,
             },
             ClusterEvent::Claim(change) => change.new.iter().any(|claim| {
-                claim.metadata.namespace.as_deref() == Some(&pod.key.namespace)
-                    && pod.named_claims().any(|name| claim.metadata.name.as_deref() == Some(name))
+                claim.key.namespace == pod.key.namespace && pod.named_claims().any(|name| claim.key.name == name)
             }),
             ClusterEvent::Volume(change) => match (&change.old, &change.new) {
                 (Some(old), Some(new)) => zones(old) != zones(new),
@@ -78,10 +77,9 @@ impl Plugin for VolumeZone {
 }
 
 /// The labels that a node must have, each with the values that do.
-fn zones(volume: &PersistentVolume) -> Vec<(&'static str, &'static str, Vec<String>)> {
-    let labels = volume.metadata.labels.as_ref();
+fn zones(volume: &Volume) -> Vec<(&'static str, &'static str, Vec<String>)> {
     let of = |(name, newer): &(&'static str, &'static str)| {
-        let value = labels?.get(*name)?;
+        let value = volume.labels.get(*name)?;
         let values: Vec<String> = value.split("__").map(str::to_owned).collect();
         (!values.iter().any(String::is_empty)).then_some((*name, *newer, values))
     };

@@ -82,6 +82,25 @@ async fn only_helpful_events_wake() {
     assert_eq!(next_within(&queue, Duration::from_secs(2)).await.as_deref(), Some("a"));
 }
 
+/// And are counted anew after each of these.
+#[tokio::test(start_paused = true)]
+async fn errors_are_counted_apart_from_rejections() {
+    let (queue, _) = queue();
+    queue.put(pod("a", 0));
+    for error in [None, None, Some(1), Some(2), None, Some(1)] {
+        assert!(next_within(&queue, SOON).await.is_some());
+        let Some(pause) = error else {
+            // As nobody else is ready, help ends the pause.
+            queue.failed("a", vec!["Fit"]);
+            queue.wake(&about("Fit"));
+            continue;
+        };
+        queue.retry("a");
+        assert_eq!(next_within(&queue, Duration::from_millis(pause * 1000 - 10)).await, None);
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn attempts_are_spaced_out() {
     let (queue, _) = queue();

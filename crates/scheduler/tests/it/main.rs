@@ -2,6 +2,7 @@
 
 mod election;
 mod extender;
+mod leaving;
 mod placements;
 mod preemption;
 mod resource_claim;

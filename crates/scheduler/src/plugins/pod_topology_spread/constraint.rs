@@ -74,7 +74,7 @@ impl Constraint {
 
 /// Whether the node has the label of every constraint.
 pub fn has_all_keys(node: &NodeInfo, constraints: &[Constraint]) -> bool {
-    constraints.iter().all(|constraint| node.labels().contains_key(&constraint.key))
+    constraints.iter().all(|constraint| node.label(&constraint.key).is_some())
 }
 
 /// What the pod's Services and its controller select; `None` if that is nothing in particular. Upstream: helper.DefaultSelector.

@@ -7,21 +7,21 @@ use apimachinery::{ObjectKey, Value};
 use client::{PatchKind, resources};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use rules::NodeLabels;
 
 use super::{Io, Plan};
 use crate::cluster::Cluster;
 use crate::framework::Reservation;
-use crate::node::NodeInfo;
+use crate::node::{Facts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::storage::{BOUND_BY_CONTROLLER, Claim, ClaimReference, SELECTED_NODE, Volume};
 
 /// What a pod's claims will have.
 pub(super) struct Reserved {
     io: Io,
     cluster: Arc<Cluster>,
     timeout: Duration,
-    node: Arc<Node>,
+    node: Arc<Facts>,
     bindings: Vec<Bound>,
     /// Claims to be provisioned on the node.
     provisions: Vec<ObjectKey>,
@@ -35,42 +35,29 @@ struct Bound {
     patch: Option<Value>,
 }
 
-fn key_of(meta: &ObjectMeta) -> ObjectKey {
-    ObjectKey::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
 /// The volume as if it were bound to the claim, and the patch that makes it so.
-fn bind(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<(PersistentVolume, Value)> {
-    let meta = &claim.metadata;
-    let mut bound = volume.clone();
-    let spec = bound.spec.get_or_insert_default();
-    let complete = spec.claim_ref.as_ref().is_some_and(|reference| {
-        reference.name == meta.name && reference.namespace == meta.namespace && reference.uid == meta.uid
-    });
-    let by_us = !rules::is_bound_to(volume, claim);
-    let marked = volume.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(rules::BOUND_BY_CONTROLLER));
-    if complete && (!by_us || marked) {
+fn bind(volume: &Volume, claim: &Claim) -> Option<(Volume, Value)> {
+    let wanted = ClaimReference { key: claim.key.clone(), uid: claim.uid.clone() };
+    let by_us = !volume.is_for(claim);
+    if volume.claim.as_ref() == Some(&wanted) && (!by_us || volume.by_controller) {
         return None;
     }
-    let reference = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("PersistentVolumeClaim".into()),
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        field_path: None,
-    };
     let mut patch = Value::object();
-    patch.set(&["metadata", "resourceVersion"], volume.metadata.resource_version.as_deref().unwrap_or_default());
-    patch.set(&["spec", "claimRef"], Value::from_serialize(&reference).ok()?);
-    spec.claim_ref = Some(reference);
+    patch.set(&["metadata", "resourceVersion"], volume.revision.to_string());
+    let revision = claim.revision.to_string();
+    let reference = [
+        ("apiVersion", "v1"),
+        ("kind", "PersistentVolumeClaim"),
+        ("name", claim.key.name.as_str()),
+        ("namespace", claim.key.namespace.as_str()),
+        ("uid", claim.uid.as_str()),
+        ("resourceVersion", revision.as_str()),
+    ];
+    reference.into_iter().for_each(|(field, text)| patch.set(&["spec", "claimRef", field], text));
     if by_us {
-        patch.set(&["metadata", "annotations", rules::BOUND_BY_CONTROLLER], "yes");
-        let annotations = bound.metadata.annotations.get_or_insert_default();
-        annotations.insert(rules::BOUND_BY_CONTROLLER.into(), "yes".into());
+        patch.set(&["metadata", "annotations", BOUND_BY_CONTROLLER], "yes");
     }
-    Some((bound, patch))
+    Some((volume.bound(wanted, by_us || volume.by_controller), patch))
 }
 
 impl Reserved {
@@ -83,14 +70,14 @@ impl Reserved {
         node: &NodeInfo,
     ) -> Result<Reserved, String> {
         let mut reserved =
-            Reserved { io, cluster, timeout, node: node.node().clone(), bindings: Vec::new(), provisions: Vec::new() };
+            Reserved { io, cluster, timeout, node: node.facts().clone(), bindings: Vec::new(), provisions: Vec::new() };
         reserved.take(plan).inspect_err(|_| reserved.restore())?;
         Ok(reserved)
     }
 
     fn take(&mut self, plan: &Plan) -> Result<(), String> {
         for (claim, volume) in &plan.bindings {
-            let key = key_of(&volume.metadata);
+            let key = ObjectKey::cluster(&volume.name);
             let mut patch = None;
             if let Some((bound, change)) = bind(volume, claim) {
                 if !self.cluster.volumes.assume(&key, volume, Arc::new(bound)) {
@@ -98,14 +85,12 @@ impl Reserved {
                 }
                 patch = Some(change);
             }
-            self.bindings.push(Bound { claim: key_of(&claim.metadata), volume: key, patch });
+            self.bindings.push(Bound { claim: claim.key.clone(), volume: key, patch });
         }
         for claim in &plan.provisions {
-            let key = key_of(&claim.metadata);
-            let mut chosen = PersistentVolumeClaim::clone(claim);
-            let node = self.node.metadata.name.clone().unwrap_or_default();
-            chosen.metadata.annotations.get_or_insert_default().insert(rules::SELECTED_NODE.into(), node);
-            if !self.cluster.claims.assume(&key, claim, Arc::new(chosen)) {
+            let key = claim.key.clone();
+            let chosen = Arc::new(claim.on(self.node.name()));
+            if !self.cluster.claims.assume(&key, claim, chosen) {
                 return Err(format!("persistentvolumeclaim {:?} changed", key.name));
             }
             self.provisions.push(key);
@@ -134,7 +119,7 @@ impl Reserved {
             if let Some((_, revision)) = self.cluster.claims.seen(key) {
                 patch.set(&["metadata", "resourceVersion"], revision.to_string());
             }
-            patch.set(&["metadata", "annotations", rules::SELECTED_NODE], node);
+            patch.set(&["metadata", "annotations", SELECTED_NODE], node);
             let claims = &resources::PERSISTENT_VOLUME_CLAIMS;
             let object = self.io.client.patch(claims, key, PatchKind::Merge, &patch).await?;
             written.push((key.clone(), false, object.revision()));
@@ -164,46 +149,44 @@ impl Reserved {
             let (volume, _) =
                 self.cluster.volumes.seen(&bound.volume).ok_or("failed to check binding: volume is gone")?;
             self.reachable(&volume, node)?;
-            let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-            if reference.is_none_or(|reference| reference.uid.as_deref().unwrap_or_default().is_empty()) {
+            if volume.claim.as_ref().is_none_or(|reference| reference.uid.is_empty()) {
                 return Err(format!("ClaimRef got reset for pv {name:?}"));
             }
             let claim = self.cluster.claims.seen(&bound.claim);
             let (claim, _) = claim.ok_or("failed to check binding: claim is gone")?;
-            if !rules::claim_is_bound(&claim) {
+            if !claim.is_bound() {
                 return Ok(false);
             }
         }
         for key in &self.provisions {
             let found = self.cluster.claims.seen(key);
             let (claim, _) = found.ok_or("failed to check provisioning pvc: claim is gone")?;
-            match rules::selected_node(&claim) {
+            match claim.selected_node.as_deref() {
                 Some(chosen) if chosen == node => {}
                 Some(_) => return Err(format!("provisioning failed for PVC {:?}", key.name)),
-                None if claim.metadata.annotations.is_none() => {
+                None if !claim.annotated => {
                     return Err(format!("selectedNode annotation reset for PVC {:?}", key.name));
                 }
                 None => return Err(format!("provisioning failed for PVC {:?}", key.name)),
             }
-            let volume = rules::claim_volume(&claim);
-            if !volume.is_empty() {
-                let Some((volume, _)) = self.cluster.volumes.seen(&ObjectKey::cluster(volume)) else {
+            if !claim.volume.is_empty() {
+                let Some((volume, _)) = self.cluster.volumes.seen(&ObjectKey::cluster(&claim.volume)) else {
                     return Ok(false);
                 };
                 self.reachable(&volume, node)?;
             }
-            if !rules::claim_is_bound(&claim) {
+            if !claim.is_bound() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn reachable(&self, volume: &PersistentVolume, node: &str) -> Result<(), String> {
-        if rules::volume_reaches(volume, &self.node) {
+    fn reachable(&self, volume: &Volume, node: &str) -> Result<(), String> {
+        if volume.reaches(&*self.node) {
             return Ok(());
         }
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let name = &volume.name;
         Err(format!("pv {name:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"))
     }
 

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugins::tests::{Try, claim, on_node, pod, volume};
+use crate::storage::{BIND_COMPLETED, SELECTED_NODE};
 
 fn using(claims: &[&str]) -> PodInfo {
     let volume = |name: &&str| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
@@ -68,7 +69,7 @@ fn claims_decide_before_nodes_do() {
 #[test]
 fn bound_claims_bind_the_pod_to_their_volumes_nodes() {
     let bound = |cluster: &Cluster| {
-        claim(cluster, "c", json!({"volumeName": "v"}), json!({rules::BIND_COMPLETED: "yes"}));
+        claim(cluster, "c", json!({"volumeName": "v"}), json!({BIND_COMPLETED: "yes"}));
     };
     check(using(&["c"]), bound, [VOLUME_GONE; 2]);
     check(
@@ -92,7 +93,7 @@ fn waiting_claims_find_a_volume_or_are_provisioned() {
             volume(cluster, "large", has("s", "9Gi", "a"), json!({}));
         }
     };
-    let manual = rules::NO_PROVISIONER;
+    let manual = NO_PROVISIONER;
     check(using(&["c"]), world(manual, json!({})), ["", NO_VOLUME]);
     check(using(&["d"]), world(manual, json!({})), ["", ""]);
     check(using(&["c", "d"]), world(manual, json!({})), ["", NO_VOLUME]);
@@ -101,7 +102,7 @@ fn waiting_claims_find_a_volume_or_are_provisioned() {
     check(using(&["c"]), world("made.by/us", only_b.clone()), ["", ""]);
     let chosen = |cluster: &Cluster| {
         world("made.by/us", json!({}))(cluster);
-        claim(cluster, "c", asks("s", "2Gi"), json!({rules::SELECTED_NODE: "n2"}));
+        claim(cluster, "c", asks("s", "2Gi"), json!({SELECTED_NODE: "n2"}));
     };
     check(using(&["c"]), chosen, [NO_VOLUME, ""]);
 }
