@@ -1,11 +1,16 @@
 //! How drivers of devices make themselves known to a kubelet, and what it asks of them.
 
+mod held;
+
 use std::future::Future;
+use std::io;
 use std::path::Path;
 
 use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 use tonic::client::Grpc;
-use tonic::transport::Channel;
+use tonic::transport::{self, Channel};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
@@ -64,6 +69,21 @@ impl Driver {
     /// The driver behind the socket; needs to be called within a tokio runtime.
     pub fn at(socket: &Path, service: Service) -> Driver {
         Driver { service, channel: crate::channel(socket.to_path_buf()) }
+    }
+
+    /// Connects at once; the future that comes with the driver is ready when this connection has ended. A call after that makes another one.
+    pub async fn connect(
+        socket: &Path,
+        service: Service,
+    ) -> Result<(Driver, impl Future<Output = ()> + Send + use<>), transport::Error> {
+        let (mut holder, ended) = held::pair();
+        let socket = socket.to_path_buf();
+        let connector = tower::service_fn(move |_| {
+            let (socket, holder) = (socket.clone(), holder.take());
+            async move { Ok::<_, io::Error>(TokioIo::new(held::Held::new(UnixStream::connect(socket).await?, holder))) }
+        });
+        let channel = crate::endpoint().connect_with_connector(connector).await?;
+        Ok((Driver { service, channel }, ended))
     }
 
     /// Makes the claims' devices ready for containers.

@@ -6,6 +6,7 @@
 mod drivers;
 mod state;
 mod watch;
+mod withdraw;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -69,7 +70,7 @@ impl Devices {
         })
     }
 
-    /// Changes whenever a driver comes or goes.
+    /// Changes whenever a driver comes or goes, or its connection does.
     pub(crate) fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.drivers.changes()
     }

@@ -12,27 +12,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Backoff, DeleteOptions, Resource, Selection, TaskGuard};
+use client::{Backoff, TaskGuard};
 use cri::drivers::registration::{InfoRequest, RegistrationStatus};
 use cri::drivers::{Driver, Service, registering};
 use rustix::fs::inotify;
 use rustix::fs::inotify::{CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
+use super::withdraw;
 use crate::context::Context;
 use crate::error::rpc_text;
 
 const FOLDER: &str = "plugins_registry";
 const KIND: &str = "DRAPlugin";
-const RESOURCE_SLICES: Resource = Resource::cluster("resource.k8s.io", "v1", "resourceslices");
 
 /// How long a driver may take to say who it is.
 const ANSWER: Duration = Duration::from_secs(5);
-/// The devices of a driver that stays away for longer are not offered any more (upstream: `defaultWipingDelay`).
-const AWAY: Duration = Duration::from_secs(30);
+/// The pauses between attempts to connect (those of gRPC).
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(120)];
 
-/// What is done for each socket; dropping it ends that.
-type Tasks = BTreeMap<PathBuf, TaskGuard>;
+/// A driver that has registered.
+struct Found {
+    name: String,
+    endpoint: PathBuf,
+    service: Service,
+}
 
 /// Registers drivers as long as the kubelet runs.
 pub(crate) async fn run(ctx: Arc<Context>) {
@@ -41,9 +45,9 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         Ok(queue) => queue,
         Err(error) => return tracing::error!(folder = %folder.display(), %error, "drivers can't be watched for"),
     };
-    // Nobody has registered yet: devices are offered again by drivers that come.
-    let _first = TaskGuard::new(ctx.env.spawn(withdraw(ctx.clone(), None)));
-    let (mut tasks, mut absent): (Tasks, BTreeMap<String, TaskGuard>) = Default::default();
+    let _withdrawing = TaskGuard::new(ctx.env.spawn(withdraw::run(ctx.clone())));
+    // What is done for each socket; dropping it ends that.
+    let mut tasks: BTreeMap<PathBuf, TaskGuard> = BTreeMap::new();
     loop {
         for socket in sockets(&folder) {
             tasks.entry(socket.clone()).or_insert_with(|| register(&ctx, socket));
@@ -55,10 +59,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         };
         for socket in changed {
             tasks.remove(&socket);
-            for driver in ctx.devices.drivers.remove(&socket) {
-                let task = TaskGuard::new(ctx.env.spawn(withdraw_later(ctx.clone(), driver.clone())));
-                absent.insert(driver, task);
-            }
+            ctx.devices.drivers.remove(&socket);
         }
     }
 }
@@ -116,21 +117,50 @@ impl Changes {
     }
 }
 
-/// Tries until the driver behind the socket is known, or the task ends.
+/// Tries until the driver behind the socket is known, and stays connected to it, until the task ends.
 fn register(ctx: &Arc<Context>, socket: PathBuf) -> TaskGuard {
     let owned = ctx.clone();
     TaskGuard::new(ctx.env.spawn(async move {
         let ctx = owned;
         // A driver listens a moment after its socket is there.
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(122));
-        while let Err(why) = try_register(&ctx, &socket).await {
-            tracing::debug!(socket = %socket.display(), why, "a driver isn't registered yet");
+        let found = loop {
+            match try_register(&ctx, &socket).await {
+                Ok(found) => break found,
+                Err(why) => tracing::debug!(socket = %socket.display(), why, "a driver isn't registered yet"),
+            }
             ctx.env.sleep(pause.next(&ctx.env)).await;
-        }
+        };
+        stay_connected(&ctx, &found).await;
     }))
 }
 
-async fn try_register(ctx: &Context, socket: &Path) -> Result<(), String> {
+/// Keeps a connection, so that it is known whether the driver can be reached. Upstream: monitoredPlugin.
+async fn stay_connected(ctx: &Context, found: &Found) {
+    let Found { name, endpoint, service } = found;
+    let [shortest, longest] = PAUSES;
+    let mut pause = Backoff::new(shortest, longest);
+    loop {
+        match Driver::connect(endpoint, *service).await {
+            Ok((driver, ended)) => {
+                let began = ctx.env.monotonic();
+                ctx.devices.drivers.connected(name, endpoint, driver);
+                ended.await;
+                ctx.devices.drivers.lost(name, endpoint);
+                tracing::info!(driver = name, "the connection to a driver of devices has ended");
+                if ctx.env.monotonic() - began > shortest {
+                    pause.reset();
+                }
+            }
+            Err(error) => {
+                tracing::debug!(driver = name, error = &error as &dyn std::error::Error, "a driver can't be reached");
+            }
+        }
+        ctx.env.sleep(pause.next(&ctx.env)).await;
+    }
+}
+
+async fn try_register(ctx: &Context, socket: &Path) -> Result<Found, String> {
     let mut client = registering(socket);
     let failed = |status: tonic::Status| rpc_text(&status);
     let late = || "it doesn't answer".to_owned();
@@ -144,11 +174,11 @@ async fn try_register(ctx: &Context, socket: &Path) -> Result<(), String> {
     };
     let told = ctx.env.timeout(ANSWER, client.notify_registration_status(status)).await.ok_or_else(late)?;
     match known {
-        Ok(()) => {
+        Ok(service) => {
             tracing::info!(driver = info.name, "a driver of devices has registered");
             // What it did not hear, its own life tells: it is registered.
             drop(told);
-            Ok(())
+            Ok(Found { name: info.name, endpoint, service })
         }
         Err(why) => Err(why),
     }
@@ -161,7 +191,7 @@ fn accept(
     socket: &Path,
     endpoint: &Path,
     services: &[String],
-) -> Result<(), String> {
+) -> Result<Service, String> {
     if kind != KIND {
         let socket = socket.display();
         return Err(format!(
@@ -185,33 +215,5 @@ fn accept(
         return Err(refused(why));
     };
     let added = ctx.devices.drivers.add(name, socket, endpoint, Driver::at(endpoint, service));
-    added.map_err(|why| format!("RegisterPlugin error -- plugin registration failed with err: {why}"))
-}
-
-/// A driver that comes back soon, as after an update, keeps its devices.
-async fn withdraw_later(ctx: Arc<Context>, driver: String) {
-    let mut changes = ctx.devices.changes();
-    let back = async { while !ctx.devices.drivers.is_known(&driver) && changes.changed().await.is_ok() {} };
-    if ctx.env.timeout(AWAY, back).await.is_none() {
-        withdraw(ctx, Some(driver)).await;
-    }
-}
-
-/// Deletes what is offered of this node, by all drivers or by one. Upstream: wipeResourceSlices.
-async fn withdraw(ctx: Arc<Context>, driver: Option<String>) {
-    ctx.node.synced().await;
-    let mut fields = format!("spec.nodeName={}", ctx.config.node_name);
-    if let Some(driver) = &driver {
-        fields.push_str(&format!(",spec.driver={driver}"));
-    }
-    let selection = Selection::all().fields(fields);
-    let mut pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
-    loop {
-        match ctx.client.delete_collection(&RESOURCE_SLICES, &selection, &DeleteOptions::default()).await {
-            Ok(()) => return,
-            Err(error) if error.is_not_found() => return,
-            Err(error) => tracing::debug!(%error, "a node's devices can't be withdrawn yet"),
-        }
-        ctx.env.sleep(pause.next(&ctx.env)).await;
-    }
+    added.map(|()| service).map_err(|why| format!("RegisterPlugin error -- plugin registration failed with err: {why}"))
 }

@@ -1,5 +1,7 @@
 //! Devices that pods claim, and the drivers that make them ready.
 
+use std::time::Duration;
+
 use apimachinery::ObjectKey;
 use client::Resource;
 use serde_json::{Value, json};
@@ -144,20 +146,54 @@ async fn drivers_that_cant_be_used_are_told_so() {
     assert!(told.error.ends_with(services), "{}", told.error);
 }
 
+/// Whether the slices were deleted that these fields select.
+fn withdrawn(world: &World, fields: &str) -> bool {
+    let path = format!("/apis/resource.k8s.io/v1/resourceslices?fieldSelector={fields}");
+    world.server.requests().iter().any(|seen| seen.method == http::Method::DELETE && seen.target == path)
+}
+
+/// The fields of what the driver `d.io` offers.
+const OWN: &str = "spec.nodeName%3Dn1%2Cspec.driver%3Dd.io";
+
 #[tokio::test(start_paused = true)]
 async fn devices_of_absent_drivers_are_withdrawn() {
     let world = World::new().await;
-    let withdrawn = |fields: &str| {
-        let path = format!("/apis/resource.k8s.io/v1/resourceslices?fieldSelector={fields}");
-        world.server.requests().iter().any(|seen| seen.method == http::Method::DELETE && seen.target == path)
-    };
-    world.until("what an earlier kubelet's drivers offered goes", || withdrawn("spec.nodeName%3Dn1")).await;
+    world.until("what an earlier kubelet's drivers offered goes", || withdrawn(&world, "spec.nodeName%3Dn1")).await;
     let driver = FakeDriver::new("d.io", &BOTH);
     let served = driver.serve(&world.env, &world.config.root);
     world.until("it is told", || driver.told().is_some()).await;
     drop(served);
     let began = world.env.monotonic();
-    let own = "spec.nodeName%3Dn1%2Cspec.driver%3Dd.io";
-    world.until("what it offered goes", || withdrawn(own)).await;
+    world.until("what it offered goes", || withdrawn(&world, OWN)).await;
     assert!((world.env.monotonic() - began).as_secs() >= 30, "a driver may come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_cant_be_reached_is_away() {
+    let world = World::new().await;
+    let driver = FakeDriver::new("d.io", &BOTH);
+    let mut served = driver.serve(&world.env, &world.config.root);
+    world.until("it is told", || driver.told().is_some()).await;
+    let pause = async |seconds| world.env.sleep(Duration::from_secs(seconds)).await;
+    pause(100).await;
+    served.breaks();
+    pause(5).await;
+    served.works_again();
+    pause(100).await;
+    assert!(!withdrawn(&world, OWN), "it came back soon");
+
+    served.breaks();
+    let began = world.env.monotonic();
+    world.until("what it offered goes", || withdrawn(&world, OWN)).await;
+    assert!((30..60).contains(&(world.env.monotonic() - began).as_secs()));
+    let pod = world.create(spec("c", "web", None));
+    claim(&world, "c", "d.io", &[pod.uid()]);
+    let failed = || world.events().into_iter().any(|event| event.starts_with(REASON) && event.contains("Unavailable"));
+    world.until("the driver is missed", failed).await;
+    world.server.forget_requests();
+    served.works_again();
+    world.until_phase("Running").await;
+    assert_eq!(driver.take_log(), ["prepare ns/c"]);
+    pause(600).await;
+    assert!(!withdrawn(&world, OWN), "it is there");
 }

@@ -11,7 +11,10 @@ use cri::drivers::registration::*;
 use env::Env;
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 /// The driver; clones share it.
@@ -27,15 +30,47 @@ struct Inner {
     devices: Mutex<BTreeMap<String, Vec<(String, String)>>>,
     broken: Mutex<Option<String>>,
     told: Mutex<Option<RegistrationStatus>>,
+    endpoint: Mutex<String>,
 }
 
-/// Drops its socket with it, as a driver that ends does.
+/// A driver that serves; dropped, it takes its sockets along, as one that ends does.
 pub struct Served {
-    socket: PathBuf,
-    _task: client::TaskGuard,
+    driver: FakeDriver,
+    env: Env,
+    endpoint: PathBuf,
+    working: Option<Listening>,
+    _registering: Listening,
 }
 
-impl Drop for Served {
+impl Served {
+    /// It can't be reached any more, but stays registered.
+    pub fn breaks(&mut self) {
+        self.working = None;
+    }
+
+    pub fn works_again(&mut self) {
+        self.working = Some(self.driver.work(&self.env, &self.endpoint));
+    }
+}
+
+/// Ends its connections and removes its socket with it.
+struct Listening {
+    socket: PathBuf,
+    _end: oneshot::Sender<()>,
+}
+
+impl Listening {
+    fn start(env: &Env, socket: &Path, services: Router) -> Listening {
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let incoming = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
+        let (end, ended) = oneshot::channel::<()>();
+        let ended = async move { drop(ended.await) };
+        env.spawn(async move { services.serve_with_incoming_shutdown(incoming, ended).await.unwrap() });
+        Listening { socket: socket.to_owned(), _end: end }
+    }
+}
+
+impl Drop for Listening {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.socket);
     }
@@ -47,17 +82,19 @@ impl FakeDriver {
         FakeDriver(Arc::new(Inner { name: name.to_owned(), versions, ..Inner::default() }))
     }
 
-    /// Registers and works behind a socket of the kubelet's folder.
+    /// Registers with a socket in the kubelet's folder for them, and works behind another one.
     pub fn serve(&self, env: &Env, kubelet: &Path) -> Served {
-        let folder = kubelet.join("plugins_registry");
-        std::fs::create_dir_all(&folder).unwrap();
-        let socket = folder.join(format!("{}-reg.sock", self.0.name));
-        let listener = UnixListener::bind(&socket).unwrap();
-        let server = tonic::transport::Server::builder()
-            .add_service(RegistrationServer::new(self.clone()))
-            .add_service(DraPluginServer::new(self.clone()))
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        Served { socket, _task: client::TaskGuard::new(env.spawn(async move { server.await.unwrap() })) }
+        let endpoint = kubelet.join("plugins").join(&self.0.name).join("dra.sock");
+        *self.0.endpoint.lock() = endpoint.to_str().unwrap().to_owned();
+        let working = Some(self.work(env, &endpoint));
+        let socket = kubelet.join("plugins_registry").join(format!("{}-reg.sock", self.0.name));
+        let services = Server::builder().add_service(RegistrationServer::new(self.clone()));
+        let registering = Listening::start(env, &socket, services);
+        Served { driver: self.clone(), env: env.clone(), endpoint, working, _registering: registering }
+    }
+
+    fn work(&self, env: &Env, endpoint: &Path) -> Listening {
+        Listening::start(env, endpoint, Server::builder().add_service(DraPluginServer::new(self.clone())))
     }
 
     /// The devices of a claim, each with its request (empty: all) and its id for runtimes.
@@ -94,7 +131,7 @@ impl Registration for FakeDriver {
         Ok(Response::new(PluginInfo {
             r#type: "DRAPlugin".into(),
             name: self.0.name.clone(),
-            endpoint: String::new(),
+            endpoint: self.0.endpoint.lock().clone(),
             supported_versions: self.0.versions.clone(),
         }))
     }
