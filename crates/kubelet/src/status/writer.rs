@@ -118,7 +118,9 @@ impl Shared {
                         backoff.reset();
                         self.answered(&object, patch);
                     }
-                    Err(error) if error.is_not_found() || error.is_conflict() => self.known.lock().gone = true,
+                    Err(error) if error.is_not_found() || error.is_conflict() || is_of_another(&error) => {
+                        self.known.lock().gone = true;
+                    }
                     Err(error) if error.is_invalid() => {
                         tracing::warn!(pod = %self.key, error = &error as &dyn std::error::Error, "the API server refuses the status");
                         self.known.lock().refused = Some(patch);
@@ -144,4 +146,11 @@ impl Shared {
             self.known.lock().refused = Some(sent);
         }
     }
+}
+
+/// The pod was made again under its name: the patch names the one that is gone.
+fn is_of_another(error: &client::Error) -> bool {
+    let details = error.status().and_then(|status| status.details.as_ref());
+    error.is_invalid()
+        && details.is_some_and(|details| details.causes.iter().any(|cause| cause.field == "metadata.uid"))
 }

@@ -1,7 +1,11 @@
 //! A pod from its creation to its end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use apimachinery::{FieldError, GroupKind, Status};
+use client::fake::Reaction;
 use client::resources;
 use serde_json::json;
 
@@ -117,6 +121,36 @@ async fn a_pod_of_the_same_name_is_another_one() {
     world.until_phase("Running").await;
     assert_ne!(world.status("web").unwrap().container_id, first);
     world.until("the first is gone", || world.cri.counts() == (1, 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_more_is_told_of_a_pod_that_was_made_again() {
+    let world = World::new().await;
+    let old = world.create(one()).uid().to_owned();
+    world.until_phase("Running").await;
+    // The kubelet doesn't hear of it while the old one's container ends and comes again.
+    world.server.hold_watches(&resources::PODS, true);
+    world.server.remove(&resources::PODS, &World::key());
+    world.create(one());
+    let (told, mentioned) = (Arc::new(AtomicUsize::new(0)), old.clone());
+    let count = told.clone();
+    world.server.react(move |request| {
+        let names_it = String::from_utf8_lossy(&request.body).contains(&mentioned);
+        if !request.target.starts_with("/api/v1/namespaces/ns/pods/p/status") || !names_it {
+            return None;
+        }
+        count.fetch_add(1, SeqCst);
+        let other = FieldError::invalid("metadata.uid", mentioned.clone(), "field is immutable");
+        Some(Reaction::Refuse(Status::invalid(&GroupKind { group: String::new(), kind: "Pod".into() }, "p", &[other])))
+    });
+    world.cri.take_log();
+    world.cri.end("web", 1);
+    world.until("it comes again", || world.cri.take_log().contains(&"start web".to_owned())).await;
+    world.env.sleep(Duration::from_secs(60)).await;
+    assert_eq!(told.load(SeqCst), 1);
+    world.server.hold_watches(&resources::PODS, false);
+    world.until_phase("Running").await;
+    assert_ne!(world.pod().unwrap().metadata.uid, Some(old));
 }
 
 #[tokio::test(start_paused = true)]
