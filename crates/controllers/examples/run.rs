@@ -1,5 +1,6 @@
 //! The controllers as a program of their own, over TLS like upstream's: `run KUBECONFIG FOLDER`, where the folder has the cluster's keys, from
-//! which each controller's service account gets a certificate. `cargo xtask controllers-diff` and `bench controllers` compare the two.
+//! which each controller's service account gets a certificate, and `CONTROLLERS` may say which controllers, as `--controllers` does.
+//! `cargo xtask controllers-diff` and `bench controllers` compare the two.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let reader = client("system:kube-controller-manager", "")?.without_managed_fields();
     let mut config = Config::new(reader, pki.ca().certificate_pem().into());
     config.pki = Some(pki);
+    if let Ok(controllers) = std::env::var("CONTROLLERS") {
+        config.controllers = controllers.split(',').map(str::to_owned).collect();
+    }
     config.accounts = Some(Arc::new(move |account| {
         let user = format!("system:serviceaccount:kube-system:{account}");
         client(&user, "system:serviceaccounts").expect("keys that issued one certificate issue another")

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::Setup;
+use crate::go_selector;
 use crate::meta::{scaled, time};
 use crate::pod_view::Pods;
 use crate::scale::ScaleError;
@@ -170,32 +171,11 @@ impl Budgets {
 }
 
 fn unmanaged(selector: Option<&Value>) -> String {
-    let selector = selector.map_or_else(|| "nil".to_owned(), shown);
+    let selector = go_selector::shown(selector);
     format!(
         "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the \
          PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \
          \".spec.minAvailable\" field of the PDB to an integer value."
-    )
-}
-
-/// A label selector as Go's generated code shows it.
-fn shown(selector: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let labels = selector.at(&["matchLabels"]).and_then(Value::as_object);
-    let mut labels: Vec<String> = labels
-        .into_iter()
-        .flat_map(|labels| labels.iter())
-        .map(|(key, value)| format!("{key}: {},", text(value)))
-        .collect();
-    labels.sort();
-    let expressions = selector.items_at(&["matchExpressions"]).iter().map(|expression| {
-        let values: Vec<String> = expression.items_at(&["values"]).iter().map(text).collect();
-        let [key, operator] = ["key", "operator"].map(|of| expression.str_at(&[of]).unwrap_or_default());
-        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
-    });
-    let (labels, expressions) = (labels.concat(), expressions.collect::<String>());
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
     )
 }
 
@@ -256,23 +236,4 @@ fn matching(budgets: &Informer, pod: &Object) -> Vec<ObjectKey> {
         Selector::from_label_selector(value.at(&["spec", "selector"])).is_ok_and(|selector| selector.matches(pod))
     };
     budgets.list(pod.namespace()).iter().filter(|budget| matches(budget)).map(|budget| budget.key().clone()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn selectors_as_go_shows_them() {
-        let check = |json: &str, expect: &str| assert_eq!(shown(&Value::parse(json.as_bytes()).unwrap()), expect);
-        check(
-            r#"{"matchLabels":{"b":"2","a":"1"}}"#,
-            "&LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{},}",
-        );
-        check(
-            r#"{"matchExpressions":[{"key":"a","operator":"In","values":["x","y"]},{"key":"b","operator":"Exists"}]}"#,
-            "&LabelSelector{MatchLabels:map[string]string{},MatchExpressions:[]LabelSelectorRequirement{\
-             LabelSelectorRequirement{Key:a,Operator:In,Values:[x y],},LabelSelectorRequirement{Key:b,Operator:Exists,Values:[],},},}",
-        );
-    }
 }

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::Setup;
 use crate::meta::{now, write_status};
 use crate::pod_view::Pods;
-use crate::scale::{ScaleError, scale_of};
+use crate::scale::{ScaleError, scale_of_group};
 use behavior::{Bounds, Memory};
 use propose::{Proposal, Unable};
 use view::{Status, View};
@@ -116,16 +116,7 @@ impl Autoscalers {
     async fn find_scale(&self, ctx: &ReconcileContext, object: &Object, view: &View) -> Result<Scale, ScaleError> {
         let target = &view.spec.scale_target_ref;
         let key = ObjectKey::new(object.namespace(), &*target.name);
-        let found = scale_of(ctx.client(), &target.api_version, &target.kind, &key).await?;
-        let (resource, scale) = match found {
-            Some(found) => found,
-            None => {
-                let group = target.api_version.split_once('/').map_or("", |(group, _)| group);
-                let plural = format!("{}s", target.kind.to_lowercase());
-                let resource = apimachinery::GroupResource::new(group, &*plural);
-                return Err(client::Error::from(apimachinery::Status::not_found(&resource, &target.name)).into());
-            }
-        };
+        let (resource, scale) = scale_of_group(ctx.client(), &target.api_version, &target.kind, &key).await?;
         let value = scale.to_value();
         Ok(Scale {
             resource,
@@ -160,8 +151,10 @@ impl Autoscalers {
             return Ok((bounds.min, "Current number of replicas below Spec.MinReplicas".to_owned()));
         }
         let selector = self.selector(object, status, scale, at)?;
-        let pods = self.pods.informer.list(object.namespace());
-        let pods: Vec<_> = pods.iter().filter(|pod| selector.matches(pod)).filter_map(|pod| pod.view().ok()).collect();
+        let mut pods = self.pods.informer.list(object.namespace());
+        pods.retain(|pod| selector.matches(pod));
+        self.is_alone(object, status, scale, selector, &pods, at)?;
+        let pods: Vec<_> = pods.iter().filter_map(|pod| pod.view().ok()).collect();
         let asked = propose::Asked { ctx, namespace: object.namespace(), scale, pods: &pods, spec: &view.spec };
         let Proposal { replicas, metric } = asked.propose(&self.events, object, status).await?;
         let reason = match replicas.cmp(&bounds.current) {
@@ -199,6 +192,38 @@ impl Autoscalers {
             status.set("ScalingActive", "False", "InvalidSelector", unable.to_string(), at);
             unable
         })
+    }
+
+    /// Two autoscalers of the same pods would pull at them in turns: neither does anything.
+    fn is_alone(
+        &self,
+        object: &Arc<Object>,
+        status: &mut Status,
+        scale: &Scale,
+        selector: Selector,
+        pods: &[Arc<Object>],
+        at: Timestamp,
+    ) -> Result<(), Unable> {
+        let others = {
+            let mut memories = self.memories.lock();
+            memories.entry(object.uid().to_owned()).or_default().selects = Some((object.key().clone(), selector));
+            let mut selecting: Vec<String> = memories
+                .values()
+                .filter_map(|memory| memory.selects.as_ref())
+                .filter(|(key, _)| key.namespace == object.namespace())
+                .filter(|(_, selector)| pods.iter().any(|pod| selector.matches(pod)))
+                .map(|(key, _)| key.to_string())
+                .collect();
+            selecting.sort();
+            selecting
+        };
+        if others.len() < 2 {
+            return Ok(());
+        }
+        let unable = Unable::Ambiguous { selector: scale.selector.clone(), autoscalers: others.join(" ") };
+        self.events.warning(object, "AmbiguousSelector", unable.to_string());
+        status.set("ScalingActive", "False", "AmbiguousSelector", unable.to_string(), at);
+        Err(unable)
     }
 }
 

@@ -30,6 +30,7 @@ mod endpoint_slice_mirroring;
 mod endpoints;
 mod ephemeral_volume;
 mod garbage_collector;
+mod go_selector;
 mod history;
 mod horizontal_pod_autoscaler;
 mod job;

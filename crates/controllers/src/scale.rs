@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Object, ObjectKey};
+use apimachinery::{Object, ObjectKey, Status};
 use client::{Client, Resource};
 use serde::Deserialize;
 
@@ -11,6 +11,8 @@ use serde::Deserialize;
 pub(crate) enum ScaleError {
     #[error("no matches for kind {kind:?} in version {version:?}")]
     NoKind { kind: String, version: String },
+    #[error("no matches for kind {kind:?} in group {group:?}")]
+    NoKindInGroup { kind: String, group: String },
     #[error("{0} does not implement the scale subresource")]
     NoScale(String),
     #[error(transparent)]
@@ -31,6 +33,45 @@ struct ApiResource {
     namespaced: bool,
 }
 
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    versions: Vec<GroupVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
+/// Like [`scale_of`], where any version of the group will do, and an object that is not there is an error too.
+pub(crate) async fn scale_of_group(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    key: &ObjectKey,
+) -> Result<(Resource, Arc<Object>), ScaleError> {
+    let absent = |resource: &Resource| client::Error::from(Status::not_found(&resource.group_resource(), &key.name));
+    match found(client, api_version, kind, key).await {
+        Err(ScaleError::NoKind { .. }) => {}
+        result => return result.and_then(|found| found.map_err(|resource| absent(&resource).into())),
+    }
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let versions = match client.get_json::<Group>(format!("/apis/{group}")).await {
+        Ok(served) if !group.is_empty() => served.versions,
+        Err(error) if !error.is_not_found() => return Err(error.into()),
+        _ => Vec::new(),
+    };
+    for version in versions.iter().filter(|version| version.group_version != api_version) {
+        match found(client, &version.group_version, kind, key).await {
+            Err(ScaleError::NoKind { .. }) => {}
+            result => return result.and_then(|found| found.map_err(|resource| absent(&resource).into())),
+        }
+    }
+    Err(ScaleError::NoKindInGroup { kind: kind.to_owned(), group: group.to_owned() })
+}
+
 /// The resource and the scale of the object of this kind; `None` if the object is not there.
 pub(crate) async fn scale_of(
     client: &Client,
@@ -38,6 +79,16 @@ pub(crate) async fn scale_of(
     kind: &str,
     key: &ObjectKey,
 ) -> Result<Option<(Resource, Arc<Object>)>, ScaleError> {
+    Ok(found(client, api_version, kind, key).await?.ok())
+}
+
+/// The same, with the resource also where the object is not there.
+async fn found(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    key: &ObjectKey,
+) -> Result<Result<(Resource, Arc<Object>), Resource>, ScaleError> {
     let path = if api_version.contains('/') { format!("/apis/{api_version}") } else { format!("/api/{api_version}") };
     let no_kind = || ScaleError::NoKind { kind: kind.to_owned(), version: api_version.to_owned() };
     let served: ResourceList = match client.get_json(path).await {
@@ -54,11 +105,11 @@ pub(crate) async fn scale_of(
         namespaced: found.namespaced,
     };
     match client.get_subresource(&resource, key, "scale").await {
-        Ok(scale) => Ok(Some((resource, scale))),
+        Ok(scale) => Ok(Ok((resource, scale))),
         Err(error) if error.is_not_found() => {
             let subresource = format!("{}/scale", found.name);
             if served.resources.iter().any(|resource| resource.name == subresource) {
-                return Ok(None);
+                return Ok(Err(resource));
             }
             Err(ScaleError::NoScale(resource.group_resource().to_string()))
         }

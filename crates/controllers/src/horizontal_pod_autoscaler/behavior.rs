@@ -1,5 +1,6 @@
 //! How fast a size may change: stabilisation, policies and bounds.
 
+use apimachinery::{ObjectKey, Selector};
 use jiff::{SignedDuration, Timestamp};
 
 use super::view::{Behavior, Policy, Rules};
@@ -7,12 +8,14 @@ use super::view::{Behavior, Policy, Rules};
 /// Downscales wait this long for higher recommendations to pass, where nothing else is said.
 const DOWNSCALE_WINDOW: i64 = 300;
 
-/// What is remembered of an autoscaler; all of it younger than its longest window.
+/// What is remembered of an autoscaler; sizes and changes no longer than its longest window.
 #[derive(Default)]
 pub(super) struct Memory {
     recommendations: Vec<(i64, Timestamp)>,
     ups: Vec<(i64, Timestamp)>,
     downs: Vec<(i64, Timestamp)>,
+    /// Whose memory it is and which pods are its target's, once that is known.
+    pub selects: Option<(ObjectKey, Selector)>,
 }
 
 pub(super) struct Bounds {

@@ -6,11 +6,14 @@ use std::time::Duration;
 use apimachinery::{ObjectKey, Quantity, Value};
 use client::{Client, Error, ListOptions, Resource, Selection};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::meta::time;
 
 const POD_METRICS: Resource = Resource::namespaced("metrics.k8s.io", "v1beta1", "pods");
-const CUSTOM: &str = "/apis/custom.metrics.k8s.io/v1beta2";
+const CUSTOM: &str = "custom.metrics.k8s.io";
+/// Those that are understood, the better one first.
+const CUSTOM_VERSIONS: [&str; 2] = ["custom.metrics.k8s.io/v1beta2", "custom.metrics.k8s.io/v1beta1"];
 const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1";
 /// The window of a custom metric that says none.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -28,15 +31,53 @@ pub(super) type Samples = BTreeMap<String, Sample>;
 /// Why there is no metric.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MetricsError {
-    #[error("unable to fetch metrics from {api} metrics API: {error}{}", suffix(.error, .what))]
+    #[error("unable to fetch metrics from {api} metrics API: {}", told(.error, .what))]
     Fetch { api: &'static str, what: String, error: Error },
+    #[error(
+        "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered"
+    )]
+    NotRegistered,
+    #[error("unable to fetch metrics from custom metrics API: no known available metric versions found")]
+    NoVersion,
+    #[error(
+        "unable to fetch metrics from custom metrics API: the custom metrics API server returned {0} results when we asked for exactly one"
+    )]
+    NotOne(usize),
     #[error("no metrics returned from {0} metrics API")]
     None(&'static str),
 }
 
-/// As upstream's client says which path was not found.
-fn suffix(error: &Error, what: &str) -> String {
-    if error.is_not_found() { format!(" (get {what})") } else { String::new() }
+/// A failure that no `Status` tells, in the words of upstream's client.
+fn told(error: &Error, what: &str) -> String {
+    match error.status().filter(|status| status.details.is_none()).map(|status| status.code) {
+        Some(404) => format!("the server could not find the requested resource (get {what})"),
+        Some(503) => format!("the server is currently unable to handle the request (get {what})"),
+        _ => error.to_string(),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    preferred_version: GroupVersion,
+    versions: Vec<GroupVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
+/// Where custom metrics are asked for.
+async fn custom_root(client: &Client) -> Result<String, MetricsError> {
+    let group: Group = match client.get_json(format!("/apis/{CUSTOM}")).await {
+        Err(error) if error.is_not_found() => return Err(MetricsError::NotRegistered),
+        group => group.map_err(|error| MetricsError::Fetch { api: "custom", what: CUSTOM.to_owned(), error })?,
+    };
+    let mut versions = std::iter::once(&group.preferred_version).chain(&group.versions);
+    let known = versions.find(|version| CUSTOM_VERSIONS.contains(&&*version.group_version));
+    Ok(format!("/apis/{}", known.ok_or(MetricsError::NoVersion)?.group_version))
 }
 
 /// What the pods use of a resource: one container of each, or all together.
@@ -79,18 +120,23 @@ pub(super) async fn of_pods(
     metric: &str,
     metric_selector: &str,
 ) -> Result<Samples, MetricsError> {
+    let root = custom_root(client).await?;
     let path = format!(
-        "{CUSTOM}/namespaces/{namespace}/pods/*/{metric}?labelSelector={}&metricLabelSelector={}",
+        "{root}/namespaces/{namespace}/pods/*/{metric}?labelSelector={}&metricLabelSelector={}",
         encode(selector),
         encode(metric_selector)
     );
-    let list = fetch(client, path, "custom").await?;
+    let list = fetch(client, path, "custom", format!("pods.{CUSTOM} *")).await?;
+    if list.is_empty() {
+        return Err(MetricsError::None("custom"));
+    }
     let sample = |item: &Value| {
-        let seconds = item.i64_at(&["windowSeconds"]).and_then(|seconds| u64::try_from(seconds).ok());
+        // The older version calls it by the shorter name.
+        let seconds = ["windowSeconds", "window"].iter().find_map(|name| item.i64_at(&[name]));
         let sample = Sample {
             value: milli(item.get("value")?)?,
             at: time(item.str_at(&["timestamp"])),
-            window: seconds.map_or(WINDOW, Duration::from_secs),
+            window: seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(WINDOW, Duration::from_secs),
         };
         Some((item.str_at(&["describedObject", "name"])?.to_owned(), sample))
     };
@@ -111,13 +157,18 @@ pub(super) async fn of_object(
     let plural = plural(kind);
     let resource = if group.is_empty() { plural } else { format!("{plural}.{group}") };
     let (namespace, name, selector) = (&key.namespace, &key.name, encode(metric_selector));
-    let path = if resource == "namespaces" {
-        format!("{CUSTOM}/namespaces/{namespace}/metrics/{metric}?metricLabelSelector={selector}")
+    let root = custom_root(client).await?;
+    let (path, what) = if resource == "namespaces" {
+        let path = format!("{root}/namespaces/{namespace}/metrics/{metric}?metricLabelSelector={selector}");
+        (path, format!("metrics.{CUSTOM} {metric}"))
     } else {
-        format!("{CUSTOM}/namespaces/{namespace}/{resource}/{name}/{metric}?metricLabelSelector={selector}")
+        let path = format!("{root}/namespaces/{namespace}/{resource}/{name}/{metric}?metricLabelSelector={selector}");
+        (path, format!("{resource}.{CUSTOM} {name}"))
     };
-    let list = fetch(client, path, "custom").await?;
-    list.first().and_then(|item| milli(item.get("value")?)).ok_or(MetricsError::None("custom"))
+    match &*fetch(client, path, "custom", what).await? {
+        [item] => item.get("value").and_then(milli).ok_or(MetricsError::None("custom")),
+        items => Err(MetricsError::NotOne(items.len())),
+    }
 }
 
 /// The sum of an external metric's values.
@@ -128,17 +179,18 @@ pub(super) async fn external(
     selector: &str,
 ) -> Result<i64, MetricsError> {
     let path = format!("{EXTERNAL}/namespaces/{namespace}/{metric}?labelSelector={}", encode(selector));
-    let list = fetch(client, path, "external").await?;
+    let list = fetch(client, path, "external", format!("{metric}.external.metrics.k8s.io")).await?;
+    if list.is_empty() {
+        return Err(MetricsError::None("external"));
+    }
     let values = list.iter().filter_map(|item| milli(item.get("value")?));
     Ok(values.fold(0_i64, i64::saturating_add))
 }
 
-async fn fetch(client: &Client, path: String, api: &'static str) -> Result<Vec<Value>, MetricsError> {
-    let what = format!("{api} metrics");
+async fn fetch(client: &Client, path: String, api: &'static str, what: String) -> Result<Vec<Value>, MetricsError> {
     let fetch = |error| MetricsError::Fetch { api, what, error };
     let answer: serde_json::Value = client.get_json(path).await.map_err(fetch)?;
-    let items = Value::from(answer).items_at(&["items"]).to_vec();
-    if items.is_empty() { Err(MetricsError::None(api)) } else { Ok(items) }
+    Ok(Value::from(answer).items_at(&["items"]).to_vec())
 }
 
 pub(super) fn milli(value: &Value) -> Option<i64> {
@@ -209,5 +261,21 @@ mod tests {
     fn kinds_have_plurals_and_texts_are_escaped() {
         assert_eq!((plural("Ingress").as_str(), plural("Proxy").as_str()), ("ingresses", "proxies"));
         assert_eq!(encode("a=b,c in (d)"), "a%3Db%2Cc%20in%20%28d%29");
+    }
+
+    #[test]
+    fn failures_are_told_as_upstreams_client_tells_them() {
+        let check = |status: apimachinery::Status, expect: &str| {
+            let error =
+                MetricsError::Fetch { api: "external", what: "q.external.metrics.k8s.io".into(), error: status.into() };
+            assert_eq!(error.to_string(), format!("unable to fetch metrics from external metrics API: {expect}"));
+        };
+        use apimachinery::{Reason, Status};
+        let absent = "the server could not find the requested resource (get q.external.metrics.k8s.io)";
+        check(Status::new(404, Reason::NotFound, "404 page not found"), absent);
+        let away = "the server is currently unable to handle the request (get q.external.metrics.k8s.io)";
+        check(Status::new(503, Reason::ServiceUnavailable, "service unavailable"), away);
+        let resource = apimachinery::GroupResource::new("", "metrics");
+        check(Status::not_found(&resource, "q"), "metrics \"q\" not found");
     }
 }

@@ -10,6 +10,7 @@ use super::Scale;
 use super::metrics::{self, MetricsError, milli};
 use super::replicas::{self, Aim, NoSize};
 use super::view::{Spec, Status};
+use crate::go_selector;
 
 /// Everything that a proposal is made from.
 pub(super) struct Asked<'a> {
@@ -33,6 +34,8 @@ pub(super) enum Unable {
     NoSelector,
     #[error("couldn't convert selector into a corresponding internal selector object: {0}")]
     Selector(SelectorError),
+    #[error("pods by selector {selector} are controlled by multiple HPAs: [{autoscalers}]")]
+    Ambiguous { selector: String, autoscalers: String },
     #[error("invalid metrics ({invalid} invalid out of {of}), first error is: {first}")]
     Metrics { invalid: usize, of: usize, first: Box<Failed> },
 }
@@ -48,8 +51,13 @@ pub(super) struct Failed {
 
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    #[error("{what}: {error}")]
-    Metrics { what: String, error: MetricsError },
+    #[error("{what}: {error}{}", .of.as_deref().unwrap_or_default())]
+    Metrics {
+        what: String,
+        error: MetricsError,
+        /// On what it was, after the error.
+        of: Option<String>,
+    },
     #[error(transparent)]
     Size(#[from] NoSize),
     #[error("{what}: {error}")]
@@ -137,10 +145,20 @@ impl Asked<'_> {
                 (self.by_resource(&spec, container).await, prefix)
             }
             "Pods" => (self.by_pods(&spec).await, "failed to get pods metric value".to_owned()),
-            "Object" => (self.by_object(&spec).await, "failed to get object metric value".to_owned()),
+            "Object" => {
+                let prefix = match spec.at(&["target", "averageValue"]) {
+                    Some(_) => format!(": failed to get {} object metric", text(&["metric", "name"])),
+                    None => String::new(),
+                };
+                (self.by_object(&spec).await, format!("failed to get object metric value{prefix}"))
+            }
             "External" => {
-                let prefix = format!("failed to get {} external metric value", text(&["metric", "name"]));
-                (self.by_external(&spec).await, prefix)
+                let name = text(&["metric", "name"]);
+                let prefix = match spec.at(&["target", "averageValue"]) {
+                    Some(_) => format!("failed to get {name} external metric"),
+                    None => format!("failed to get external metric {name}"),
+                };
+                (self.by_external(&spec).await, format!("failed to get {name} external metric value: {prefix}"))
             }
             _ => (Err(Why::Source("unknown metric source type")), "invalid metric".to_owned()),
         };
@@ -159,16 +177,13 @@ impl Asked<'_> {
         let get = format!("failed to get {name} {what}");
         let (client, selector) = (self.ctx.client(), &self.scale.selector);
         let samples = metrics::of_resource(client, self.namespace, selector, name, container).await;
-        let unable = |error| Why::Metrics { what: format!("{get}: unable to get metrics for resource {name}"), error };
+        let what = format!("{get}: unable to get metrics for resource {name}");
+        let unable = |error| Why::Metrics { what, error, of: None };
         let samples = samples.map_err(unable)?;
         let no_size = |error| Why::SizeOf { what: get.clone(), error };
-        let requests;
         let aim = match (target, percent) {
             (Some(target), _) => Aim::Average(target),
-            (None, Some(percent)) => {
-                requests = replicas::requests(self.pods, name, container).map_err(no_size)?;
-                Aim::Utilization { percent, requests: &requests }
-            }
+            (None, Some(percent)) => Aim::Utilization { percent, resource: name, container },
             (None, None) => {
                 return Err(Why::Source(
                     "invalid resource metric source: neither an average utilization target nor an average value (usage) target was \
@@ -202,7 +217,8 @@ impl Asked<'_> {
         let metric_selector = selector(spec)?;
         let (client, pods) = (self.ctx.client(), &self.scale.selector);
         let samples = metrics::of_pods(client, self.namespace, pods, name, &metric_selector).await;
-        let samples = samples.map_err(|error| Why::Metrics { what: format!("unable to get metric {name}"), error })?;
+        let unable = |error| Why::Metrics { what: format!("unable to get metric {name}"), error, of: None };
+        let samples = samples.map_err(unable)?;
         let target = spec.at(&["target", "averageValue"]).and_then(milli).unwrap_or_default();
         let (now, current) = (self.ctx.env().now(), self.scale.current);
         let tolerances = self.spec.tolerances();
@@ -218,20 +234,30 @@ impl Asked<'_> {
         let text = |key: &str| object.str_at(&[key]).unwrap_or_default();
         let key = ObjectKey::new(self.namespace, text("name"));
         let value = metrics::of_object(self.ctx.client(), &object, &key, name, &selector(spec)?).await;
-        let value = value.map_err(|error| Why::Metrics { what: format!("unable to get metric {name}"), error })?;
-        let metric = format!("{} metric {name}", text("kind"));
-        let (proposal, mut shown) = self.by_one_value(spec, value, metric)?;
+        let unable = |error| Why::Metrics {
+            what: format!("unable to get metric {name}"),
+            error,
+            of: Some(format!(" on {} {key}", text("kind"))),
+        };
+        // Upstream calls a share of an object's value external.
+        let metric = match spec.at(&["target", "averageValue"]) {
+            Some(_) => external_metric(spec),
+            None => format!("{} metric {name}", text("kind")),
+        };
+        let (proposal, mut shown) = self.by_one_value(spec, value.map_err(unable)?, metric)?;
         shown.set(&["describedObject"], object);
         Ok((proposal, shown))
     }
 
     async fn by_external(&self, spec: &Value) -> Result<(Proposal, Value), Why> {
         let name = spec.str_at(&["metric", "name"]).unwrap_or_default();
-        let selector = selector(spec)?;
-        let value = metrics::external(self.ctx.client(), self.namespace, name, &selector).await;
-        let what = || format!("unable to get external metric {}/{name}/{selector}", self.namespace);
-        let value = value.map_err(|error| Why::Metrics { what: what(), error })?;
-        self.by_one_value(spec, value, format!("external metric {name}({selector})"))
+        let value = metrics::external(self.ctx.client(), self.namespace, name, &selector(spec)?).await;
+        let unable = |error| {
+            let selector = go_selector::shown(spec.at(&["metric", "selector"]));
+            let what = format!("unable to get external metric {}/{name}/{selector}", self.namespace);
+            Why::Metrics { what, error, of: None }
+        };
+        self.by_one_value(spec, value.map_err(unable)?, external_metric(spec))
     }
 
     /// The size for one value: shared by all pods, or so much for each.
@@ -249,6 +275,11 @@ impl Asked<'_> {
     }
 }
 
+fn external_metric(spec: &Value) -> String {
+    let name = spec.str_at(&["metric", "name"]).unwrap_or_default();
+    format!("external metric {name}({})", go_selector::shown(spec.at(&["metric", "selector"])))
+}
+
 /// The metric's status: what it is and how much of it there is.
 fn identified(spec: &Value, name: &str, thousandths: i64) -> Value {
     let mut shown = Value::object();
@@ -257,10 +288,11 @@ fn identified(spec: &Value, name: &str, thousandths: i64) -> Value {
     shown
 }
 
-/// Memory is told in powers of two, as metrics-server tells it.
+/// Memory is told in powers of two, as metrics-server tells it: whole bytes, rounded up, but for very little.
 fn amount(resource: &str, thousandths: i64) -> String {
-    if resource == "memory" && thousandths % 1000 == 0 {
-        return Quantity::new(thousandths / 1000, Format::BinarySi).to_string();
+    if resource == "memory" && thousandths.abs() >= 1_024_000 {
+        let bytes = thousandths / 1000 + i64::from(thousandths % 1000 > 0);
+        return Quantity::new(bytes, Format::BinarySi).to_string();
     }
     Quantity::from_milli(thousandths).to_string()
 }
@@ -269,5 +301,37 @@ fn selector(spec: &Value) -> Result<String, SelectorError> {
     match spec.at(&["metric", "selector"]) {
         None => Ok(String::new()),
         Some(selector) => Ok(Selector::from_label_selector(Some(selector))?.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_told_as_metrics_server_tells_them() {
+        let check = |resource: &str, thousandths: i64, expect: &str| {
+            assert_eq!(amount(resource, thousandths), expect, "{resource} {thousandths}");
+        };
+        check("cpu", 150, "150m");
+        check("cpu", 2000, "2");
+        check("memory", (100 << 20) * 1000, "100Mi");
+        check("memory", 86_571_733_667, "86571734");
+        check("memory", 500_333, "500333m");
+    }
+
+    #[test]
+    fn external_metrics_are_named_with_their_selectors() {
+        let check = |spec: &str, expect: &str| {
+            assert_eq!(
+                external_metric(&Value::parse(spec.as_bytes()).unwrap()),
+                format!("external metric queue({expect})")
+            );
+        };
+        check(r#"{"metric":{"name":"queue"}}"#, "nil");
+        check(
+            r#"{"metric":{"name":"queue","selector":{"matchLabels":{"a":"b"}}}}"#,
+            "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{},}",
+        );
     }
 }

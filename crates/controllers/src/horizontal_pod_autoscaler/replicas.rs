@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::metrics::{Sample, Samples};
 use super::view::Tolerances;
@@ -18,8 +18,14 @@ const INITIAL_READINESS: Duration = Duration::from_secs(30);
 pub(super) enum Aim<'a> {
     /// So much for each pod.
     Average(i64),
-    /// So many percent of what each pod requests.
-    Utilization { percent: i64, requests: &'a BTreeMap<String, i64> },
+    /// So many percent of what each pod requests, or one of its containers.
+    Utilization { percent: i64, resource: &'a str, container: Option<&'a str> },
+}
+
+/// The same, once it is known what the pods request.
+enum Target {
+    Average(i64),
+    Utilization { percent: i64, requests: BTreeMap<String, i64> },
 }
 
 /// What came of it: the size, the average use, and percent of the requests.
@@ -41,8 +47,12 @@ pub(super) enum NoSize {
     Requests,
     #[error("missing request for {resource} in container {container} of Pod {pod}")]
     Request { resource: String, container: String, pod: String },
+    #[error("missing pod-level request for {resource} in Pod {pod}")]
+    PodRequest { resource: String, pod: String },
     #[error("container {container} not found in Pod {pod}")]
     Container { container: String, pod: String },
+    #[error("unable to calculate ready pods: {0}")]
+    Ready(Box<NoSize>),
 }
 
 /// Pods by what their samples are worth.
@@ -72,7 +82,8 @@ pub(super) fn by_pods(
     if samples.is_empty() {
         return Err(NoSize::Metrics);
     }
-    let (ratio, average, percent) = aim.ratio(&samples)?;
+    let target = aim.at(pods)?;
+    let (ratio, average, percent) = target.ratio(&samples)?;
     let outcome = |replicas: i64| Ok(Outcome { replicas, average, percent });
     let counts_unready = !groups.unready.is_empty() && ratio > 1.0;
     if !counts_unready && groups.missing.is_empty() {
@@ -81,7 +92,7 @@ pub(super) fn by_pods(
     let nothing = Sample { value: 0, at: now, window: Duration::ZERO };
     for pod in &groups.missing {
         // What is not known is taken for what changes least.
-        let value = if ratio < 1.0 { aim.of(pod) } else { 0 };
+        let value = if ratio < 1.0 { target.of(pod) } else { 0 };
         if ratio != 1.0 {
             samples.insert(pod.clone(), Sample { value, ..nothing });
         }
@@ -89,7 +100,7 @@ pub(super) fn by_pods(
     if counts_unready {
         samples.extend(groups.unready.iter().map(|pod| (pod.clone(), nothing)));
     }
-    let (again, ..) = aim.ratio(&samples)?;
+    let (again, ..) = target.ratio(&samples)?;
     let turned = ratio < 1.0 && again > 1.0 || ratio > 1.0 && again < 1.0;
     if tolerances.allow(again) || turned {
         return outcome(current);
@@ -100,14 +111,25 @@ pub(super) fn by_pods(
 }
 
 impl Aim<'_> {
+    fn at(&self, pods: &[Pod]) -> Result<Target, NoSize> {
+        Ok(match self {
+            Aim::Average(target) => Target::Average(*target),
+            Aim::Utilization { percent, resource, container } => {
+                Target::Utilization { percent: *percent, requests: requests(pods, resource, *container)? }
+            }
+        })
+    }
+}
+
+impl Target {
     fn ratio(&self, samples: &Samples) -> Result<(f64, i64, Option<i64>), NoSize> {
         match self {
-            Aim::Average(target) => {
+            Target::Average(target) => {
                 let total: i64 = samples.values().map(|sample| sample.value).sum();
                 let average = total / samples.len() as i64;
                 Ok((average as f64 / *target as f64, average, None))
             }
-            Aim::Utilization { percent, requests } => {
+            Target::Utilization { percent, requests } => {
                 let known = samples.iter().filter_map(|(pod, sample)| Some((sample.value, *requests.get(pod)?)));
                 let (mut used, mut requested, mut count) = (0, 0, 0);
                 for (value, request) in known {
@@ -127,8 +149,8 @@ impl Aim<'_> {
     /// What a pod without a sample is believed to use when the rest use little.
     fn of(&self, pod: &str) -> i64 {
         match self {
-            Aim::Average(target) => *target,
-            Aim::Utilization { percent, requests } => {
+            Target::Average(target) => *target,
+            Target::Utilization { percent, requests } => {
                 requests.get(pod).copied().unwrap_or_default() * (*percent).max(100) / 100
             }
         }
@@ -188,7 +210,7 @@ pub(super) fn by_value(
         return Ok(current);
     }
     if pods.is_empty() {
-        return Err(NoSize::Pods);
+        return Err(NoSize::Ready(Box::new(NoSize::Pods)));
     }
     let is_running = |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
     let ready = pods.iter().filter(is_running).filter(|pod| rules::is_ready(pod)).count();
@@ -204,36 +226,53 @@ pub(super) fn by_share(value: i64, target: i64, replicas: i64, tolerances: Toler
 }
 
 /// What each pod requests, in thousandths: one container or all that run on.
-pub(super) fn requests(pods: &[Pod], resource: &str, container: Option<&str>) -> Result<BTreeMap<String, i64>, NoSize> {
-    let mut requests = BTreeMap::new();
-    for pod in pods {
+fn requests(pods: &[Pod], resource: &str, container: Option<&str>) -> Result<BTreeMap<String, i64>, NoSize> {
+    let request = |pod: &Pod| {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let spec = pod.spec.as_ref();
-        let sidecars =
-            spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|c| rules::is_sidecar(c));
-        let containers = spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
-        let pod_level = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get(resource));
-        if let Some(request) = pod_level.filter(|_| container.is_none()) {
-            requests.insert(name, rules::parse_quantity(request).milli_value());
-            continue;
-        }
-        let (mut total, mut found) = (0, false);
-        for one in containers.filter(|one| container.is_none_or(|name| one.name == name)) {
-            let request = one.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get(resource));
-            let request = request.ok_or_else(|| NoSize::Request {
-                resource: resource.to_owned(),
-                container: one.name.clone(),
-                pod: name.clone(),
-            })?;
-            total += rules::parse_quantity(request).milli_value();
-            found = true;
-        }
-        if let Some(container) = container.filter(|_| !found) {
-            return Err(NoSize::Container { container: container.to_owned(), pod: name });
-        }
-        requests.insert(name, total);
+        let request = match spec.filter(|spec| container.is_none() && asks_as_a_whole(spec)) {
+            Some(spec) => of_pod(spec, resource, &name)?,
+            None => of_containers(spec, resource, container, &name)?,
+        };
+        Ok((name, request))
+    };
+    pods.iter().map(request).collect()
+}
+
+/// Whether the pod says what all its containers together request.
+fn asks_as_a_whole(spec: &PodSpec) -> bool {
+    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let counts = |name: &String| matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-");
+    requests.is_some_and(|requests| requests.keys().any(counts))
+}
+
+fn of_pod(spec: &PodSpec, resource: &str, pod: &str) -> Result<i64, NoSize> {
+    let amount = rules::pod_requests(spec).get(resource);
+    match (amount, resource) {
+        (0, _) => Err(NoSize::PodRequest { resource: resource.to_owned(), pod: pod.to_owned() }),
+        (milli, "cpu") => Ok(milli),
+        (whole, _) => Ok(whole.saturating_mul(1000)),
     }
-    Ok(requests)
+}
+
+fn of_containers(spec: Option<&PodSpec>, resource: &str, container: Option<&str>, pod: &str) -> Result<i64, NoSize> {
+    let sidecars = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|c| rules::is_sidecar(c));
+    let containers = spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
+    let (mut total, mut found) = (0, false);
+    for one in containers.filter(|one| container.is_none_or(|name| one.name == name)) {
+        let request = one.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get(resource));
+        let request = request.ok_or_else(|| NoSize::Request {
+            resource: resource.to_owned(),
+            container: one.name.clone(),
+            pod: pod.to_owned(),
+        })?;
+        total += rules::parse_quantity(request).milli_value();
+        found = true;
+    }
+    match container.filter(|_| !found) {
+        Some(container) => Err(NoSize::Container { container: container.to_owned(), pod: pod.to_owned() }),
+        None => Ok(total),
+    }
 }
 
 #[cfg(test)]
@@ -269,8 +308,7 @@ mod tests {
     fn sizes_follow_utilization() {
         let check = |states: &[(&str, bool)], values: &[i64], percent: i64, expect: (i64, i64)| {
             let pods = pods(states);
-            let requests = requests(&pods, "cpu", None).unwrap();
-            let aim = Aim::Utilization { percent, requests: &requests };
+            let aim = Aim::Utilization { percent, resource: "cpu", container: None };
             let outcome = by_pods(&pods, samples(values), &aim, states.len() as i64, EVEN, true, now()).unwrap();
             assert_eq!((outcome.replicas, outcome.percent.unwrap()), expect, "{states:?} {values:?}");
         };
@@ -292,8 +330,45 @@ mod tests {
         assert_eq!(by_value(&two, 30_000, 10_000, 2, EVEN).unwrap(), 6);
         assert_eq!(by_value(&two, 10_500, 10_000, 2, EVEN).unwrap(), 2);
         assert_eq!(by_value(&[], 25_000, 10_000, 0, EVEN).unwrap(), 3);
+        let why = by_value(&[], 25_000, 10_000, 2, EVEN).unwrap_err().to_string();
+        assert_eq!(why, "unable to calculate ready pods: no pods returned by selector while calculating replica count");
         assert_eq!(by_share(35_000, 10_000, 2, EVEN), (4, 17_500));
         assert_eq!(by_share(20_500, 10_000, 2, EVEN), (2, 10_250));
         assert!(by_pods(&two, Samples::new(), &Aim::Average(1), 2, EVEN, false, now()).is_err());
+    }
+
+    #[test]
+    fn requests_are_the_pods_or_its_containers() {
+        let check = |spec: &str, container: Option<&str>, expect: &str| {
+            let pod = serde_json::from_str(&format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#)).unwrap();
+            let said = match requests(&[pod], "cpu", container) {
+                Ok(requests) => requests["p"].to_string(),
+                Err(why) => why.to_string(),
+            };
+            assert_eq!(said, expect, "{spec}");
+        };
+        let two = r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}},{"name":"b","resources":{"requests":{"cpu":"500m"}}}]}"#;
+        check(two, None, "1500");
+        check(two, Some("b"), "500");
+        check(two, Some("c"), "container c not found in Pod p");
+        check(r#"{"containers":[{"name":"a"}]}"#, None, "missing request for cpu in container a of Pod p");
+        let whole = r#"{"resources":{"requests":{"cpu":"2"}},"containers":[{"name":"a"}]}"#;
+        check(whole, None, "2000");
+        check(whole, Some("a"), "missing request for cpu in container a of Pod p");
+        let memory = r#"{"resources":{"requests":{"memory":"1Gi"}},"containers":[{"name":"a"}]}"#;
+        check(memory, None, "missing pod-level request for cpu in Pod p");
+    }
+
+    #[test]
+    fn what_is_missing_first_is_told() {
+        let pending = pods(&[("Pending", false)]);
+        let aim = Aim::Utilization { percent: 50, resource: "memory", container: None };
+        let check = |pods: &[Pod], values: &[i64], expect: &str| {
+            let outcome = by_pods(pods, samples(values), &aim, 1, EVEN, false, now());
+            assert_eq!(outcome.unwrap_err().to_string(), expect);
+        };
+        check(&[], &[1], "no pods returned by selector while calculating replica count");
+        check(&pending, &[1], "did not receive metrics for targeted pods (pods might be unready)");
+        check(&pods(&[("Running", true)]), &[1], "missing request for memory in container c of Pod p0");
     }
 }
