@@ -86,6 +86,21 @@ impl Error {
     }
 }
 
+/// For requests about objects that may be gone as well.
+pub trait IgnoreNotFound {
+    /// Only errors that don't say that there is no such object.
+    fn ignore_not_found(self) -> Result<(), Error>;
+}
+
+impl<T> IgnoreNotFound for Result<T, Error> {
+    fn ignore_not_found(self) -> Result<(), Error> {
+        match self {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(crate) fn status_is_expired(status: &Status) -> bool {
     status.code == 410 || matches!(status.reason, Reason::Expired | Reason::Gone)
 }

@@ -44,7 +44,7 @@ mod workqueue;
 
 pub use backoff::Backoff;
 pub use discovery::{ApiResource, discover};
-pub use error::{DecodeError, Error};
+pub use error::{DecodeError, Error, IgnoreNotFound};
 pub use informer::{Event, Follower, Informer, Subscription, follow};
 pub use informers::Informers;
 pub use kubeconfig::{Before, ClusterEntry, Kubeconfig, KubeconfigError};

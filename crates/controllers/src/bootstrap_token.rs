@@ -14,6 +14,7 @@ use client::{
 use jiff::Timestamp;
 
 use crate::Setup;
+use crate::meta::between;
 
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 const PREFIX: &str = "bootstrap-token-";
@@ -37,7 +38,7 @@ fn left(secret: &Value, now: Timestamp) -> Option<Duration> {
         return None;
     }
     let end: Option<Timestamp> = text.parse().ok();
-    Some(end.and_then(|end| Duration::try_from(end.duration_since(now)).ok()).unwrap_or_default())
+    Some(end.map(|end| between(now, end)).unwrap_or_default())
 }
 
 /// Deletes tokens when they expire.

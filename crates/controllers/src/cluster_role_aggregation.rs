@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Selector, Value};
-use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources};
+use client::{
+    Controller, Event, IgnoreNotFound, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
+};
 
 use crate::Setup;
 
@@ -66,9 +68,7 @@ impl Controller for ClusterRoleAggregation {
         patch.set(&["metadata", "uid"], role.uid());
         patch.set(&["metadata", "resourceVersion"], role.revision().to_string());
         patch.set(&["rules"], rules);
-        match ctx.client().patch(&resources::CLUSTER_ROLES, key, PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
+        ctx.client().patch(&resources::CLUSTER_ROLES, key, PatchKind::Merge, &patch).await.ignore_not_found()?;
+        Ok(Requeue::No)
     }
 }

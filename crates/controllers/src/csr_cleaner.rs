@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{Controller, DeleteOptions, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
+use client::{
+    Controller, DeleteOptions, IgnoreNotFound, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
+};
 use jiff::Timestamp;
 
 use crate::Setup;
-use crate::meta::{created, time};
+use crate::meta::{between, created, time};
 
 const REQUESTS: Resource = Resource::cluster("certificates.k8s.io", "v1", "certificatesigningrequests");
 /// How long an answered request, and one that waits, is kept.
@@ -60,13 +62,11 @@ impl Controller for CsrCleaner {
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(request) = self.requests.get(key) else { return Ok(Requeue::No) };
         let Some(end) = expires(&request) else { return Ok(Requeue::No) };
-        let left = Duration::try_from(end.duration_since(ctx.env().now())).unwrap_or_default();
+        let left = between(ctx.env().now(), end);
         if !left.is_zero() {
             return Ok(Requeue::After(left));
         }
-        match ctx.client().delete(&REQUESTS, key, &DeleteOptions::uid(request.uid())).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
+        ctx.client().delete(&REQUESTS, key, &DeleteOptions::uid(request.uid())).await.ignore_not_found()?;
+        Ok(Requeue::No)
     }
 }

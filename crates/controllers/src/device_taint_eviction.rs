@@ -2,13 +2,10 @@
 //! DeviceTaintRules; runs only where devices have taints (upstream's gate DRADeviceTaints, off by default).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey};
 use client::{
-    Controller, DeleteOptions, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource,
-    Watch, resources,
+    Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, resources,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::resource::v1::{
@@ -17,9 +14,9 @@ use k8s_openapi::api::resource::v1::{
 use parking_lot::Mutex;
 
 use crate::Setup;
-use crate::meta::{is_controller, node_of, parsed};
+use crate::meta::{between, is_controller, node_of, parsed};
 use crate::resource_claim::{CLAIMS, entries, has_claims, is_reserved};
-use crate::taint_eviction::mark_disrupted;
+use crate::taint_eviction::evict;
 
 const SLICES: Resource = Resource::cluster("resource.k8s.io", "v1", "resourceslices");
 /// Slices, and claims that have devices, by `driver/pool`.
@@ -79,16 +76,6 @@ impl DeviceTaintEviction {
         let mut devices = current.flat_map(|slice| slice.spec.devices.unwrap_or_default());
         let found = devices.find(|found| found.name == device.device);
         Ok(found.and_then(|found| found.taints).unwrap_or_default())
-    }
-
-    async fn evict(&self, ctx: &ReconcileContext, pod: &Arc<Object>) -> Result<(), ReconcileError> {
-        self.events.normal(pod, REASON, "Marking for deletion".to_owned());
-        let why = ("DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint");
-        mark_disrupted(ctx, pod, why, None).await?;
-        match ctx.client().delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -176,10 +163,12 @@ impl Controller for DeviceTaintEviction {
         self.leaving.lock().insert(key.clone());
         let now = ctx.env().now();
         if due > now {
-            return Ok(Requeue::After(Duration::try_from(due.duration_since(now)).unwrap_or_default()));
+            return Ok(Requeue::After(between(now, due)));
         }
         if !pod.is_deleting() {
-            self.evict(ctx, &pod).await?;
+            self.events.normal(&pod, REASON, "Marking for deletion".to_owned());
+            let why = ("DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint");
+            evict(ctx, &pod, why).await?;
         }
         self.leaving.lock().remove(key);
         Ok(Requeue::No)

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::Setup;
 use crate::claim::Claim;
-use crate::meta::{CONTROLLER_INDEX, by_controller};
+use crate::meta::{CONTROLLER_INDEX, between, by_controller};
 use crate::replica_set::owners_of;
 
 use backoff::Failures;
@@ -270,8 +270,7 @@ impl<'a> Sync<'a> {
     fn deadline_in(&self, seconds: i64) -> Duration {
         // That a Job is being resumed is found out later: the time before its pause counts until then, as upstream's.
         let Some(start) = self.status.start_time else { return FAR };
-        let since = Duration::try_from(self.now.duration_since(start)).unwrap_or_default();
-        Duration::from_secs(seconds.max(0) as u64).saturating_sub(since)
+        Duration::from_secs(seconds.max(0) as u64).saturating_sub(between(start, self.now))
     }
 
     /// Which indexes succeeded and failed, and whether the Job ends of that.

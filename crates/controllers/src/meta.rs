@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Object, OwnerReference, Value};
 use client::{Client, Error, Resource};
@@ -59,6 +60,11 @@ pub(crate) fn seconds(time: Timestamp) -> String {
 /// The time that an object carries; absent and unreadable ones are the beginning of time.
 pub(crate) fn time(text: Option<&str>) -> Timestamp {
     text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// How long it is from one time to another; nothing if that is not later.
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 /// The object's `metadata.creationTimestamp`.

@@ -2,7 +2,9 @@
 //! pkg/controller/ttl.
 
 use apimachinery::{ObjectKey, Value};
-use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources};
+use client::{
+    Controller, Event, IgnoreNotFound, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
+};
 use parking_lot::Mutex;
 
 use crate::Setup;
@@ -69,10 +71,8 @@ impl Controller for NodeTtl {
         }
         let mut patch = Value::object();
         patch.set(&["metadata", "annotations", ANNOTATION], seconds);
-        match ctx.client().patch(&resources::NODES, key, PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
+        ctx.client().patch(&resources::NODES, key, PatchKind::Merge, &patch).await.ignore_not_found()?;
+        Ok(Requeue::No)
     }
 }
 

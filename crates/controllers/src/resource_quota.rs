@@ -19,7 +19,7 @@ use rules::quota::{self, Amounts, Quota};
 use serde::Deserialize;
 
 use crate::Setup;
-use crate::meta::{parsed, write_status_at};
+use crate::meta::{between, parsed, write_status_at};
 
 const QUOTAS: Resource = Resource::namespaced("", "v1", "resourcequotas");
 
@@ -258,8 +258,7 @@ impl Controller for ResourceQuotas {
             fields.set(&["used"], count.used.to_value());
             write_status_at(ctx.client(), &QUOTAS, &object, &fields).await?;
         }
-        let expires =
-            count.expires.map(|time| Duration::try_from(time.duration_since(ctx.env().now())).unwrap_or_default());
+        let expires = count.expires.map(|time| between(ctx.env().now(), time));
         let again = expires.map(|left| left + GONE).into_iter().chain((!count.complete).then_some(NOT_SERVED)).min();
         Ok(again.map_or(Requeue::No, Requeue::After))
     }

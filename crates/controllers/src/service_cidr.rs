@@ -9,7 +9,7 @@ use client::{Controller, Event, Informer, PatchKind, ReconcileContext, Reconcile
 use ipnet::IpNet;
 
 use crate::Setup;
-use crate::meta::{Condition, list, metadata, now, time, write_status_at};
+use crate::meta::{Condition, between, list, metadata, now, time, write_status_at};
 
 const RANGES: Resource = Resource::cluster("networking.k8s.io", "v1", "servicecidrs");
 const ADDRESSES: Resource = Resource::cluster("networking.k8s.io", "v1", "ipaddresses");
@@ -145,8 +145,7 @@ impl Controller for ServiceCidrs {
             set_condition(ctx, &range, "False", "Terminating", why).await?;
             return Ok(Requeue::No);
         }
-        let since = ctx.env().now().duration_since(time(Some(deleted)));
-        let left = GRACE.saturating_sub(Duration::try_from(since).unwrap_or_default());
+        let left = GRACE.saturating_sub(between(time(Some(deleted)), ctx.env().now()));
         if !left.is_zero() {
             return Ok(Requeue::After(left));
         }

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Event, EventRecorder, EventType, Informer, ObjectReference, PatchKind, ReconcileContext,
-    ReconcileError, Requeue, Watch, resources,
+    Controller, DeleteOptions, Event, EventRecorder, EventType, IgnoreNotFound, Informer, ObjectReference, PatchKind,
+    ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
 
 use crate::Setup;
-use crate::meta::{NODE_INDEX, by_node, node_of, now, parsed};
+use crate::meta::{NODE_INDEX, between, by_node, node_of, now, parsed};
 
 pub(crate) struct TaintEviction {
     nodes: Informer,
@@ -79,13 +78,14 @@ impl TaintEviction {
 
     async fn evict(&self, ctx: &ReconcileContext, pod: &Arc<Object>) -> Result<(), ReconcileError> {
         self.events.normal(pod, "TaintManagerEviction", format!("Marking for deletion Pod {}", pod.key()));
-        let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
-        mark_disrupted(ctx, pod, why, None).await?;
-        match ctx.client().delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        evict(ctx, pod, ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")).await
     }
+}
+
+/// Deletes the pod, with the reason and message in its status.
+pub(crate) async fn evict(ctx: &ReconcileContext, pod: &Object, why: (&str, &str)) -> Result<(), ReconcileError> {
+    mark_disrupted(ctx, pod, why, None).await?;
+    Ok(ctx.client().delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await.ignore_not_found()?)
 }
 
 /// Says in the pod's status why it is taken away, and its phase if that changes.
@@ -122,10 +122,7 @@ pub(crate) async fn mark_disrupted(
             patch.set(&["status", "observedGeneration"], generation);
         }
     }
-    match ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await.ignore_not_found()?)
 }
 
 /// How long a pod may stay.
@@ -214,8 +211,7 @@ impl Controller for TaintEviction {
         };
         let Some(due) = due else { return Ok(Requeue::No) };
         if due > now {
-            let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
-            return Ok(Requeue::After(left));
+            return Ok(Requeue::After(between(now, due)));
         }
         self.evict(ctx, &object).await?;
         self.waiting.lock().remove(key);

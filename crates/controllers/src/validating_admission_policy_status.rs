@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use apimachinery::{GroupVersion, ObjectKey, Value};
 use cel::admission::Declarations;
 use cel::{Decl, Type};
-use client::{Controller, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
+use client::{
+    Controller, IgnoreNotFound, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
+};
 
 use crate::Setup;
 
@@ -185,10 +187,8 @@ impl Controller for ValidatingAdmissionPolicyStatus {
         let mut patch = Value::object();
         patch.set(&["status", "observedGeneration"], generation);
         patch.set(&["status", "typeChecking"], checking);
-        match ctx.client().patch_status(&POLICIES, key, PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
+        ctx.client().patch_status(&POLICIES, key, PatchKind::Merge, &patch).await.ignore_not_found()?;
+        Ok(Requeue::No)
     }
 }
 

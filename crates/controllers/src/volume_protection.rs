@@ -2,7 +2,9 @@
 //! when nobody needs it any more. Upstream: pkg/controller/volume/pvcprotection, pvprotection, vacprotection.
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, resources};
+use client::{
+    Controller, Event, IgnoreNotFound, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, resources,
+};
 
 use crate::Setup;
 use crate::meta::{is_controller, node_of, parsed};
@@ -223,8 +225,5 @@ async fn change(
         true => drop(value.remove(&["metadata", "finalizers"])),
         false => value.set(&["metadata", "finalizers"], finalizers),
     }
-    match ctx.client().update(resource, &value).await {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(ctx.client().update(resource, &value).await.ignore_not_found()?)
 }

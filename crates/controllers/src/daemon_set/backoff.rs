@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::meta::between;
+
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(15 * 60);
 
@@ -27,7 +29,7 @@ impl FailedPods {
         let mut entries = self.0.lock();
         entries.retain(|_, entry| !is_forgotten(entry, now));
         match entries.get_mut(&key) {
-            Some(entry) if elapsed(entry.at, now) < entry.pause => Err(entry.pause),
+            Some(entry) if between(entry.at, now) < entry.pause => Err(entry.pause),
             Some(entry) => {
                 *entry = Entry { pause: (entry.pause * 2).min(MOST), at: now };
                 Ok(())
@@ -41,11 +43,7 @@ impl FailedPods {
 }
 
 fn is_forgotten(entry: &Entry, now: Timestamp) -> bool {
-    elapsed(entry.at, now) > MOST * 2
-}
-
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+    between(entry.at, now) > MOST * 2
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use apimachinery::Value;
-use client::{Client, Error, resources};
+use client::{Client, Error, IgnoreNotFound, resources};
 
 use super::Sync;
 use super::view::DaemonSet;
-use crate::meta::{count, write_status};
+use crate::meta::{between, count, write_status};
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Status {
@@ -52,17 +52,14 @@ impl Status {
         fields.set(&["updatedNumberScheduled"], count(self.updated));
         fields.set(&["numberAvailable"], count(self.available));
         fields.set(&["numberUnavailable"], count(self.desired - self.available));
-        match write_status(client, &resources::DAEMON_SETS, &set.object, fields).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result.map(drop),
-        }
+        write_status(client, &resources::DAEMON_SETS, &set.object, fields).await.ignore_not_found()
     }
 
     /// When the next ready pod will have been ready for long enough: also one that surges beside an older, which alone is counted.
     pub(super) fn next_available_in(&self, sync: &Sync<'_>) -> Option<Duration> {
         let since = sync.pods.values().flatten().filter_map(|pod| pod.view.ready_since);
         let at = since.filter_map(|since| since.checked_add(sync.set.min_ready()).ok());
-        let left = at.filter_map(|at| Duration::try_from(at.duration_since(sync.now)).ok());
+        let left = at.map(|at| between(sync.now, at));
         left.filter(|left| !left.is_zero()).min().map(|left| left + Duration::from_millis(1))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::{Object, Value};
-use client::{Client, Error, resources};
+use client::{Client, Error, IgnoreNotFound, resources};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -108,9 +108,6 @@ impl Status {
         fields.set(&["desiredHealthy"], self.desired_healthy);
         fields.set(&["expectedPods"], self.expected_pods);
         fields.set(&["conditions"], list(&self.conditions));
-        match write_status_at(client, &resources::POD_DISRUPTION_BUDGETS, budget, &fields).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result.map(drop),
-        }
+        write_status_at(client, &resources::POD_DISRUPTION_BUDGETS, budget, &fields).await.ignore_not_found()
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, OwnerReference, Value};
-use client::{Client, DeleteOptions, Error, EventType, ObjectReference, PatchKind, Propagation, Resource};
+use client::{
+    Client, DeleteOptions, Error, EventType, IgnoreNotFound, ObjectReference, PatchKind, Propagation, Resource,
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Collector, FOREGROUND, Item, Node, ORPHAN, WORKERS};
@@ -222,10 +224,7 @@ impl Collector {
         let mut options = DeleteOptions::uid(&*node.item.uid).propagation(propagation);
         // What was judged is what is deleted.
         options.revision = Some(node.revision);
-        match self.client.delete(resource, &node.item.key, &options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(self.client.delete(resource, &node.item.key, &options).await.ignore_not_found()?)
     }
 }
 
@@ -253,8 +252,5 @@ async fn patch_metadata(
     patch.set(&["metadata", "uid"], object.uid());
     patch.set(&["metadata", "resourceVersion"], object.revision().to_string());
     patch.set(&["metadata", field], if list.is_empty() { Value::Null } else { Value::Array(list) });
-    match client.patch(resource, object.key(), PatchKind::Merge, &patch).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    client.patch(resource, object.key(), PatchKind::Merge, &patch).await.ignore_not_found()
 }

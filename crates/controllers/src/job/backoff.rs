@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::pod::Member;
+use crate::meta::between;
 
 /// The first pause after a failure, doubled by each further one, and the longest.
 const FIRST: Duration = Duration::from_secs(10);
@@ -43,8 +44,7 @@ pub(super) fn remaining(failures: u32, last: Timestamp, now: Timestamp) -> Durat
     if failures == 0 {
         return Duration::ZERO;
     }
-    let since = Duration::try_from(now.duration_since(last)).unwrap_or_default();
-    doubled(FIRST, LONGEST, failures).saturating_sub(since)
+    doubled(FIRST, LONGEST, failures).saturating_sub(between(last, now))
 }
 
 /// The pause after so many failed requests for one Job.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use apimachinery::{Object, Value};
-use client::{Client, Error, PatchKind, resources};
+use client::{Client, Error, IgnoreNotFound, PatchKind, resources};
 use futures_util::future::join_all;
 
 use super::pod::{FINALIZER, Member, Phase};
@@ -205,8 +205,5 @@ pub(super) async fn remove_finalizer(client: &Client, pod: &Object) -> Result<()
         operation("test", &path, Some(FINALIZER)),
         operation("remove", &path, None),
     ]);
-    match client.patch(&resources::PODS, pod.key(), PatchKind::Json, &patch).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    client.patch(&resources::PODS, pod.key(), PatchKind::Json, &patch).await.ignore_not_found()
 }

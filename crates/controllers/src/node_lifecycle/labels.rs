@@ -1,7 +1,7 @@
 //! The elder names of a node's labels, for those who still select by them. Upstream: reconcileNodeLabels.
 
 use apimachinery::{Object, Value};
-use client::{Client, Error, PatchKind, resources};
+use client::{Client, Error, IgnoreNotFound, PatchKind, resources};
 
 /// A label and its elder name.
 const ELDER: [(&str, &str); 2] =
@@ -19,8 +19,5 @@ pub(super) async fn complete(client: &Client, node: &Object) -> Result<(), Error
         return Ok(());
     }
     patch.set(&["metadata", "uid"], node.uid());
-    match client.patch(&resources::NODES, node.key(), PatchKind::Merge, &patch).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    client.patch(&resources::NODES, node.key(), PatchKind::Merge, &patch).await.ignore_not_found()
 }
