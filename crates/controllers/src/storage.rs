@@ -27,6 +27,9 @@ pub(crate) const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-pro
 pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Who makes the volumes of the class that every cluster begins with: the nodes themselves.
 pub(crate) const LOCAL_PROVISIONER: &str = "oxikube.io/local";
+/// Those of upstream's own plugins that no CSI driver took over from and that made or scrubbed volumes.
+pub(crate) const HOST_PATH: &str = "kubernetes.io/host-path";
+pub(crate) const NFS: &str = "kubernetes.io/nfs";
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
@@ -82,19 +85,27 @@ pub(crate) fn class_of(value: &Value) -> &str {
     legacy.or(value.str_at(&["spec", "storageClassName"])).unwrap_or_default()
 }
 
+/// Upstream's own plugins that CSI drivers took over from: the volume's source, the plugin's name, the driver.
+const MIGRATED: [(&str, &str, &str); 7] = [
+    ("awsElasticBlockStore", "kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
+    ("azureDisk", "kubernetes.io/azure-disk", "disk.csi.azure.com"),
+    ("azureFile", "kubernetes.io/azure-file", "file.csi.azure.com"),
+    ("cinder", "kubernetes.io/cinder", "cinder.csi.openstack.org"),
+    ("gcePersistentDisk", "kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
+    ("portworxVolume", "kubernetes.io/portworx-volume", "pxd.portworx.com"),
+    ("vsphereVolume", "kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
+];
+
 /// The CSI driver that took over from one of upstream's own plugins.
 pub(crate) fn csi_successor(provisioner: &str) -> Option<&'static str> {
-    const MIGRATED: [(&str, &str); 7] = [
-        ("aws-ebs", "ebs.csi.aws.com"),
-        ("azure-disk", "disk.csi.azure.com"),
-        ("azure-file", "file.csi.azure.com"),
-        ("cinder", "cinder.csi.openstack.org"),
-        ("gce-pd", "pd.csi.storage.gke.io"),
-        ("portworx-volume", "pxd.portworx.com"),
-        ("vsphere-volume", "csi.vsphere.vmware.com"),
-    ];
-    let plugin = provisioner.strip_prefix("kubernetes.io/")?;
-    MIGRATED.into_iter().find(|(name, _)| *name == plugin).map(|(_, driver)| driver)
+    MIGRATED.into_iter().find(|(_, plugin, _)| *plugin == provisioner).map(|(_, _, driver)| driver)
+}
+
+/// The plugin of the volume's source, and the CSI driver that took over from it.
+pub(crate) fn migrated_plugin(volume: &Value) -> Option<(&'static str, &'static str)> {
+    let spec = volume.get("spec")?;
+    let row = MIGRATED.into_iter().find(|(source, ..)| spec.get(source).is_some_and(|source| !source.is_null()))?;
+    Some((row.1, row.2))
 }
 
 /// An object and its fields.

@@ -5,12 +5,12 @@
 
 use apimachinery::{ObjectKey, Quantity, Value};
 use client::{
-    Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
+    Controller, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
 
 use crate::Setup;
 use crate::meta::now;
-use crate::storage::{Claim, LOCAL_PROVISIONER, PROVISIONED_BY, Volume};
+use crate::storage::{Claim, LOCAL_PROVISIONER, PROVISIONED_BY, Volume, migrated_plugin};
 
 const ACCOUNT: &str = "expand-controller";
 const RESIZER: &str = "volume.kubernetes.io/storage-resizer";
@@ -42,6 +42,18 @@ impl VolumeExpand {
         let message = format!("ExpandVolume succeeded for volume {}", claim.object.key());
         self.recorder.normal(&claim.object, "VolumeResizeSuccessful", message);
         Ok(())
+    }
+
+    /// Names the driver that is to grow the claim.
+    async fn name_resizer(&self, ctx: &ReconcileContext, claim: &Claim, driver: &str) -> Result<(), client::Error> {
+        if claim.annotation(RESIZER) == Some(driver) {
+            return Ok(());
+        }
+        let mut patch = Value::object();
+        patch.set(&["metadata", "resourceVersion"], claim.object.revision().to_string());
+        patch.set(&["metadata", "annotations", RESIZER], driver);
+        let resource = &resources::PERSISTENT_VOLUME_CLAIMS;
+        ctx.client().patch_status(resource, claim.object.key(), PatchKind::Merge, &patch).await.map(drop)
     }
 
     /// Says in the claim's status that it grows to `to`, or that it has grown. Others write the status too: only at its revision.
@@ -84,14 +96,13 @@ impl Controller for VolumeExpand {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let growing = |event: &Event| {
-            let claim = event.object();
+        vec![Watch::new(self.claims.clone(), |event| {
+            let claim = Claim::of(event.object().clone());
             let old = event.old().map(|old| Claim::of(old.clone()));
-            let new = Claim::of(claim.clone());
-            let before = old.as_ref().is_some_and(|old| wants_more(old) && old.requested() == new.requested());
-            if wants_more(&new) && !before { vec![claim.key().clone()] } else { Vec::new() }
-        };
-        vec![Watch::new(self.claims.clone(), growing)]
+            let grew = |old: Claim| claim.requested() > old.requested() || claim.capacity() > old.capacity();
+            let news = wants_more(&claim) && old.is_none_or(grew);
+            if news { vec![claim.object.key().clone()] } else { Vec::new() }
+        })]
     }
 
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
@@ -103,6 +114,11 @@ impl Controller for VolumeExpand {
         if volume.claim_ref().is_none_or(|reference| reference.uid != claim.object.uid()) {
             // Both sides change when this is put right.
             return Ok(Requeue::No);
+        }
+        if let Some((plugin, driver)) = migrated_plugin(&volume.value) {
+            let message = format!("CSI migration enabled for {plugin}; waiting for external resizer to expand the pvc");
+            self.recorder.normal(&claim.object, "ExternalExpanding", message);
+            return Ok(self.name_resizer(ctx, &claim, driver).await.map(|()| Requeue::No)?);
         }
         if volume.annotation(PROVISIONED_BY) != Some(LOCAL_PROVISIONER) {
             let message = "waiting for an external controller to expand this PVC";

@@ -4,7 +4,7 @@ use apimachinery::Value;
 use client::{Error, ReconcileContext, resources};
 
 use super::Binder;
-use crate::storage::{BIND_COMPLETED, BOUND_BY_CONTROLLER, Claim, Volume};
+use crate::storage::{BIND_COMPLETED, BOUND_BY_CONTROLLER, Claim, MIGRATED_TO, Volume, csi_successor};
 
 /// Upstream: volume util AnnPreResizeCapacity.
 const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
@@ -167,6 +167,17 @@ pub(super) async fn update_claim(ctx: &ReconcileContext, claim: Claim, value: Va
         return Ok(claim);
     }
     ctx.client().update(&resources::PERSISTENT_VOLUME_CLAIMS, &value).await.map(Claim::of)
+}
+
+/// Notes the CSI driver that took over from `provisioner`, or that there is none. Upstream: pv_controller_base
+/// updateMigrationAnnotations.
+pub(super) fn set_migrated(value: &mut Value, provisioner: &str) {
+    let path = ["metadata", "annotations", MIGRATED_TO];
+    match csi_successor(provisioner) {
+        Some(driver) => value.set(&path, driver),
+        None if value.str_at(&path).is_some_and(|driver| !driver.is_empty()) => drop(value.remove(&path)),
+        None => {}
+    }
 }
 
 fn reference(claim: &Claim) -> Value {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use apimachinery::ObjectKey;
 use client::{ReconcileContext, ReconcileError, Requeue, resources};
 
-use super::bind::update_claim;
+use super::bind::{set_migrated, update_claim};
 use super::{Binder, CLAIM_REF_INDEX, CLASS_INDEX, matching};
 use crate::storage::{
-    BETA_PROVISIONER, BOUND_BY_CONTROLLER, CLAIM_INDEX, Claim, MIGRATED_TO, PROVISIONER, SELECTED_NODE, Volume,
+    BETA_PROVISIONER, BOUND_BY_CONTROLLER, CLAIM_INDEX, Claim, HOST_PATH, NFS, PROVISIONER, SELECTED_NODE, Volume,
     csi_successor, default_class, is_terminated,
 };
 
@@ -19,6 +19,14 @@ type Done = Result<Requeue, ReconcileError>;
 
 impl Binder {
     pub(super) async fn sync_claim(&self, ctx: &ReconcileContext, claim: Claim) -> Done {
+        let claim = match claim.annotation(PROVISIONER).or(claim.annotation(BETA_PROVISIONER)) {
+            Some(provisioner) => {
+                let mut value = claim.value.clone();
+                set_migrated(&mut value, provisioner);
+                update_claim(ctx, claim, value).await?
+            }
+            None => claim,
+        };
         match (claim.is_bind_completed(), claim.volume_name().is_empty()) {
             (false, true) => self.find_volume(ctx, claim).await,
             (false, false) => self.bind_named(ctx, claim).await,
@@ -142,18 +150,27 @@ impl Binder {
         };
         let class = class.to_value();
         let named = class.str_at(&["provisioner"]).unwrap_or_default();
-        let successor = csi_successor(named);
-        if successor.is_none() && named.starts_with("kubernetes.io/") {
-            return failed(format!("no volume plugin matched name: {named}"));
+        match csi_successor(named) {
+            Some(_) => {}
+            None if named == NFS => return failed("no provisionable volume plugin matched".to_owned()),
+            None if named.starts_with("kubernetes.io/") && named != HOST_PATH => {
+                return failed(format!("no volume plugin matched name: {named}"));
+            }
+            None => {}
         }
-        let provisioner = successor.unwrap_or(named);
+        let provisioner = csi_successor(named).unwrap_or(named);
         let mut value = claim.value.clone();
         if claim.annotation(PROVISIONER) != Some(provisioner) {
             value.set(&["metadata", "annotations", PROVISIONER], provisioner);
             value.set(&["metadata", "annotations", BETA_PROVISIONER], provisioner);
-            value.remove(&["metadata", "annotations", MIGRATED_TO]);
+            set_migrated(&mut value, provisioner);
         }
-        let claim = update_claim(ctx, claim, value).await?;
+        let claim = update_claim(ctx, claim.clone(), value).await?;
+        if provisioner == HOST_PATH {
+            return failed(format!(
+                "Failed to create provisioner: provisioning in volume plugin {HOST_PATH:?} is disabled"
+            ));
+        }
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system \
              administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."

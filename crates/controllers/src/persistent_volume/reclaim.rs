@@ -1,9 +1,11 @@
 //! What becomes of a volume whose claim is gone. Upstream: pv_controller reclaimVolume.
 
-use client::{ReconcileContext, ReconcileError, Requeue};
+use client::{DeleteOptions, ReconcileContext, ReconcileError, Requeue, resources};
 
 use super::Binder;
-use crate::storage::{MIGRATED_TO, PROVISIONED_BY, Volume};
+use super::bind::update_volume;
+use super::volume::IN_TREE_FINALIZER;
+use crate::storage::{HOST_PATH, MIGRATED_TO, NFS, PROVISIONED_BY, Volume};
 
 impl Binder {
     pub(super) async fn reclaim(&self, ctx: &ReconcileContext, volume: Volume) -> Result<Requeue, ReconcileError> {
@@ -12,17 +14,11 @@ impl Binder {
         }
         match volume.reclaim_policy() {
             "Retain" => {}
-            "Delete" if is_deleted_by_others(&volume) => {}
-            "Delete" => {
-                let why = match volume.annotation(PROVISIONED_BY).filter(|name| !name.is_empty()) {
-                    Some(name) => format!("no volume plugin matched name: {name}"),
-                    None => format!(
-                        "error getting deleter volume plugin for volume {:?}: no deletable volume plugin matched",
-                        volume.name()
-                    ),
-                };
-                self.fail_volume(ctx, volume, "VolumeFailedDelete", &why).await?;
-            }
+            "Delete" => match is_storage_gone(&volume) {
+                Ok(true) => self.delete(ctx, volume).await?,
+                Ok(false) => {}
+                Err(why) => self.fail_volume(ctx, volume, "VolumeFailedDelete", &why).await?,
+            },
             "Recycle" => return self.recycle(ctx, volume).await,
             _ => {
                 let why = "Volume has unrecognized PersistentVolumeReclaimPolicy";
@@ -31,12 +27,50 @@ impl Binder {
         }
         Ok(Requeue::No)
     }
+
+    /// The object follows its storage.
+    async fn delete(&self, ctx: &ReconcileContext, volume: Volume) -> Result<(), ReconcileError> {
+        let mut value = volume.value.clone();
+        let mut finalizers = value.items_at(&["metadata", "finalizers"]).to_vec();
+        let held = finalizers.len();
+        finalizers.retain(|finalizer| finalizer.as_str() != Some(IN_TREE_FINALIZER));
+        if finalizers.len() != held {
+            value.set(&["metadata", "finalizers"], finalizers);
+        }
+        let volume = update_volume(ctx, volume, value).await?;
+        if volume.object.is_deleting() {
+            return Ok(());
+        }
+        let options = DeleteOptions::uid(volume.object.uid());
+        match ctx.client().delete(&resources::PERSISTENT_VOLUMES, volume.object.key(), &options).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// Whoever made the volume sees it released and deletes it.
-fn is_deleted_by_others(volume: &Volume) -> bool {
-    match volume.annotation(PROVISIONED_BY).filter(|name| !name.is_empty()) {
-        Some(name) => !name.starts_with("kubernetes.io/"),
-        None => volume.value.at(&["spec", "csi"]).is_some_and(|csi| !csi.is_null()),
+/// Whether nothing is behind the volume any more; `false`: whoever made it sees it released and deletes it. Upstream: pv_controller
+/// findDeletablePlugin.
+fn is_storage_gone(volume: &Volume) -> Result<bool, String> {
+    let is = |source: &str| volume.value.at(&["spec", source]).is_some_and(|source| !source.is_null());
+    let on_host = match volume.annotation(PROVISIONED_BY).filter(|name| !name.is_empty()) {
+        Some(name) if !name.starts_with("kubernetes.io/") => return Ok(false),
+        Some(NFS) => return Err("no deletable volume plugin matched".to_owned()),
+        Some(name) if name != HOST_PATH => return Err(format!("no volume plugin matched name: {name}")),
+        None if volume.annotation(MIGRATED_TO).is_some() || is("csi") => return Ok(false),
+        named => named.is_some() || is("hostPath"),
+    };
+    if !on_host {
+        let which = if is("nfs") { "deletable " } else { "" };
+        return Err(format!(
+            "error getting deleter volume plugin for volume {:?}: no {which}volume plugin matched",
+            volume.name()
+        ));
+    }
+    // Upstream's manager deletes the folder in its own file system, which is no node's: there is none here.
+    let path = volume.value.str_at(&["spec", "hostPath", "path"]).unwrap_or_default();
+    match path.split_once("/tmp/") {
+        Some((_, below)) if !below.is_empty() => Ok(true),
+        _ => Err(format!("host_path deleter only supports /tmp/.+ but received provided {path}")),
     }
 }

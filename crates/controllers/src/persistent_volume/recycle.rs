@@ -28,16 +28,6 @@ pub(super) fn volume_of(pod: &Object) -> Option<ObjectKey> {
 
 impl Binder {
     pub(super) async fn recycle(&self, ctx: &ReconcileContext, volume: Volume) -> Result<Requeue, ReconcileError> {
-        let spec = volume.value.get("spec");
-        let source = RECYCLABLE.iter().find_map(|kind| {
-            let source = spec?.get(kind.0).filter(|source| !source.is_null())?;
-            Some((kind, source.clone()))
-        });
-        let Some(((kind, least, per_gib), source)) = source else {
-            let why = "No recycler plugin found for the volume!";
-            self.fail_volume(ctx, volume, "VolumeFailedRecycle", why).await?;
-            return Ok(Requeue::No);
-        };
         let name = volume.name().to_owned();
         let pod_key = ObjectKey::new(NAMESPACE, format!("{PREFIX}{name}"));
         if let Some(pod) = self.pods.get(&pod_key) {
@@ -49,6 +39,16 @@ impl Binder {
             self.recorder.normal(&volume.object, "VolumeFailedRecycle", why);
             return Ok(Requeue::After(Duration::from_secs(15)));
         }
+        let spec = volume.value.get("spec");
+        let source = RECYCLABLE.iter().find_map(|kind| {
+            let source = spec?.get(kind.0).filter(|source| !source.is_null())?;
+            Some((kind, source.clone()))
+        });
+        let Some(((kind, least, per_gib), source)) = source else {
+            let why = "No recycler plugin found for the volume!";
+            self.fail_volume(ctx, volume, "VolumeFailedRecycle", why).await?;
+            return Ok(Requeue::No);
+        };
         let now = ctx.env().monotonic();
         if let Some((due, _)) = self.recycling.lock().get(&name).filter(|(due, _)| *due > now) {
             return Ok(Requeue::After(*due - now));
@@ -84,7 +84,13 @@ impl Binder {
                 *pause = (*pause * 2).min(LAST_PAUSE);
                 *due = now + *pause;
             }
-            self.fail_volume(ctx, volume, "VolumeFailedRecycle", &format!("Recycle failed: {why}")).await?;
+            self.fail_volume(
+                ctx,
+                volume,
+                "VolumeFailedRecycle",
+                &format!("Recycle failed: failed to recycle volume: {why}"),
+            )
+            .await?;
             self.remove(ctx, pod).await?;
             return Ok(Requeue::No);
         }
@@ -103,9 +109,10 @@ impl Binder {
         }
     }
 
-    /// Pods that still use the claim which the volume was for.
+    /// Pods that still use the claim which the volume was for. Where there is another claim of that name, they use that one's volume.
     fn users(&self, volume: &Volume) -> Vec<String> {
-        let Some(claim) = volume.claim_ref() else { return Vec::new() };
+        let gone = volume.claim_ref().filter(|claim| self.claims.get(&claim.key()).is_none());
+        let Some(claim) = gone else { return Vec::new() };
         let pods = self.pods.by_index(CLAIM_INDEX, &claim.key().to_string());
         pods.iter().filter(|pod| !is_terminated(&pod.to_value())).map(|pod| pod.key().to_string()).collect()
     }

@@ -3,15 +3,17 @@
 use client::{ReconcileContext, ReconcileError, Requeue, resources};
 
 use super::Binder;
-use super::bind::update_volume;
-use crate::storage::{Claim, PROVISIONED_BY, Volume};
+use super::bind::{set_migrated, update_volume};
+use crate::storage::{Claim, PROVISIONED_BY, Volume, csi_successor};
 
 /// Keeps the objects of volumes that upstream's own plugins made until the storage behind them is gone.
-const IN_TREE_FINALIZER: &str = "kubernetes.io/pv-controller";
+pub(super) const IN_TREE_FINALIZER: &str = "kubernetes.io/pv-controller";
+/// The same, of other provisioners.
+const PROVISIONER_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
 impl Binder {
     pub(super) async fn sync_volume(&self, ctx: &ReconcileContext, volume: Volume) -> Result<Requeue, ReconcileError> {
-        let volume = self.keep_finalizer(ctx, volume).await?;
+        let volume = follow_provisioner(ctx, volume).await?;
         let Some(reference) = volume.claim_ref() else {
             self.set_phase(ctx, volume, "Available", "").await?;
             return Ok(Requeue::No);
@@ -81,26 +83,34 @@ impl Binder {
         );
         self.recorder.warning(&claim.object, "VolumeMismatch", of_claim);
     }
+}
 
-    /// Upstream: pv_controller_base modifyDeletionFinalizers; other provisioners keep a finalizer of their own.
-    async fn keep_finalizer(&self, ctx: &ReconcileContext, volume: Volume) -> Result<Volume, ReconcileError> {
-        let provisioner = volume.annotation(PROVISIONED_BY).unwrap_or_default();
-        if !provisioner.starts_with("kubernetes.io/") {
-            return Ok(volume);
+/// Notes on the volume who took over from the plugin that made it, and keeps the finalizer of upstream's own plugins; other
+/// provisioners keep one of their own. Upstream: pv_controller_base updateVolumeMigrationAnnotationsAndFinalizers.
+async fn follow_provisioner(ctx: &ReconcileContext, volume: Volume) -> Result<Volume, ReconcileError> {
+    let Some(provisioner) = volume.annotation(PROVISIONED_BY) else { return Ok(volume) };
+    let mut value = volume.value.clone();
+    set_migrated(&mut value, provisioner);
+    let before = value.items_at(&["metadata", "finalizers"]).to_vec();
+    let mut finalizers = before.clone();
+    let mut drop_finalizer = |dropped: &str| finalizers.retain(|held| held.as_str() != Some(dropped));
+    if csi_successor(provisioner).is_some() {
+        drop_finalizer(IN_TREE_FINALIZER);
+    } else if provisioner.starts_with("kubernetes.io/") {
+        drop_finalizer(PROVISIONER_FINALIZER);
+        match volume.reclaim_policy() {
+            "Retain" | "Recycle" => drop_finalizer(IN_TREE_FINALIZER),
+            "Delete"
+                if !volume.object.is_deleting()
+                    && !finalizers.iter().any(|held| held.as_str() == Some(IN_TREE_FINALIZER)) =>
+            {
+                finalizers.push(IN_TREE_FINALIZER.into());
+            }
+            _ => {}
         }
-        let migrated = crate::storage::csi_successor(provisioner).is_some();
-        let wanted = !migrated && volume.reclaim_policy() == "Delete";
-        let mut finalizers = volume.value.items_at(&["metadata", "finalizers"]).to_vec();
-        let held = finalizers.iter().any(|held| held.as_str() == Some(IN_TREE_FINALIZER));
-        if wanted == held || wanted && volume.object.is_deleting() {
-            return Ok(volume);
-        }
-        match wanted {
-            true => finalizers.push(IN_TREE_FINALIZER.into()),
-            false => finalizers.retain(|held| held.as_str() != Some(IN_TREE_FINALIZER)),
-        }
-        let mut value = volume.value.clone();
-        value.set(&["metadata", "finalizers"], finalizers);
-        Ok(update_volume(ctx, volume, value).await?)
     }
+    if finalizers != before {
+        value.set(&["metadata", "finalizers"], finalizers);
+    }
+    Ok(update_volume(ctx, volume, value).await?)
 }

@@ -37,7 +37,7 @@ async fn a_pod_scrubs_the_volume() {
     // It fails: another comes, not at once, and later each time.
     end(&cluster, "Failed");
     eventually("the volume has failed", || phase(&cluster) == "Failed").await;
-    let message = "Recycle failed: pod failed, pod.Status.Message unknown";
+    let message = "Recycle failed: failed to recycle volume: pod failed, pod.Status.Message unknown";
     eventually("it is told", || cluster.events("VolumeFailedRecycle") == [message]).await;
     let env = cluster.server.client().env().clone();
     let begun = env.monotonic();

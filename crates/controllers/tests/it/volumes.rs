@@ -242,6 +242,65 @@ async fn who_makes_a_volume_is_asked_when_it_is_time() {
         cluster.value(&CLAIMS, "d").str_at(&asked) == Some("ebs.csi.aws.com")
     })
     .await;
+    put_yaml(
+        &cluster,
+        &CLASSES,
+        "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: host}, provisioner: kubernetes.io/host-path}",
+    );
+    claim(&cluster, "e", "storageClassName: host");
+    let disabled =
+        "Failed to create provisioner: provisioning in volume plugin \"kubernetes.io/host-path\" is disabled";
+    told(&cluster, "ProvisioningFailed", disabled).await;
+    becomes(&cluster, "e", r#"Pending - ["storage-provisioner", "storage-provisioner"]"#).await;
+    cluster.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_took_over_from_a_plugin_is_noted() {
+    let cluster = Cluster::start();
+    let volume = |name: &str, made_by: &str, policy: &str, finalizers: &str| {
+        put_yaml(
+            &cluster,
+            &VOLUMES,
+            &format!(
+                "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}, finalizers: [{finalizers}],
+                   annotations: {{pv.kubernetes.io/provisioned-by: {made_by}}}}},
+                   spec: {{accessModes: [ReadWriteOnce], capacity: {{storage: 1Gi}}, persistentVolumeReclaimPolicy: {policy}, hostPath: {{path: /x}}}}}}"
+            ),
+        );
+    };
+    let (ours, other) = ("kubernetes.io/pv-controller", "external-provisioner.volume.kubernetes.io/finalizer");
+    volume("taken-over", "kubernetes.io/aws-ebs", "Delete", &format!("{ours}, {other}"));
+    volume("ours", "kubernetes.io/host-path", "Delete", other);
+    volume("kept", "kubernetes.io/host-path", "Retain", ours);
+    volume("others", "x.example.com/p", "Delete", other);
+    let check = async |name: &str, migrated: Option<&str>, finalizers: &[&str]| {
+        eventually(&format!("{name} is as it should be"), || {
+            let value = cluster.value(&VOLUMES, name);
+            let held: Vec<&str> =
+                value.items_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect();
+            let held: Vec<&str> = held.into_iter().filter(|held| *held != "kubernetes.io/pv-protection").collect();
+            value.str_at(&["metadata", "annotations", "pv.kubernetes.io/migrated-to"]) == migrated && held == finalizers
+        })
+        .await;
+    };
+    check("taken-over", Some("ebs.csi.aws.com"), &[other]).await;
+    check("ours", None, &[ours]).await;
+    check("kept", None, &[]).await;
+    check("others", None, &[other]).await;
+    // The class's plugin was asked before its driver took over.
+    let claim = put_yaml(
+        &cluster,
+        &CLAIMS,
+        "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: a, namespace: ns,
+           annotations: {volume.beta.kubernetes.io/storage-provisioner: kubernetes.io/gce-pd}},
+           spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}, storageClassName: none}, status: {phase: Pending}}",
+    );
+    eventually("it is noted", || {
+        let noted = ["metadata", "annotations", "pv.kubernetes.io/migrated-to"];
+        cluster.value(&CLAIMS, claim.name()).str_at(&noted) == Some("pd.csi.storage.gke.io")
+    })
+    .await;
     cluster.settles().await;
 }
 
@@ -289,7 +348,15 @@ async fn what_becomes_of_a_volume_whose_claim_is_gone() {
     check(external, delete_policy, "Released", "").await;
     check("", &format!("{delete_policy}, csi: {{driver: d, volumeHandle: h}}"), "Released", "").await;
     let nobody = "error getting deleter volume plugin for volume \"v\": no deletable volume plugin matched";
-    check("", delete_policy, "Failed", nobody).await;
+    check("", &format!("{delete_policy}, hostPath: null, nfs: {{server: s, path: /}}"), "Failed", nobody).await;
+    let nobody = "error getting deleter volume plugin for volume \"v\": no volume plugin matched";
+    check("", &format!("{delete_policy}, hostPath: null, fc: {{wwids: [w]}}"), "Failed", nobody).await;
+    let elsewhere = "host_path deleter only supports /tmp/.+ but received provided /x";
+    check("", delete_policy, "Failed", elsewhere).await;
+    check("", &format!("{delete_policy}, hostPath: {{path: /tmp/x}}"), "gone", "").await;
+    check("pv.kubernetes.io/provisioned-by: kubernetes.io/host-path", delete_policy, "Failed", elsewhere).await;
+    let plugin = "pv.kubernetes.io/provisioned-by: kubernetes.io/glusterfs";
+    check(plugin, delete_policy, "Failed", "no volume plugin matched name: kubernetes.io/glusterfs").await;
     let unknown = "Volume has unrecognized PersistentVolumeReclaimPolicy";
     check("", "persistentVolumeReclaimPolicy: Burn", "Failed", unknown).await;
     // Who is kept waits for a person, who takes the reference away.
@@ -444,7 +511,8 @@ async fn claims_grow() {
     let cluster = Cluster::start();
     annotated_volume(&cluster, "ours", "pv.kubernetes.io/provisioned-by: oxikube.io/local", "storageClassName: a");
     annotated_volume(&cluster, "theirs", "pv.kubernetes.io/provisioned-by: x.example.com/p", "storageClassName: b");
-    for name in ["a", "b"] {
+    volume(&cluster, "migrated", "storageClassName: c, hostPath: null, awsElasticBlockStore: {volumeID: v}");
+    for name in ["a", "b", "c"] {
         claim(&cluster, name, &format!("storageClassName: {name}"));
         eventually("it is bound", || phase(&cluster, &CLAIMS, name) == "Bound").await;
         cluster.server.edit(&CLAIMS, &key(name), |claim| {
@@ -453,6 +521,13 @@ async fn claims_grow() {
     }
     told(&cluster, "VolumeResizeSuccessful", "ExpandVolume succeeded for volume ns/a").await;
     told(&cluster, "ExternalExpanding", "waiting for an external controller to expand this PVC").await;
+    let migrated = "CSI migration enabled for kubernetes.io/aws-ebs; waiting for external resizer to expand the pvc";
+    told(&cluster, "ExternalExpanding", migrated).await;
+    eventually("the driver is named", || {
+        let resizer = ["metadata", "annotations", "volume.kubernetes.io/storage-resizer"];
+        cluster.value(&CLAIMS, "c").str_at(&resizer) == Some("ebs.csi.aws.com")
+    })
+    .await;
     let a = cluster.value(&CLAIMS, "a");
     assert_eq!(a.str_at(&["status", "capacity", "storage"]), Some("3Gi"));
     assert_eq!(a.str_at(&["status", "allocatedResources", "storage"]), Some("3Gi"));
