@@ -14,12 +14,13 @@ use client::{
     Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
     Resource, Watch, resources,
 };
+use env::Env;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::Setup;
-use crate::meta::{NODE_INDEX, by_node, node_of};
+use crate::meta::{NODE_INDEX, by_node, created, node_of};
 use crate::pod_garbage::{has_out_of_service, is_ready};
 use crate::storage::{CLAIM_INDEX, by_claim, claims_of};
 use pods::{Attachable, Wanted};
@@ -30,6 +31,8 @@ const DRIVERS: Resource = Resource::cluster("storage.k8s.io", "v1", "csidrivers"
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// How long a volume may stay mounted on a node that does not report before it is detached all the same.
 const MAX_MOUNTED: Duration = Duration::from_secs(360);
+/// How long a driver may take before pods are told that it does not attach.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 /// VolumeAttachments by their node, and by their volume.
 const OF_NODE: &str = "node";
 const OF_VOLUME: &str = "volume";
@@ -96,17 +99,19 @@ impl AttachDetach {
         }
     }
 
+    /// Asks for a volume that the node is to have; it tells when to look again. What the node's status had `reported` as attached, pods
+    /// know.
     async fn attach(
         &self,
         ctx: &ReconcileContext,
         node: &str,
         name: &str,
         wanted: &Wanted,
-    ) -> Result<(), ReconcileError> {
+        reported: bool,
+    ) -> Result<Option<Duration>, ReconcileError> {
         let volume = &wanted.volume;
         if let Some(attachment) = self.attachments.get(&ObjectKey::cluster(name)) {
-            self.tell(&attachment, wanted);
-            return Ok(());
+            return Ok(self.tell(ctx.env(), &attachment, wanted, reported));
         }
         if !volume.is_shared {
             let elsewhere = self.attachments.by_index(OF_VOLUME, &volume.name);
@@ -114,7 +119,7 @@ impl AttachDetach {
                 elsewhere.iter().map(|other| node_name(other)).filter(|other| other != node).collect();
             if !nodes.is_empty() {
                 self.tell_multi_attach(name, wanted, &nodes);
-                return Ok(());
+                return Ok(None);
             }
         }
         let mut attachment = Value::object();
@@ -128,33 +133,50 @@ impl AttachDetach {
             Err(error) if !error.is_already_exists() => Err(error.into()),
             _ => {
                 self.told.lock().remove(name);
-                Ok(())
+                Ok(None)
             }
         }
     }
 
-    /// Whoever waits for the volume is told how its attaching ended.
-    fn tell(&self, attachment: &Object, wanted: &Wanted) {
+    /// Whoever waits for the volume is told how its attaching ended, or again and again that it takes too long.
+    fn tell(&self, env: &Env, attachment: &Object, wanted: &Wanted, reported: bool) -> Option<Duration> {
+        if attachment.is_deleting() {
+            return None;
+        }
         let value = attachment.to_value();
-        let name = &wanted.volume.name;
-        let failed = value.str_at(&["status", "attachError", "message"]);
-        let message = match failed {
-            _ if attachment.is_deleting() => return,
-            _ if value.bool_at(&["status", "attached"]) == Some(true) => {
-                format!("AttachVolume.Attach succeeded for volume {name:?}")
-            }
+        let Attachable { name, driver, handle, .. } = &wanted.volume;
+        let is_attached = value.bool_at(&["status", "attached"]) == Some(true);
+        let (mut waits, mut mark) = (None, String::new());
+        let message = match value.str_at(&["status", "attachError", "message"]) {
+            _ if is_attached => format!("AttachVolume.Attach succeeded for volume {name:?}"),
             Some(why) => format!("AttachVolume.Attach failed for volume {name:?} : {why}"),
-            None => return,
+            None => {
+                let age = env.now().duration_since(created(attachment));
+                let age = Duration::try_from(age).unwrap_or_default().as_secs();
+                let turns = age / ATTACH_TIMEOUT.as_secs();
+                waits = Some(Duration::from_secs((turns + 1) * ATTACH_TIMEOUT.as_secs() - age));
+                if turns == 0 {
+                    return waits;
+                }
+                mark = turns.to_string();
+                format!(
+                    "AttachVolume.Attach failed for volume {name:?} : timed out waiting for external-attacher of {driver} CSI driver to \
+                     attach volume {handle}"
+                )
+            }
         };
-        if self.told.lock().insert(attachment.name().to_owned(), message.clone()).as_ref() == Some(&message) {
-            return;
+        let mark = format!("{message}{mark}");
+        let known = self.told.lock().insert(attachment.name().to_owned(), mark.clone());
+        if known.as_ref() == Some(&mark) || is_attached && reported {
+            return waits;
         }
         for pod in &wanted.pods {
-            match message.contains("succeeded") {
+            match is_attached {
                 true => self.events.normal(pod, "SuccessfulAttachVolume", message.clone()),
                 false => self.events.warning(pod, "FailedAttachVolume", message.clone()),
             }
         }
+        waits
     }
 
     fn tell_multi_attach(&self, attachment: &str, wanted: &Wanted, nodes: &[String]) {
@@ -349,8 +371,12 @@ impl Controller for AttachDetach {
             }
             self.unwanted.lock().remove(attachment.name());
         }
+        let known = value.as_ref().map(|node| node.items_at(&["status", "volumesAttached"])).unwrap_or_default();
         for (name, wanted) in &wanted {
-            self.attach(ctx, &key.name, name, wanted).await?;
+            let unique = wanted.volume.unique_name();
+            let reported = known.iter().any(|volume| volume.str_at(&["name"]) == Some(&unique));
+            let waits = self.attach(ctx, &key.name, name, wanted, reported).await?;
+            next = [next, waits].into_iter().flatten().min();
         }
         Ok(next.map_or(Requeue::No, Requeue::After))
     }

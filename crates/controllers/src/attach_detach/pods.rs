@@ -17,7 +17,7 @@ pub(super) struct Attachable {
     /// The PersistentVolume's.
     pub name: String,
     pub driver: String,
-    handle: String,
+    pub handle: String,
     /// Whether several nodes may have it.
     pub is_shared: bool,
 }

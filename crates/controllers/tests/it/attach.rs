@@ -106,6 +106,7 @@ async fn a_volume_follows_its_pods() {
     eventually("the other has it", || attachment(&cluster, "n2").is_some()).await;
     eventually("the node is told", || reported(&cluster, "n1").is_empty()).await;
     assert_eq!(failed().len(), 1);
+    attached(&cluster, "n2");
     cluster.settles().await;
 }
 
@@ -126,6 +127,53 @@ async fn several_nodes_share_what_may_be_shared() {
     // A pod that has ended uses nothing.
     cluster.server.edit(&resources::PODS, &key("one"), |pod| pod.set(&["status", "phase"], "Succeeded"));
     eventually("it is detached", || attachment(&cluster, "n1").is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_told_of_a_driver_that_does_not_attach() {
+    let cluster = cluster();
+    put_nodes(&cluster);
+    put_claim(&cluster, r#""ReadWriteOnce""#);
+    put_user(&cluster, "one", "n1");
+    eventually("it is to be attached", || attachment(&cluster, "n1").is_some()).await;
+    sleep(100).await;
+    let failed = || cluster.events("FailedAttachVolume");
+    assert!(failed().is_empty());
+    eventually("it is told", || !failed().is_empty()).await;
+    let expect = "AttachVolume.Attach failed for volume \"v\" : timed out waiting for external-attacher of csi.example CSI driver to \
+                  attach volume handle-v";
+    assert_eq!(failed(), [expect]);
+    attached(&cluster, "n1");
+    eventually("the pod is told", || !cluster.events("SuccessfulAttachVolume").is_empty()).await;
+    cluster.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_begins_anew_tells_nothing_that_is_known() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    server.serve(&ATTACHMENTS, "VolumeAttachment");
+    // sha256 of the handle, the driver's name and the node's.
+    let name = "csi-914e93e19838c01aed768911e57d7e48625d5591f26c9e00374df4e51a841ac2";
+    let attachment = format!(
+        r#"{{"apiVersion":"storage.k8s.io/v1","kind":"VolumeAttachment","metadata":{{"name":"{name}"}},"status":{{"attached":true}},
+            "spec":{{"attacher":"csi.example","nodeName":"n1","source":{{"persistentVolumeName":"v"}}}}}}"#
+    );
+    server.put(&ATTACHMENTS, &attachment);
+    let cluster = Cluster::start_with(server, |config| config.controllers = vec!["attachdetach".to_owned()]);
+    put_claim(&cluster, r#""ReadWriteOnce""#);
+    put_user(&cluster, "one", "n1");
+    sleep(1).await;
+    put_nodes(&cluster);
+    edit_node(&cluster, "n1", |node| {
+        let mut volume = Value::object();
+        volume.set(&["name"], VOLUME);
+        volume.set(&["devicePath"], "");
+        node.set(&["status", "volumesAttached"], vec![volume]);
+    });
+    sleep(600).await;
+    assert_eq!(reported(&cluster, "n1"), [VOLUME]);
+    assert_eq!(cluster.events("SuccessfulAttachVolume"), Vec::<String>::new());
+    cluster.settles().await;
 }
 
 #[tokio::test(start_paused = true)]
