@@ -2,23 +2,28 @@
 
 mod content;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Client, Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, WriteOptions, resources,
+    Client, Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, Workqueue, WriteOptions,
+    resources,
 };
 
 use crate::Setup;
-use crate::meta::{Condition, list, now, write_status};
+use crate::meta::{Condition, list, now, time, write_status};
 use content::Remains;
 
 /// What the namespace holds as long as this controller has work there.
 const FINALIZER: &str = "kubernetes";
+/// What failed is tried again after this at the latest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Namespaces {
     namespaces: Informer,
     pods: Informer,
+    queue: OnceLock<Workqueue<ObjectKey>>,
 }
 
 impl Namespaces {
@@ -26,6 +31,7 @@ impl Namespaces {
         Namespaces {
             namespaces: setup.informers.of(&resources::NAMESPACES),
             pods: setup.informers.of(&resources::PODS),
+            queue: OnceLock::new(),
         }
     }
 
@@ -108,6 +114,10 @@ impl Controller for Namespaces {
         10
     }
 
+    fn started(&self, queue: &Workqueue<ObjectKey>) {
+        let _ = self.queue.set(queue.clone());
+    }
+
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         if self.namespaces.get(key).is_none_or(|namespace| !namespace.is_deleting()) {
             return Ok(Requeue::No);
@@ -120,13 +130,19 @@ impl Controller for Namespaces {
         let mut fields = Value::object();
         fields.set(&["phase"], "Terminating");
         namespace = write_status(client, &resources::NAMESPACES, &namespace, fields).await?;
-        let remains = content::delete_all(client, &key.name).await;
+        let deleted = time(namespace.deletion_timestamp());
+        let age = Duration::try_from(client.env().now().duration_since(deleted)).unwrap_or_default();
+        let remains = content::delete_all(client, &key.name, age).await;
         let namespace = self.tell(client, &namespace, &remains).await?;
         if let Some(failure) = remains.failure {
+            // However often it failed before.
+            if let Some(queue) = self.queue.get() {
+                queue.add_after(key.clone(), LONGEST_PAUSE);
+            }
             return Err(failure);
         }
         if let Some(estimate) = remains.estimate {
-            return Ok(Requeue::After(estimate / 2 + Duration::from_secs(1)));
+            return Ok(Requeue::After(Duration::from_secs(estimate.as_secs() / 2 + 1)));
         }
         finalize(client, &namespace).await?;
         Ok(Requeue::No)

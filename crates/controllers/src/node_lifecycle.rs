@@ -19,7 +19,7 @@ use env::Env;
 use parking_lot::Mutex;
 
 use crate::Setup;
-use crate::meta::{Condition, NODE_INDEX, by_node, now};
+use crate::meta::{Condition, NODE_INDEX, by_node, created, now};
 use health::Health;
 use zones::Zones;
 
@@ -224,7 +224,10 @@ impl Controller for NodeLifecycle {
         }
         let left = {
             let mut health = self.health.lock();
-            let begun = || Health::new(node.uid(), ctx.env().monotonic());
+            let begun = || {
+                let age = ctx.env().now().duration_since(created(&node));
+                Health::new(&node, Duration::try_from(age).unwrap_or_default(), ctx.env().monotonic())
+            };
             let health = health.entry(key.name.clone()).or_insert_with(begun);
             health.observe(&node, lease.as_deref(), ctx.env().monotonic());
             health.expires().saturating_duration_since(ctx.env().monotonic())

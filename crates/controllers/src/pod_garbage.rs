@@ -81,6 +81,9 @@ async fn mark_failed(ctx: &ReconcileContext, pod: &Object) -> Result<(), Reconci
     let mut patch = Value::object();
     patch.set(&["metadata", "uid"], pod.uid());
     patch.set(&["status", "phase"], "Failed");
+    if pod.generation() > 0 {
+        patch.set(&["status", "observedGeneration"], pod.generation());
+    }
     match ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),

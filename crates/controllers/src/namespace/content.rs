@@ -33,8 +33,9 @@ pub(super) struct Remains {
     pub failure: Option<ReconcileError>,
 }
 
-/// Deletes pods first, and everything else once they are gone, so that what they use outlives them.
-pub(super) async fn delete_all(client: &Client, namespace: &str) -> Remains {
+/// Deletes pods first, and everything else once they are gone, so that what they use outlives them. `age`: how long ago the namespace was
+/// deleted.
+pub(super) async fn delete_all(client: &Client, namespace: &str, age: Duration) -> Remains {
     let mut remains = Remains::default();
     let (found, failed) = match discover(client).await {
         Ok(discovered) => discovered,
@@ -45,19 +46,28 @@ pub(super) async fn delete_all(client: &Client, namespace: &str) -> Remains {
         }
     };
     if !failed.is_empty() {
-        let texts: Vec<String> = failed.iter().map(|(group, error)| format!("{group}: {error}")).collect();
-        remains.discovery_failure =
-            Some(format!("unable to retrieve the complete list of server APIs: {}", texts.join(", ")));
+        // In the words of a client that finds these versions marked as stale.
+        let stale = |(version, _): &(String, Error)| format!("{version}: stale GroupVersion discovery: {version}");
+        let mut texts: Vec<String> = failed.iter().map(stale).collect();
+        texts.sort_unstable();
+        remains.discovery_failure = Some(format!(
+            "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+            texts.len(),
+            texts.join(", ")
+        ));
     }
     let deletable = |r: &&ApiResource| r.resource.namespaced && r.can("delete");
     let is_pods = |r: &&ApiResource| r.resource == resources::PODS;
     let mut errors = Vec::new();
     for pods in found.iter().filter(is_pods) {
-        errors.extend(remains.add(delete(client, pods, namespace).await));
+        let failed = remains.add(delete(client, pods, namespace, age).await);
+        let of_pods =
+            |error: ContentError| ContentError::Pods { namespace: namespace.to_owned(), source: Box::new(error) };
+        errors.extend(failed.map(of_pods));
     }
-    if remains.estimate.is_none() && errors.is_empty() {
+    if remains.objects.is_empty() {
         let others = found.iter().filter(deletable).filter(|r| !is_pods(r));
-        let others: Vec<_> = others.map(|resource| delete(client, resource, namespace)).collect();
+        let others: Vec<_> = others.map(|resource| delete(client, resource, namespace, age)).collect();
         // What is told of them comes in the order of discovery.
         let mut deletions = stream::iter(others).buffered(TOGETHER);
         while let Some(left) = deletions.next().await {
@@ -65,9 +75,9 @@ pub(super) async fn delete_all(client: &Client, namespace: &str) -> Remains {
         }
     }
     if !errors.is_empty() {
-        let left: usize = remains.objects.values().sum();
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let texts = if let [one] = &*texts { one.clone() } else { format!("[{}]", texts.join(", ")) };
+        let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        texts.sort_unstable();
+        let (left, texts) = (texts.len(), texts.join(", "));
         remains.content_failure = Some(format!("Failed to delete all resource types, {left} remaining: {texts}"));
     }
     let first_error =
@@ -82,6 +92,8 @@ enum ContentError {
     Discovery(String),
     #[error(transparent)]
     Request(#[from] Error),
+    #[error("failed to delete pods for namespace: {namespace}, err: {source}")]
+    Pods { namespace: String, source: Box<ContentError> },
     #[error("unexpected items still remain in namespace: {namespace} for gvr: {resource}")]
     Unexpected { namespace: String, resource: String },
 }
@@ -90,13 +102,19 @@ enum ContentError {
 struct Left<'a> {
     resource: &'a Resource,
     objects: Vec<Arc<Object>>,
-    /// How long pods may take to end.
+    /// How long pods may take to end, if that is not over.
     grace: Option<Duration>,
 }
 
-async fn delete<'a>(client: &Client, api: &'a ApiResource, namespace: &str) -> Result<Left<'a>, ContentError> {
+async fn delete<'a>(
+    client: &Client,
+    api: &'a ApiResource,
+    namespace: &str,
+    age: Duration,
+) -> Result<Left<'a>, ContentError> {
     let selection = Selection::all().namespace(namespace);
     let grace = if api.resource == resources::PODS { pod_grace(client, &selection).await? } else { None };
+    let grace = grace.filter(|grace| age < *grace);
     let options = DeleteOptions::default().propagation(Propagation::Background);
     match client.delete_collection(&api.resource, &selection, &options).await {
         Err(error) if is_unsupported(&error) => delete_each(client, api, &selection, &options).await?,
@@ -129,20 +147,14 @@ impl Remains {
                 *self.finalizers.entry(finalizer.as_str().unwrap_or_default().to_owned()).or_default() += 1;
             }
         }
-        if grace.is_some() || objects.iter().all(|object| object.is_deleting()) && !held {
-            self.expect(grace.or(Some(Duration::from_secs(1))));
-            return None;
-        }
-        self.expect(Some(FINALIZER_ESTIMATE));
-        if held {
+        if let Some(estimate) = grace.or(held.then_some(FINALIZER_ESTIMATE)) {
+            self.estimate = self.estimate.max(Some(estimate));
             return None;
         }
         let namespace = objects.first().map(|object| object.namespace().to_owned()).unwrap_or_default();
-        Some(ContentError::Unexpected { namespace, resource: resource.gvr().to_string() })
-    }
-
-    fn expect(&mut self, estimate: Option<Duration>) {
-        self.estimate = self.estimate.max(estimate);
+        let gvr = resource.gvr();
+        let resource = format!("{}/{}, Resource={}", gvr.group, gvr.version, gvr.resource);
+        Some(ContentError::Unexpected { namespace, resource })
     }
 
     /// What the namespace's status says about this.

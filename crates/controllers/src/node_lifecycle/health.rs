@@ -26,10 +26,12 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(uid: &str, now: Instant) -> Health {
+    /// One that never reported counts from when it was made, `age` ago.
+    pub(super) fn new(node: &Object, age: Duration, now: Instant) -> Health {
+        let silent = ready(node).is_none();
         Health {
-            uid: uid.to_owned(),
-            heard: now,
+            uid: node.uid().to_owned(),
+            heard: if silent { now.checked_sub(age).unwrap_or(now) } else { now },
             reported: false,
             heartbeat: String::new(),
             renewed: String::new(),

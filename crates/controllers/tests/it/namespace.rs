@@ -76,3 +76,35 @@ async fn a_deleted_namespace_is_emptied_first() {
     assert!(cluster.server.get(&resources::CONFIG_MAPS, &key("kube-root-ca.crt")).is_none());
     assert!(cluster.server.get(&resources::SECRETS, &ObjectKey::new("other", "s")).is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_do_not_end_in_time_are_told() {
+    let cluster = Cluster::start();
+    cluster.put(&resources::NAMESPACES, &namespace("ns"));
+    cluster.put(&resources::NODES, &node("n1"));
+    let _alive = cluster.heartbeat(&["n1"]);
+    cluster.put(
+        &resources::PODS,
+        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"ns"},"spec":{"nodeName":"n1","terminationGracePeriodSeconds":30,"containers":[]},"status":{"phase":"Running"}}"#,
+    );
+    sleep(1).await;
+    let client = cluster.server.client();
+    client.delete(&resources::NAMESPACES, &ObjectKey::cluster("ns"), &DeleteOptions::default()).await.unwrap();
+    let failure = || {
+        let namespace = cluster.value(&resources::NAMESPACES, "ns");
+        let conditions = namespace.items_at(&["status", "conditions"]).to_vec();
+        let found = conditions.into_iter().find(|c| c.str_at(&["type"]) == Some("NamespaceDeletionContentFailure"));
+        found.map(|c| format!("{}: {}", c.str_at(&["reason"]).unwrap(), c.str_at(&["message"]).unwrap()))
+    };
+    sleep(20).await;
+    let well = "ContentDeleted: All content successfully deleted, may be waiting on finalization";
+    assert_eq!(failure().as_deref(), Some(well));
+    let expect = "ContentDeletionFailed: Failed to delete all resource types, 1 remaining: failed to delete pods for namespace: ns, \
+                  err: unexpected items still remain in namespace: ns for gvr: /v1, Resource=pods";
+    eventually("it is told", || failure().as_deref() == Some(expect)).await;
+    cluster.server.remove(&resources::PODS, &key("p"));
+    eventually("the namespace is gone", || {
+        cluster.server.get(&resources::NAMESPACES, &ObjectKey::cluster("ns")).is_none()
+    })
+    .await;
+}
