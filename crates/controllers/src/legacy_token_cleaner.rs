@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, Workqueue,
-    resources,
+    Client, Controller, DeleteOptions, Informer, ListOptions, PatchKind, ReconcileContext, ReconcileError, Requeue,
+    Selection, Watch, Workqueue, resources,
 };
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -25,7 +25,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct LegacyTokenCleaner {
     secrets: Informer,
     accounts: Informer,
-    pods: Informer,
+    client: Client,
 }
 
 impl LegacyTokenCleaner {
@@ -33,7 +33,7 @@ impl LegacyTokenCleaner {
         LegacyTokenCleaner {
             secrets: setup.informers.selected(&resources::SECRETS, tokens()),
             accounts: setup.informers.of(&resources::SERVICE_ACCOUNTS),
-            pods: setup.informers.of(&resources::PODS),
+            client: setup.client.clone(),
         }
     }
 
@@ -59,7 +59,7 @@ impl LegacyTokenCleaner {
         };
         let account = self.accounts.get(&account_of(secret)).filter(|account| is_for(secret, account));
         // Those made by hand stay: no account names them.
-        if !account.is_some_and(|account| names(&account)) || self.is_mounted(secret) {
+        if !account.is_some_and(|account| names(&account)) || self.is_needed(secret).await? {
             return Ok(());
         }
         let since = secret.label(INVALID_SINCE).unwrap_or_default();
@@ -82,13 +82,34 @@ impl LegacyTokenCleaner {
         }
     }
 
-    fn is_mounted(&self, secret: &Object) -> bool {
-        self.pods.list(secret.namespace()).iter().any(|pod| {
-            let value = pod.to_value();
-            let volumes = value.items_at(&["spec", "volumes"]);
-            volumes.iter().any(|volume| volume.str_at(&["secret", "secretName"]) == Some(secret.name()))
-        })
+    /// Informers don't know of all that pods need.
+    async fn is_needed(&self, secret: &Object) -> Result<bool, ReconcileError> {
+        let selection = Selection::all().namespace(secret.namespace());
+        let pods = self.client.list(&resources::PODS, &selection, &ListOptions::default()).await?;
+        Ok(pods.items.iter().any(|pod| names_secret(&pod.to_value(), secret.name())))
     }
+}
+
+/// Whether the pod needs the Secret for anything. Upstream: api/v1/pod VisitPodSecretNames.
+fn names_secret(pod: &Value, name: &str) -> bool {
+    let named = |value: &Value, path: &[&str]| value.str_at(path) == Some(name);
+    let spec = |list: &'static str| pod.items_at(&["spec", list]).iter();
+    let containers = spec("containers").chain(spec("initContainers")).chain(spec("ephemeralContainers"));
+    let in_env = |container: &Value| {
+        container.items_at(&["env"]).iter().any(|env| named(env, &["valueFrom", "secretKeyRef", "name"]))
+            || container.items_at(&["envFrom"]).iter().any(|from| named(from, &["secretRef", "name"]))
+    };
+    const BY_REFERENCE: [&str; 7] = ["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
+    let in_volume = |volume: &Value| {
+        named(volume, &["secret", "secretName"])
+            || named(volume, &["azureFile", "secretName"])
+            || named(volume, &["csi", "nodePublishSecretRef", "name"])
+            || volume.items_at(&["projected", "sources"]).iter().any(|source| named(source, &["secret", "name"]))
+            || BY_REFERENCE.iter().any(|source| named(volume, &[source, "secretRef", "name"]))
+    };
+    spec("imagePullSecrets").any(|reference| named(reference, &["name"]))
+        || containers.into_iter().any(in_env)
+        || spec("volumes").any(in_volume)
 }
 
 /// The end of the day on which the API server began to note when tokens are used.
@@ -110,7 +131,7 @@ impl Controller for LegacyTokenCleaner {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch::only(self.secrets.clone()), Watch::only(self.accounts.clone()), Watch::only(self.pods.clone())]
+        vec![Watch::only(self.secrets.clone()), Watch::only(self.accounts.clone())]
     }
 
     fn workers(&self) -> usize {
@@ -137,5 +158,29 @@ impl Controller for LegacyTokenCleaner {
             self.look(ctx, &secret, &day(now), &day(kept_since), kept_since).await?;
         }
         Ok(Requeue::After(PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_need_secrets_for_several_things() {
+        let check = |spec: &str, expect: bool| {
+            let pod = Value::parse(format!(r#"{{"spec":{{{spec}}}}}"#).as_bytes()).unwrap();
+            assert_eq!(names_secret(&pod, "s"), expect, "{spec}");
+        };
+        check("", false);
+        check(r#""imagePullSecrets":[{"name":"s"}]"#, true);
+        check(r#""containers":[{"env":[{"name":"s"},{"valueFrom":{"secretKeyRef":{"name":"s"}}}]}]"#, true);
+        check(r#""containers":[{"env":[{"name":"s","value":"s"}]}]"#, false);
+        check(r#""initContainers":[{"envFrom":[{"secretRef":{"name":"s"}}]}]"#, true);
+        check(r#""initContainers":[{"envFrom":[{"configMapRef":{"name":"s"}}]}]"#, false);
+        check(r#""volumes":[{"name":"s"},{"secret":{"secretName":"t"}}]"#, false);
+        check(r#""volumes":[{"secret":{"secretName":"s"}}]"#, true);
+        check(r#""volumes":[{"projected":{"sources":[{"secret":{"name":"s"}}]}}]"#, true);
+        check(r#""volumes":[{"iscsi":{"secretRef":{"name":"s"}}}]"#, true);
+        check(r#""volumes":[{"csi":{"nodePublishSecretRef":{"name":"s"}}}]"#, true);
     }
 }

@@ -132,7 +132,7 @@ const OFF_BY_DEFAULT: [&str; 3] =
     ["bootstrap-signer-controller", "selinux-warning-controller", "token-cleaner-controller"];
 
 /// Names from before, and today's.
-const ALIASES: [(&str, &str); 41] = [
+const ALIASES: [(&str, &str); 42] = [
     ("attachdetach", "persistentvolume-attach-detach-controller"),
     ("bootstrapsigner", "bootstrap-signer-controller"),
     ("cloud-node-lifecycle", "cloud-node-lifecycle-controller"),
@@ -171,6 +171,7 @@ const ALIASES: [(&str, &str); 41] = [
     ("serviceaccount-token", "serviceaccount-token-controller"),
     ("statefulset", "statefulset-controller"),
     ("storage-version-gc", "storageversion-garbage-collector-controller"),
+    ("svm", "storage-version-migrator-controller"),
     ("tokencleaner", "token-cleaner-controller"),
     ("ttl", "ttl-controller"),
     ("ttl-after-finished", "ttl-after-finished-controller"),

@@ -74,7 +74,7 @@ pub(crate) fn account_of(secret: &Object) -> ObjectKey {
 
 /// Whether the Secret is for this very account, not for one of the same name before it.
 pub(crate) fn is_for(secret: &Object, account: &Object) -> bool {
-    !account.is_deleting() && annotation(secret, UID).is_none_or(|uid| uid.is_empty() || uid == account.uid())
+    annotation(secret, UID).is_none_or(|uid| uid.is_empty() || uid == account.uid())
 }
 
 impl Controller for ServiceAccountTokens {
@@ -85,9 +85,7 @@ impl Controller for ServiceAccountTokens {
     fn watches(&self) -> Vec<Watch> {
         let secrets = self.secrets.clone();
         let of_account = move |event: &Event| match event {
-            Event::Modified { old, new } if old.uid() == new.uid() && old.is_deleting() == new.is_deleting() => {
-                Vec::new()
-            }
+            Event::Modified { old, new } if old.uid() == new.uid() => Vec::new(),
             event => {
                 let of = secrets.by_index(ACCOUNT_INDEX, &event.object().key().to_string());
                 of.iter().map(|secret| secret.key().clone()).collect()
@@ -125,12 +123,12 @@ impl Controller for ServiceAccountTokens {
         };
         fill(&["data", "ca.crt"], BASE64_STANDARD.encode(&*self.root_ca), true);
         fill(&["data", "namespace"], BASE64_STANDARD.encode(&*key.namespace), false);
-        fill(&["metadata", "annotations", UID], account.uid().to_owned(), false);
         if value.str_at(&["data", "token"]).is_none_or(str::is_empty) {
             let claims = LegacyClaims::new(&key.namespace, account.name(), account.uid(), &key.name);
             value.set(&["data", "token"], BASE64_STANDARD.encode(pki.token_key().sign_legacy(&claims)?));
         }
         if value != secret.to_value() {
+            value.set(&["metadata", "annotations", UID], account.uid());
             ctx.client().update(&resources::SECRETS, &value).await?;
         }
         Ok(Requeue::No)
