@@ -5,6 +5,8 @@ mod topology;
 pub(crate) mod trigger;
 pub(crate) mod write;
 
+use std::sync::Arc;
+
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
     Controller, Event, EventRecorder, Informer, ObjectReference, ReconcileContext, ReconcileError, Requeue, Selection,
@@ -15,11 +17,12 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use crate::Setup;
 use crate::meta::{NODE_INDEX, by_node};
 use crate::pod_view::Pods;
+use crate::port_order::sort_slice_ports;
 use crate::service::{
     Backend, Behind, HEADLESS, LAST_CHANGE, behind, endpoint_port, index_selectors, is_headless, publishes_not_ready,
     services_of,
 };
-use pack::{Change, Desired};
+use pack::{Change, Desired, Slice};
 use topology::Topology;
 use trigger::Triggers;
 
@@ -36,15 +39,15 @@ pub(crate) struct EndpointSlices {
     nodes: Informer,
     events: EventRecorder,
     triggers: Triggers,
-    topology: Topology,
+    topology: Arc<Topology>,
 }
 
-/// A pod's node is not there: its endpoint is left out until it is.
+/// What went wrong with a Service's slices, in the words of upstream's event.
 #[derive(Debug, thiserror::Error)]
-#[error("skipping pods of service {service}, their nodes do not exist: {nodes:?}")]
-struct MissingNodes {
+#[error("Error updating Endpoint Slices for Service {service}: {why}")]
+struct Incomplete {
     service: ObjectKey,
-    nodes: Vec<String>,
+    why: String,
 }
 
 impl EndpointSlices {
@@ -65,7 +68,7 @@ impl EndpointSlices {
             nodes: setup.informers.of(&resources::NODES),
             events: setup.recorder("endpointslice-controller", "endpoint-slice-controller"),
             triggers: Triggers::default(),
-            topology: Topology::default(),
+            topology: Arc::default(),
         }
     }
 
@@ -76,7 +79,7 @@ impl EndpointSlices {
         backends: &[Backend],
         family: &'static str,
         automatic: bool,
-        missing: &mut Vec<String>,
+        skipped: &mut Vec<String>,
     ) -> Vec<Desired> {
         let mut desired: Vec<Desired> = Vec::new();
         for backend in backends {
@@ -86,7 +89,9 @@ impl EndpointSlices {
                 && node_object.is_none()
                 && !publishes_not_ready(service)
             {
-                missing.push(node.to_owned());
+                let (pod, service) = (&backend.object, service.metadata.name.as_deref().unwrap_or_default());
+                let service = ObjectKey::new(pod.namespace(), service);
+                skipped.push(format!("skipping Pod {} for Service {service}: Node {node} Not Found", pod.name()));
                 continue;
             }
             let addresses = backend.addresses(family == "IPv6");
@@ -119,7 +124,9 @@ fn families(service: &Service) -> Vec<&'static str> {
 
 fn ports(service: &Service, backend: &Backend) -> Vec<Value> {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.filter_map(|port| Some(endpoint_port(port, backend.port(port)?))).collect()
+    let mut ports: Vec<Value> = ports.filter_map(|port| Some(endpoint_port(port, backend.port(port)?))).collect();
+    sort_slice_ports(&mut ports);
+    ports
 }
 
 /// `automatic`: hints follow from the whole, later.
@@ -208,17 +215,24 @@ impl Controller for EndpointSlices {
             states.into_iter().flatten().filter_map(|slice| service_of_slice(slice)).collect()
         };
         let (of_node, services_of_node) = (self.pods.informer.clone(), self.services.clone());
-        // A node that appears completes endpoints that waited for it.
-        let appeared = move |event: &Event| {
-            let Event::Added(node) = event else { return Vec::new() };
-            let pods = of_node.by_index(NODE_INDEX, node.name()).into_iter();
-            pods.flat_map(|pod| services_of(&Event::Added(pod), &services_of_node)).collect()
+        let (topology, nodes) = (self.topology.clone(), self.nodes.clone());
+        // A node that appears completes endpoints that waited for it; where zones change, hints may no longer do.
+        let of_node = move |event: &Event| {
+            let mut keys = match event {
+                Event::Modified { old, new } if topology::seen(old) == topology::seen(new) => return Vec::new(),
+                _ => topology.overloaded(|| views(&nodes)),
+            };
+            if let Event::Added(node) = event {
+                let pods = of_node.by_index(NODE_INDEX, node.name()).into_iter();
+                keys.extend(pods.flat_map(|pod| services_of(&Event::Added(pod), &services_of_node)));
+            }
+            keys
         };
         vec![
             Watch::objects(self.services.clone()),
             Watch::new(self.pods.informer.clone(), move |event| services_of(event, &services)),
             Watch::new(self.slices.clone(), of_slice),
-            Watch::new(self.nodes.clone(), appeared),
+            Watch::new(self.nodes.clone(), of_node),
         ]
     }
 
@@ -233,43 +247,59 @@ impl Controller for EndpointSlices {
         let changed = self.triggers.changed(key, &object, changed);
         let existing: Vec<_> = self.slices.by_index(SERVICE_INDEX, &key.to_string());
         let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
-        let mut missing = Vec::new();
-        let mut changes = Vec::new();
         let automatic = topology::is_automatic(&object);
-        let nodes = if automatic { self.nodes.list("") } else { Vec::new() };
-        let nodes: Vec<Node> = nodes.iter().filter_map(|node| node.view().ok()).collect();
-        let mut told = Vec::new();
+        let nodes = if automatic { views(&self.nodes) } else { Vec::new() };
         let families = families(&service);
-        for slice in &existing {
-            if !families.iter().any(|family| slice.to_value().str_at(&["addressType"]) == Some(family)) {
-                changes.push(Change::Delete(slice.clone()));
-            }
-        }
-        for family in families {
-            let mut desired = self.desired(&service, &backends, family, automatic, &mut missing);
-            told.extend(match automatic {
-                true => self.topology.hint(key, family, &mut desired, &nodes),
-                false => self.topology.disable(key, family),
-            });
-            changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &object, &service)));
-        }
         let annotate = |slice: &mut Value| match &changed {
             Some(changed) => slice.set(&["metadata", "annotations", LAST_CHANGE], changed),
             None => drop(slice.remove(&["metadata", "annotations", LAST_CHANGE])),
         };
-        for change in changes {
-            if let Err(error) = write::apply(ctx.client(), &object, change, annotate).await {
-                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
-                self.events.warning(&object, "FailedToUpdateEndpointSlices", message);
-                return Err(error.into());
+        let dress = |slice: &mut Value| dress(slice, &object, &service);
+        let mut problems: Vec<String> = Vec::new();
+        for family in &families {
+            // What was an elder Service's of the same name is not ours to change.
+            let of_family = existing.iter().filter(|slice| address_type(slice) == *family);
+            let (ours, others): (Vec<_>, Vec<_>) = of_family.partition(|slice| is_owned(slice, &object));
+            let ours = ours.into_iter().filter_map(|slice| Slice::of(slice, family, dress)).collect();
+            let desired = self.desired(&service, &backends, family, automatic, &mut problems);
+            let mut plan = pack::plan(ours, desired, automatic);
+            plan.tell_of_none();
+            let told = match automatic {
+                true => self.topology.hint(key, family, &mut plan, &nodes),
+                false => self.topology.disable(key, family),
+            };
+            let mut changes = plan.changes(family, dress);
+            changes.extend(others.into_iter().map(|slice| Change::Delete(slice.clone())));
+            let written = write::apply(ctx.client(), &object, changes, annotate).await;
+            problems.extend(written.err().map(|error| error.to_string()));
+            if let Some((r#type, reason, message)) = told {
+                self.events.event(ObjectReference::to(&object), r#type, reason, message);
             }
         }
-        for (r#type, reason, message) in told {
-            self.events.event(ObjectReference::to(&object), r#type, reason, message);
-        }
-        if !missing.is_empty() {
-            return Err(MissingNodes { service: key.clone(), nodes: missing }.into());
-        }
-        Ok(Requeue::No)
+        let elsewhere = existing.iter().filter(|slice| !families.contains(&address_type(slice).as_str()));
+        let elsewhere = elsewhere.map(|slice| Change::Delete(slice.clone())).collect();
+        let written = write::apply(ctx.client(), &object, elsewhere, annotate).await;
+        problems.extend(written.err().map(|error| error.to_string()));
+        problems.dedup();
+        let why = match &mut problems[..] {
+            [] => return Ok(Requeue::No),
+            [one] => std::mem::take(one),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let incomplete = Incomplete { service: key.clone(), why };
+        self.events.warning(&object, "FailedToUpdateEndpointSlices", incomplete.to_string());
+        Err(incomplete.into())
     }
+}
+
+fn views(nodes: &Informer) -> Vec<Node> {
+    nodes.list("").iter().filter_map(|node| node.view().ok()).collect()
+}
+
+fn address_type(slice: &Object) -> String {
+    slice.to_value().str_at(&["addressType"]).unwrap_or_default().to_owned()
+}
+
+fn is_owned(slice: &Object, service: &Object) -> bool {
+    slice.owners().iter().any(|owner| owner.uid == service.uid())
 }

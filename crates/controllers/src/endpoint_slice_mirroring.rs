@@ -2,6 +2,7 @@
 //! pkg/controller/endpointslicemirroring.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use apimachinery::{Map, Object, ObjectKey, Value};
 use client::{
@@ -9,8 +10,11 @@ use client::{
 };
 
 use crate::Setup;
-use crate::endpoint_slice::pack::{self, Change, Desired};
+use crate::endpoint_slice::pack::{Change, Desired, Plan, Slice, target};
 use crate::endpoint_slice::{MANAGED_BY, SERVICE_NAME, service_of_slice, write};
+use crate::endpoints::repack;
+use crate::meta::controller_reference;
+use crate::port_order::sort_slice_ports;
 use crate::service::LAST_CHANGE;
 
 const OURSELVES: &str = "endpointslicemirroring-controller.k8s.io";
@@ -50,30 +54,96 @@ impl EndpointSliceMirroring {
         let value = service.to_value();
         value.at(&["spec", "selector"]).and_then(Value::as_object).is_none_or(Map::is_empty)
     }
-}
 
-/// The endpoints of one family, by the ports they serve on.
-fn desired(endpoints: &Value, ipv6: bool) -> Vec<Desired> {
-    let mut desired: Vec<Desired> = Vec::new();
-    for subset in endpoints.items_at(&["subsets"]) {
-        let ports: Vec<Value> = subset.items_at(&["ports"]).iter().map(port).collect();
-        let ready = subset.items_at(&["addresses"]).iter().map(|address| (address, true));
-        let all = ready.chain(subset.items_at(&["notReadyAddresses"]).iter().map(|address| (address, false)));
-        let of_family = |(address, _): &(&Value, bool)| {
-            let ip = address.str_at(&["ip"]).and_then(|ip| ip.parse::<IpAddr>().ok());
-            ip.is_some_and(|ip| ip.is_ipv6() == ipv6)
-        };
-        let repeated = all.filter(of_family).take(MAX_ADDRESSES).map(|(address, ready)| endpoint(address, ready));
-        let repeated: Vec<Value> = repeated.collect();
-        if repeated.is_empty() {
-            continue;
+    fn tell(&self, endpoints: &Arc<Object>, invalid: usize, skipped: usize) {
+        if invalid > 0 {
+            let message = format!("Skipped {invalid} invalid IP addresses when mirroring to EndpointSlices");
+            self.events.warning(endpoints, "InvalidIPAddress", message);
         }
-        match desired.iter_mut().find(|known| known.ports == ports) {
-            Some(known) => known.endpoints.extend(repeated),
-            None => desired.push(Desired { ports, endpoints: repeated }),
+        if skipped > invalid {
+            let message = format!(
+                "A max of {MAX_ADDRESSES} addresses can be mirrored to EndpointSlices per Endpoints subset. {skipped} addresses were skipped"
+            );
+            self.events.warning(endpoints, "TooManyAddressesToMirror", message);
         }
     }
-    desired
+}
+
+/// What is to be told of Endpoints.
+#[derive(Default)]
+struct Mirrored {
+    /// The endpoints of each family, by the ports they serve on.
+    families: [Vec<Desired>; 2],
+    /// Addresses that are none, and those that are too many.
+    invalid: usize,
+    skipped: usize,
+}
+
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+fn mirrored(endpoints: &Value) -> Mirrored {
+    let mut mirrored = Mirrored::default();
+    for subset in repack(endpoints.items_at(&["subsets"])) {
+        let mut ports: Vec<Value> = subset.items_at(&["ports"]).iter().map(port).collect();
+        sort_slice_ports(&mut ports);
+        let ready = subset.items_at(&["addresses"]).iter().map(|address| (address, true));
+        let all = ready.chain(subset.items_at(&["notReadyAddresses"]).iter().map(|address| (address, false)));
+        let mut room = MAX_ADDRESSES;
+        for (address, ready) in all {
+            let ip = address.str_at(&["ip"]).and_then(|ip| ip.parse::<IpAddr>().ok());
+            let Some(ip) = ip.filter(|_| room > 0) else {
+                mirrored.skipped += 1;
+                mirrored.invalid += usize::from(room > 0);
+                continue;
+            };
+            room -= 1;
+            let family = &mut mirrored.families[usize::from(ip.is_ipv6())];
+            let endpoint = endpoint(address, ip, ready);
+            match family.iter_mut().find(|known| known.ports == ports) {
+                Some(known) => known.endpoints.push(endpoint),
+                None => family.push(Desired { ports: ports.clone(), endpoints: vec![endpoint] }),
+            }
+        }
+    }
+    mirrored
+}
+
+/// One slice for each set of ports, however many its endpoints.
+fn plan(mut existing: Vec<Slice>, desired: Vec<Desired>) -> Plan {
+    let mut plan = Plan::default();
+    for desired in desired {
+        let (same, others): (Vec<_>, Vec<_>) = existing.into_iter().partition(|slice| slice.serves_on(&desired.ports));
+        existing = others;
+        let mut same = same.into_iter();
+        match same.next() {
+            None => plan.made.push(desired),
+            Some(mut slice) => {
+                if !are_same(&slice.endpoints, &desired.endpoints) {
+                    slice.changed = true;
+                }
+                if slice.changed {
+                    slice.endpoints = desired.endpoints;
+                }
+                plan.kept.push(slice);
+            }
+        }
+        plan.gone.extend(same);
+    }
+    plan.gone.extend(existing);
+    plan
+}
+
+/// Whether both are the same endpoints, in any order.
+fn are_same(a: &[Value], b: &[Value]) -> bool {
+    let sorted = |endpoints: &[Value]| {
+        let mut sorted: Vec<Value> = endpoints.to_vec();
+        sorted.sort_by_cached_key(|endpoint| format!("{:?}", target(endpoint)));
+        for endpoint in &mut sorted {
+            endpoint.remove(&["targetRef", "resourceVersion"]);
+        }
+        sorted
+    };
+    a.len() == b.len() && sorted(a) == sorted(b)
 }
 
 fn port(port: &Value) -> Value {
@@ -84,9 +154,9 @@ fn port(port: &Value) -> Value {
     told
 }
 
-fn endpoint(address: &Value, ready: bool) -> Value {
+fn endpoint(address: &Value, ip: IpAddr, ready: bool) -> Value {
     let mut endpoint = Value::object();
-    endpoint.set(&["addresses"], vec![address.str_at(&["ip"]).unwrap_or_default()]);
+    endpoint.set(&["addresses"], vec![ip.to_string()]);
     endpoint.set(&["conditions", "ready"], ready);
     for field in ["hostname", "nodeName", "targetRef"] {
         if let Some(value) = address.get(field) {
@@ -96,13 +166,24 @@ fn endpoint(address: &Value, ready: bool) -> Value {
     endpoint
 }
 
-/// The labels of the Endpoints, and those that say whose slice this is.
-fn dress(slice: &mut Value, endpoints: &Object) {
-    let labels = endpoints.labels().iter().filter(|(key, _)| key != SKIP);
-    let mut labels: Value = labels.map(|(k, v)| (k.clone(), v.clone())).collect::<Map>().into();
+/// Gives a slice the labels and annotations of the Endpoints, and says whose it is.
+fn dress(slice: &mut Value, endpoints: &Object, annotations: &Value) {
+    let mut labels: Value = endpoints.labels().iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Map>().into();
     labels.set(&[SERVICE_NAME], endpoints.name());
     labels.set(&[MANAGED_BY], OURSELVES);
     slice.set(&["metadata", "labels"], labels);
+    match annotations.as_object().is_none_or(Map::is_empty) {
+        true => drop(slice.remove(&["metadata", "annotations"])),
+        false => slice.set(&["metadata", "annotations"], annotations),
+    }
+    let elder = |owner: &Value| {
+        owner.str_at(&["kind"]) == Some("Endpoints")
+            && owner.str_at(&["name"]) == Some(endpoints.name())
+            && owner.str_at(&["uid"]) != Some(endpoints.uid())
+    };
+    if slice.items_at(&["metadata", "ownerReferences"]).iter().any(elder) {
+        slice.set(&["metadata", "ownerReferences"], vec![controller_reference(endpoints)]);
+    }
 }
 
 fn annotations(endpoints: &Value) -> Value {
@@ -131,27 +212,20 @@ impl Controller for EndpointSliceMirroring {
         let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
         let Some(endpoints) = self.endpoints.get(key).filter(|endpoints| self.is_mirrored(endpoints)) else {
             for slice in existing {
-                write::apply(ctx.client(), &slice.clone(), Change::Delete(slice), |_| {}).await?;
+                let changes = vec![Change::Delete(slice.clone())];
+                write::apply(ctx.client(), &slice, changes, |_| {}).await?;
             }
             return Ok(Requeue::No);
         };
         let value = endpoints.to_value();
-        let mut changes = Vec::new();
-        for family in ["IPv4", "IPv6"] {
-            let desired = desired(&value, family == "IPv6");
-            let here = existing.iter().any(|slice| slice.to_value().str_at(&["addressType"]) == Some(family));
-            if !desired.is_empty() || here {
-                changes.extend(pack::changes(&existing, family, desired, |slice| dress(slice, &endpoints)));
-            }
-        }
+        let Mirrored { families, invalid, skipped } = mirrored(&value);
+        self.tell(&endpoints, invalid, skipped);
         let annotations = annotations(&value);
-        let annotate = |slice: &mut Value| slice.set(&["metadata", "annotations"], &annotations);
-        for change in changes {
-            if let Err(error) = write::apply(ctx.client(), &endpoints, change, annotate).await {
-                let message = format!("Error updating mirrored EndpointSlices for Endpoints {key}: {error}");
-                self.events.warning(&endpoints, "FailedToUpdateEndpointSlices", message);
-                return Err(error.into());
-            }
+        let dress = |slice: &mut Value| dress(slice, &endpoints, &annotations);
+        for (family, desired) in FAMILIES.into_iter().zip(families) {
+            let existing = existing.iter().filter_map(|slice| Slice::of(slice, family, dress)).collect();
+            let changes = plan(existing, desired).changes(family, dress);
+            write::apply(ctx.client(), &endpoints, changes, |_| {}).await?;
         }
         Ok(Requeue::No)
     }

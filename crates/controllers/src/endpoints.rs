@@ -1,17 +1,22 @@
 //! Endpoints, the older form of EndpointSlices. Upstream: pkg/controller/endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use apimachinery::{Map, Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Watch,
-    resources,
+    Controller, DeleteOptions, Event, EventRecorder, EventType, Informer, ObjectReference, ReconcileContext,
+    ReconcileError, Requeue, Watch, resources,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use parking_lot::Mutex;
 
 use crate::Setup;
 use crate::endpoint_slice::trigger::Triggers;
+use crate::meta::{annotation, created};
 use crate::pod_view::Pods;
+use crate::port_order::sort_endpoints_ports;
 use crate::service::{
     Backend, Behind, HEADLESS, LAST_CHANGE, behind, endpoint_port, index_selectors, is_headless, publishes_not_ready,
     services_of,
@@ -20,6 +25,8 @@ use crate::service::{
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const OURSELVES: &str = "endpoint-controller";
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+/// On Endpoints that serve as a lock, without a Service.
+const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// How many addresses one object tells.
 const CAPACITY: usize = 1000;
 
@@ -29,6 +36,9 @@ pub(crate) struct Endpoints {
     endpoints: Informer,
     events: EventRecorder,
     triggers: Triggers,
+    started: Timestamp,
+    /// Those whose Service is gone, whoever wrote them.
+    left_over: Arc<Mutex<BTreeSet<ObjectKey>>>,
 }
 
 impl Endpoints {
@@ -41,6 +51,8 @@ impl Endpoints {
             endpoints: setup.informers.of(&resources::ENDPOINTS),
             events: setup.recorder("endpoint-controller", "endpoint-controller"),
             triggers: Triggers::default(),
+            started: setup.client.env().now(),
+            left_over: Arc::default(),
         }
     }
 }
@@ -64,7 +76,7 @@ fn labels(object: &Object, service: &Service) -> Value {
     labels
 }
 
-/// Ports grouped by the addresses that serve on them. Upstream: RepackSubsets.
+/// What is behind the Service, in upstream's canonical form.
 fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
     let ipv6 = {
         let spec = service.spec.as_ref();
@@ -72,40 +84,61 @@ fn subsets(service: &Service, backends: &[Backend]) -> Vec<Value> {
         let address = spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
         family.map_or(address.contains(':'), |family| family == "IPv6")
     };
-    // By address and the pod's uid.
-    type Keys<'a> = BTreeSet<(String, &'a str)>;
-    let mut told: BTreeMap<(String, &str), (bool, Value)> = BTreeMap::new();
-    let mut serving: BTreeMap<Vec<u8>, (Value, Keys<'_>)> = BTreeMap::new();
-    for backend in backends {
-        if backend.object.is_deleting() && !publishes_not_ready(service) {
-            continue;
-        }
-        let Some(ip) = backend.addresses(ipv6).into_iter().next() else { continue };
-        let ready = publishes_not_ready(service) || backend.view.is_ready();
-        let address = address(service, backend, &ip);
-        let key = (ip, backend.object.uid());
-        for port in ports(service, backend) {
-            serving.entry(port.to_json()).or_insert_with(|| (port, Keys::new())).1.insert(key.clone());
-        }
-        told.insert(key, (ready, address));
-    }
     let portless = service.spec.as_ref().is_none_or(|spec| spec.ports.as_ref().is_none_or(Vec::is_empty));
-    let mut groups: BTreeMap<Keys<'_>, Vec<Value>> = BTreeMap::new();
-    if portless && is_headless(service) && !told.is_empty() {
-        groups.insert(told.keys().cloned().collect(), Vec::new());
+    let told = backends.iter().filter(|backend| !backend.object.is_deleting() || publishes_not_ready(service));
+    let subsets = told.filter_map(|backend| {
+        let ip = backend.addresses(ipv6).into_iter().next()?;
+        let ports = ports(service, backend);
+        if ports.is_empty() && !(portless && is_headless(service)) {
+            return None;
+        }
+        let ready = publishes_not_ready(service) || backend.view.is_ready();
+        let addresses = if ready { "addresses" } else { "notReadyAddresses" };
+        let mut subset = Value::object();
+        subset.set(&[addresses], vec![address(service, backend, &ip)]);
+        subset.set(&["ports"], ports);
+        Some(subset)
+    });
+    repack(&subsets.collect::<Vec<_>>())
+}
+
+/// The canonical form of subsets: ports grouped by the addresses that serve on them. Upstream: RepackSubsets.
+pub(crate) fn repack(subsets: &[Value]) -> Vec<Value> {
+    // Address and the uid of its pod; whether it is ready on a port.
+    type Key<'a> = (&'a str, &'a str);
+    type Ready<'a> = BTreeMap<Key<'a>, bool>;
+    let mut told: BTreeMap<Key<'_>, &Value> = BTreeMap::new();
+    let mut serving: BTreeMap<Vec<u8>, (Option<&Value>, Ready<'_>)> = BTreeMap::new();
+    for subset in subsets {
+        let ports = subset.items_at(&["ports"]);
+        let portless = ports.is_empty().then_some(None);
+        for port in ports.iter().map(Some).chain(portless) {
+            let json = port.map(Value::to_json).unwrap_or_default();
+            let (_, addresses) = serving.entry(json).or_insert_with(|| (port, Ready::new()));
+            for (list, ready) in [("addresses", true), ("notReadyAddresses", false)] {
+                for address in subset.items_at(&[list]) {
+                    let text = |path: &[&str]| address.str_at(path).unwrap_or_default();
+                    let key = (text(&["ip"]), text(&["targetRef", "uid"]));
+                    told.entry(key).or_insert(address);
+                    *addresses.entry(key).or_insert(true) &= ready;
+                }
+            }
+        }
     }
+    let mut groups: BTreeMap<Ready<'_>, Vec<Value>> = BTreeMap::new();
     for (port, addresses) in serving.into_values() {
-        groups.entry(addresses).or_default().push(port);
+        groups.entry(addresses).or_default().extend(port.cloned());
     }
-    let subset = |(keys, ports): (Keys<'_>, Vec<Value>)| {
+    let subset = |(keys, mut ports): (Ready<'_>, Vec<Value>)| {
         let mut subset = Value::object();
         for (name, ready) in [("addresses", true), ("notReadyAddresses", false)] {
-            let addresses = keys.iter().filter_map(|key| told.get(key)).filter(|told| told.0 == ready);
-            let addresses: Vec<Value> = addresses.map(|told| told.1.clone()).collect();
+            let of = keys.iter().filter(|(_, is)| **is == ready);
+            let addresses: Vec<Value> = of.filter_map(|(key, _)| told.get(key).copied().cloned()).collect();
             if !addresses.is_empty() {
                 subset.set(&[name], Value::Array(addresses));
             }
         }
+        sort_endpoints_ports(&mut ports);
         if !ports.is_empty() {
             subset.set(&["ports"], Value::Array(ports));
         }
@@ -138,22 +171,27 @@ fn address(service: &Service, backend: &Backend, ip: &str) -> Value {
     address
 }
 
-/// Cuts down to the capacity, ready addresses kept first. Whether anything was cut.
+/// Cuts down to the capacity: ready addresses are kept first, of each subset as many as are its part. Whether anything was cut.
 fn truncate(subsets: &mut Vec<Value>) -> bool {
     let count = |subsets: &[Value], name: &str| subsets.iter().map(|s| s.items_at(&[name]).len()).sum::<usize>();
     let (ready, not_ready) = (count(subsets, "addresses"), count(subsets, "notReadyAddresses"));
     if ready + not_ready <= CAPACITY {
         return false;
     }
-    let mut room = CAPACITY;
-    for name in ["addresses", "notReadyAddresses"] {
-        for subset in subsets.iter_mut() {
-            let Some(addresses) = subset.get_mut(name).and_then(Value::as_array_mut) else { continue };
-            addresses.truncate(room);
-            room -= addresses.len();
-            if addresses.is_empty() {
-                subset.remove(&[name]);
-            }
+    let (cut, total, most) = match ready > CAPACITY {
+        true => ("addresses", ready, CAPACITY),
+        false => ("notReadyAddresses", not_ready, CAPACITY - ready),
+    };
+    let mut room = most;
+    for subset in subsets.iter_mut() {
+        if cut == "addresses" {
+            subset.remove(&["notReadyAddresses"]);
+        }
+        let Some(addresses) = subset.get_mut(cut).and_then(Value::as_array_mut) else { continue };
+        addresses.truncate((addresses.len() * most).div_ceil(total).min(room));
+        room -= addresses.len();
+        if addresses.is_empty() {
+            subset.remove(&[cut]);
         }
     }
     subsets.retain(|subset| subset.get("addresses").is_some() || subset.get("notReadyAddresses").is_some());
@@ -167,13 +205,26 @@ impl Controller for Endpoints {
 
     fn watches(&self) -> Vec<Watch> {
         let services = self.services.clone();
+        let (left_over, of_service) = (self.left_over.clone(), self.left_over.clone());
+        let started = self.started;
         vec![
-            Watch::objects(self.services.clone()),
+            Watch::new(self.services.clone(), move |event: &Event| {
+                let key = event.object().key().clone();
+                match event {
+                    Event::Deleted(_) => of_service.lock().insert(key.clone()),
+                    _ => of_service.lock().remove(&key),
+                };
+                vec![key]
+            }),
             Watch::new(self.pods.informer.clone(), move |event| services_of(event, &services)),
-            // Their own changes need no look, unless somebody took them away.
-            Watch::new(self.endpoints.clone(), |event: &Event| match event {
-                Event::Modified { .. } => Vec::new(),
-                event => vec![event.object().key().clone()],
+            // Their own changes need no look, unless somebody took them away; and what was here before us may be left over.
+            Watch::new(self.endpoints.clone(), move |event: &Event| match event {
+                Event::Deleted(endpoints) => vec![endpoints.key().clone()],
+                Event::Added(endpoints) if created(endpoints) < started && annotation(endpoints, LEADER).is_none() => {
+                    left_over.lock().insert(endpoints.key().clone());
+                    vec![endpoints.key().clone()]
+                }
+                _ => Vec::new(),
             }),
         ]
     }
@@ -182,13 +233,14 @@ impl Controller for Endpoints {
         let current = self.endpoints.get(key);
         let Some(object) = self.services.get(key) else {
             self.triggers.forget(key);
-            if let Some(current) = current.filter(|current| current.label(MANAGED_BY) == Some(OURSELVES)) {
+            if let Some(current) = current.filter(|_| self.left_over.lock().contains(key)) {
                 let options = DeleteOptions::uid(current.uid());
                 match ctx.client().delete(&resources::ENDPOINTS, key, &options).await {
                     Err(error) if !error.is_not_found() => return Err(error.into()),
                     _ => {}
                 }
             }
+            self.left_over.lock().remove(key);
             return Ok(Requeue::No);
         };
         let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
@@ -225,15 +277,31 @@ impl Controller for Endpoints {
         match written {
             Err(error) if error.is_namespace_terminating() => Ok(Requeue::No),
             Err(error) => {
-                let (reason, what) = match current {
-                    Some(_) => ("FailedToUpdateEndpoint", "update"),
-                    None => ("FailedToCreateEndpoint", "create"),
+                let (about, reason, message) = match current {
+                    Some(current) => {
+                        let message = format!("Failed to update endpoint {key}: {error}");
+                        (ObjectReference::to(&current), "FailedToUpdateEndpoint", message)
+                    }
+                    None => {
+                        let message = format!("Failed to create endpoint for service {key}: {error}");
+                        (unmade(key), "FailedToCreateEndpoint", message)
+                    }
                 };
-                let message = format!("Failed to {what} endpoint {key}: {error}");
-                self.events.warning(current.as_ref().unwrap_or(&object), reason, message);
+                self.events.event(about, EventType::Warning, reason, message);
                 Err(error.into())
             }
             Ok(_) => Ok(Requeue::No),
         }
+    }
+}
+
+/// Endpoints that are not there yet.
+fn unmade(key: &ObjectKey) -> ObjectReference {
+    ObjectReference {
+        api_version: "v1".to_owned(),
+        kind: "Endpoints".to_owned(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        ..ObjectReference::default()
     }
 }

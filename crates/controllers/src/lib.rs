@@ -44,6 +44,7 @@ mod node_ttl;
 mod persistent_volume;
 mod pod_garbage;
 mod pod_view;
+mod port_order;
 mod replica_set;
 mod resource_claim;
 mod resource_quota;

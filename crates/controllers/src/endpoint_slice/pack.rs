@@ -1,4 +1,4 @@
-//! Sharing endpoints out among slices, with as few writes as possible. Upstream: reconcileByPortMapping.
+//! Sharing endpoints out among slices, with as few writes as possible. Upstream: reconcileByPortMapping, finalize.
 
 use std::sync::Arc;
 
@@ -21,90 +21,106 @@ pub(crate) enum Change {
     Delete(Arc<Object>),
 }
 
-/// A slice under consideration.
-struct Slice {
+/// A slice that is there.
+pub(crate) struct Slice {
     object: Arc<Object>,
     value: Value,
-    endpoints: Vec<Value>,
-    changed: bool,
+    pub endpoints: Vec<Value>,
+    pub changed: bool,
 }
 
-/// What brings `existing` slices of `family` to tell `desired`. `dress` sets the labels that every slice has.
-pub(crate) fn changes(
-    existing: &[Arc<Object>],
-    family: &str,
-    desired: Vec<Desired>,
-    dress: impl Fn(&mut Value),
-) -> Vec<Change> {
-    let mut slices: Vec<Slice> = existing.iter().filter_map(|object| Slice::of(object, family, &dress)).collect();
-    let mut changes = Vec::new();
-    let mut kept = Vec::new();
-    let nothing = desired.is_empty();
+/// What becomes of the slices of one family.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub kept: Vec<Slice>,
+    pub gone: Vec<Slice>,
+    pub made: Vec<Desired>,
+}
+
+/// How `existing` slices of one family, all of the same owner, come to tell `desired`. Where `hinted`, hints follow from the whole, later:
+/// those that are there stay until then.
+pub(crate) fn plan(existing: Vec<Slice>, desired: Vec<Desired>, hinted: bool) -> Plan {
+    let mut plan = Plan::default();
+    let mut slices = existing;
     for desired in desired {
-        let ports: Vec<_> = desired.ports.iter().map(port_key).collect();
-        let serves_there = |slice: &Slice| slice.ports().iter().map(port_key).eq(ports.iter().copied());
-        let (same, others): (Vec<_>, Vec<_>) = slices.into_iter().partition(serves_there);
+        let (same, others): (Vec<_>, Vec<_>) = slices.into_iter().partition(|slice| slice.serves_on(&desired.ports));
         slices = others;
-        kept.extend(settle(same, family, desired, &dress, &mut changes));
+        plan.settle(same, desired, hinted);
     }
-    if nothing && kept.is_empty() && changes.is_empty() {
-        // Somebody may wait for a slice to know that there are no endpoints.
-        let mut empty = slices.iter().position(|slice| slice.endpoints.is_empty() && slice.ports().is_empty());
-        if empty.is_none() && !slices.is_empty() {
-            slices[0].endpoints.clear();
-            slices[0].value.set(&["ports"], Value::Null);
-            slices[0].changed = true;
-            empty = Some(0);
-        }
-        match empty {
-            Some(i) => kept.push(slices.remove(i)),
-            None => changes.push(Change::Create(new_slice(family, &[], Vec::new(), &dress))),
-        }
-    }
-    changes.extend(slices.into_iter().map(|slice| Change::Delete(slice.object)));
-    changes.extend(kept.into_iter().filter(|slice| slice.changed).map(Slice::into_update));
-    changes
+    // Nobody serves on their ports any more.
+    plan.gone.extend(slices);
+    plan
 }
 
-/// Puts `desired` into `slices`, all of the same ports. Returns those that stay.
-fn settle(
-    mut slices: Vec<Slice>,
-    family: &str,
-    desired: Desired,
-    dress: &impl Fn(&mut Value),
-    changes: &mut Vec<Change>,
-) -> Vec<Slice> {
-    let mut left: Vec<Option<Value>> = desired.endpoints.into_iter().map(Some).collect();
-    for slice in &mut slices {
-        slice.keep(&mut left);
-    }
-    let mut left: Vec<Value> = left.into_iter().flatten().collect();
-    // Slices that are written anyway take more, the fullest first.
-    let mut order: Vec<usize> = (0..slices.len()).filter(|i| slices[*i].changed).collect();
-    order.sort_by_key(|i| std::cmp::Reverse(slices[*i].endpoints.len()));
-    for i in order {
-        slices[i].fill(&mut left);
-    }
-    // Then one that all the rest fits into, as tightly as possible.
-    while !left.is_empty() {
-        let rest = left.len() % CAPACITY;
-        let fits = |i: &usize| slices[*i].endpoints.len() + rest <= CAPACITY && !slices[*i].changed;
-        let best = (0..slices.len()).filter(fits).max_by_key(|i| slices[*i].endpoints.len());
-        match best.filter(|_| left.len() < CAPACITY) {
-            Some(i) => slices[i].fill(&mut left),
-            None => {
-                let part = left.drain(..left.len().min(CAPACITY)).collect();
-                changes.push(Change::Create(new_slice(family, &desired.ports, part, dress)));
+impl Plan {
+    /// Puts `desired` into `slices`, all of the same ports.
+    fn settle(&mut self, mut slices: Vec<Slice>, desired: Desired, hinted: bool) {
+        let mut left: Vec<Option<Value>> = desired.endpoints.into_iter().map(Some).collect();
+        for slice in &mut slices {
+            slice.keep(&mut left, hinted);
+        }
+        let (emptied, mut slices): (Vec<_>, Vec<_>) =
+            slices.into_iter().partition(|slice| slice.changed && slice.endpoints.is_empty());
+        self.gone.extend(emptied);
+        let mut left: Vec<Value> = left.into_iter().flatten().collect();
+        // Slices that are written anyway take more, the fullest first.
+        let mut order: Vec<usize> = (0..slices.len()).filter(|i| slices[*i].changed).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(slices[*i].endpoints.len()));
+        for i in order {
+            slices[i].fill(&mut left);
+        }
+        // Then one that all the rest fits into, as tightly as possible.
+        while !left.is_empty() {
+            let fits = |i: &usize| slices[*i].endpoints.len() + left.len() <= CAPACITY && !slices[*i].changed;
+            let best = (0..slices.len()).filter(fits).max_by_key(|i| slices[*i].endpoints.len());
+            match best.filter(|_| left.len() < CAPACITY) {
+                Some(i) => slices[i].fill(&mut left),
+                None => {
+                    let endpoints = left.drain(..left.len().min(CAPACITY)).collect();
+                    self.made.push(Desired { ports: desired.ports.clone(), endpoints });
+                }
             }
         }
+        let (empty, kept): (Vec<_>, Vec<_>) = slices.into_iter().partition(|slice| slice.endpoints.is_empty());
+        self.gone.extend(empty);
+        self.kept.extend(kept);
     }
-    let (empty, kept): (Vec<_>, Vec<_>) = slices.into_iter().partition(|slice| slice.endpoints.is_empty());
-    changes.extend(empty.into_iter().map(|slice| Change::Delete(slice.object)));
-    kept
+
+    /// Somebody may wait for a slice to know that there are no endpoints: so there is always one.
+    pub(crate) fn tell_of_none(&mut self) {
+        if !self.kept.is_empty() || !self.made.is_empty() {
+            return;
+        }
+        match &self.gone[..] {
+            [one] if !one.changed && one.endpoints.is_empty() && one.ports().is_empty() => {
+                self.kept.append(&mut self.gone);
+            }
+            _ => self.made.push(Desired { ports: Vec::new(), endpoints: Vec::new() }),
+        }
+    }
+
+    /// The writes, in the order in which nothing is missing meanwhile. `dress` gives every slice what all have.
+    pub(crate) fn changes(mut self, family: &str, dress: impl Fn(&mut Value)) -> Vec<Change> {
+        // What would go tells under its own name what would come.
+        let recycled = self.gone.len().min(self.made.len());
+        for mut slice in self.gone.drain(..recycled) {
+            let Some(made) = self.made.pop() else { break };
+            slice.value.set(&["ports"], list(made.ports));
+            slice.endpoints = made.endpoints;
+            slice.changed = true;
+            self.kept.push(slice);
+        }
+        let new = |made: Desired| Change::Create(new_slice(family, made.ports, made.endpoints, &dress));
+        let mut changes: Vec<Change> = self.made.into_iter().map(new).collect();
+        changes.extend(self.kept.into_iter().filter(|slice| slice.changed).map(Slice::into_update));
+        changes.extend(self.gone.into_iter().map(|slice| Change::Delete(slice.object)));
+        changes
+    }
 }
 
 impl Slice {
-    fn of(object: &Arc<Object>, family: &str, dress: &impl Fn(&mut Value)) -> Option<Slice> {
+    /// `None` for one of another family. `dress` gives it what all slices have.
+    pub(crate) fn of(object: &Arc<Object>, family: &str, dress: impl Fn(&mut Value)) -> Option<Slice> {
         let before = object.to_value();
         if before.str_at(&["addressType"]) != Some(family) {
             return None;
@@ -120,12 +136,25 @@ impl Slice {
         self.value.items_at(&["ports"])
     }
 
+    /// Whether its ports are these, in any order.
+    pub(crate) fn serves_on(&self, ports: &[Value]) -> bool {
+        let sorted = |ports: &[Value]| {
+            let mut keys: Vec<_> = ports.iter().map(port_key).map(|key| format!("{key:?}")).collect();
+            keys.sort_unstable();
+            keys
+        };
+        self.ports().len() == ports.len() && sorted(self.ports()) == sorted(ports)
+    }
+
     /// Keeps the endpoints that are still wanted, as they are wanted now.
-    fn keep(&mut self, wanted: &mut [Option<Value>]) {
+    fn keep(&mut self, wanted: &mut [Option<Value>], hinted: bool) {
         let before = std::mem::take(&mut self.endpoints);
         for old in &before {
             let same = |new: &&mut Option<Value>| new.as_ref().is_some_and(|new| target(new) == target(old));
-            if let Some(new) = wanted.iter_mut().find(same).and_then(Option::take) {
+            if let Some(mut new) = wanted.iter_mut().find(same).and_then(Option::take) {
+                if let Some(hints) = old.get("hints").filter(|_| hinted) {
+                    new.set(&["hints"], hints);
+                }
                 self.endpoints.push(new);
             }
         }
@@ -151,9 +180,11 @@ fn port_key(port: &Value) -> (&str, Option<i64>, &str, &str) {
     (text("name").unwrap_or_default(), port.i64_at(&["port"]), protocol, text("appProtocol").unwrap_or_default())
 }
 
-/// What makes two endpoints the same one.
-fn target(endpoint: &Value) -> (Option<&str>, &[Value]) {
-    (endpoint.str_at(&["targetRef", "uid"]), endpoint.items_at(&["addresses"]))
+/// What makes two endpoints the same one. Upstream: hashEndpoint.
+pub(crate) fn target(endpoint: &Value) -> (&[Value], [&str; 3]) {
+    let text = |path: &[&str]| endpoint.str_at(path).unwrap_or_default();
+    let names = [text(&["hostname"]), text(&["targetRef", "namespace"]), text(&["targetRef", "name"])];
+    (endpoint.items_at(&["addresses"]), names)
 }
 
 /// Upstream tells nothing as `null`.
@@ -161,12 +192,12 @@ fn list(items: Vec<Value>) -> Value {
     if items.is_empty() { Value::Null } else { Value::Array(items) }
 }
 
-fn new_slice(family: &str, ports: &[Value], endpoints: Vec<Value>, dress: &impl Fn(&mut Value)) -> Value {
+fn new_slice(family: &str, ports: Vec<Value>, endpoints: Vec<Value>, dress: &impl Fn(&mut Value)) -> Value {
     let mut slice = Value::object();
     dress(&mut slice);
     slice.set(&["addressType"], family);
     slice.set(&["endpoints"], list(endpoints));
-    slice.set(&["ports"], list(ports.to_vec()));
+    slice.set(&["ports"], list(ports));
     slice
 }
 
@@ -175,28 +206,36 @@ mod tests {
     use super::*;
 
     fn endpoint(n: usize) -> Value {
-        let json = format!(r#"{{"addresses":["10.0.{}.{}"],"targetRef":{{"uid":"u{n}"}}}}"#, n / 250, n % 250);
+        let json = format!(r#"{{"addresses":["10.0.{}.{}"],"targetRef":{{"name":"p{n}"}}}}"#, n / 250, n % 250);
         Value::parse(json.as_bytes()).unwrap()
     }
 
     fn slice(name: &str, range: std::ops::Range<usize>) -> Arc<Object> {
-        let mut value = new_slice("IPv4", &port(80), range.map(endpoint).collect(), &|_| {});
+        slice_on(name, &[80], range)
+    }
+
+    fn slice_on(name: &str, numbers: &[i64], range: std::ops::Range<usize>) -> Arc<Object> {
+        let mut value = new_slice("IPv4", ports(numbers), range.map(endpoint).collect(), &|_| {});
         value.set(&["metadata", "name"], name);
         Arc::new(Object::new(&value, 1).unwrap())
     }
 
-    fn port(n: i64) -> Vec<Value> {
-        vec![Value::parse(format!(r#"{{"port":{n}}}"#).as_bytes()).unwrap()]
+    fn ports(numbers: &[i64]) -> Vec<Value> {
+        numbers.iter().map(|n| Value::parse(format!(r#"{{"port":{n}}}"#).as_bytes()).unwrap()).collect()
     }
 
-    /// What is done, as letters with the number of endpoints.
-    fn check(existing: &[Arc<Object>], desired: &[(i64, std::ops::Range<usize>)], expect: &[&str]) {
+    /// What is done, as letters with the number of endpoints, in its order.
+    fn check(existing: &[Arc<Object>], desired: &[(&[i64], std::ops::Range<usize>)], expect: &[&str]) {
         let desired = desired
             .iter()
-            .map(|(number, range)| Desired { ports: port(*number), endpoints: range.clone().map(endpoint).collect() })
+            .map(|(numbers, range)| Desired { ports: ports(numbers), endpoints: range.clone().map(endpoint).collect() })
             .collect();
         let size = |value: &Value| value.items_at(&["endpoints"]).len();
-        let mut done: Vec<String> = changes(existing, "IPv4", desired, |_| {})
+        let existing = existing.iter().filter_map(|object| Slice::of(object, "IPv4", |_| {})).collect();
+        let mut plan = plan(existing, desired, false);
+        plan.tell_of_none();
+        let done: Vec<String> = plan
+            .changes("IPv4", |_| {})
             .iter()
             .map(|change| match change {
                 Change::Create(value) => format!("+{}", size(value)),
@@ -204,26 +243,34 @@ mod tests {
                 Change::Delete(object) => format!("-{}", object.name()),
             })
             .collect();
-        done.sort();
         assert_eq!(done, expect);
     }
 
     #[test]
     fn endpoints_are_shared_out_with_few_writes() {
-        check(&[], &[(80, 0..250)], &["+100", "+100", "+50"]);
-        check(&[slice("a", 0..3)], &[(80, 0..3)], &[]);
-        check(&[slice("a", 0..3)], &[(80, 0..5)], &["~a:5"]);
-        check(&[slice("a", 0..3)], &[(80, 1..3)], &["~a:2"]);
+        let web: &[i64] = &[80];
+        check(&[], &[(web, 0..250)], &["+100", "+100", "+50"]);
+        check(&[slice("a", 0..3)], &[(web, 0..3)], &[]);
+        check(&[slice("a", 0..3)], &[(web, 0..5)], &["~a:5"]);
+        check(&[slice("a", 0..3)], &[(web, 1..3)], &["~a:2"]);
         // Only one slice is written where one suffices.
-        check(&[slice("a", 0..90), slice("b", 90..100)], &[(80, 0..105)], &["~a:95"]);
-        check(&[slice("a", 0..90), slice("b", 90..100)], &[(80, 1..120)], &["~a:100", "~b:19"]);
-        check(&[slice("a", 0..90), slice("b", 90..100)], &[(80, 0..90)], &["-b"]);
-        check(&[slice("a", 0..100)], &[(80, 0..301)], &["+1", "+100", "+100"]);
-        // Other ports are told in other slices.
-        check(&[slice("a", 0..2)], &[(81, 0..1), (80, 1..2)], &["+1", "~a:1"]);
-        check(&[slice("a", 0..2)], &[(81, 0..2)], &["+2", "-a"]);
+        check(&[slice("a", 0..90), slice("b", 90..100)], &[(web, 0..105)], &["~a:95"]);
+        check(&[slice("a", 0..90), slice("b", 90..100)], &[(web, 1..120)], &["~a:100", "~b:19"]);
+        check(&[slice("a", 0..90), slice("b", 90..100)], &[(web, 0..90)], &["-b"]);
+        check(&[slice("a", 0..100)], &[(web, 0..301)], &["+100", "+100", "+1"]);
+        // What is emptied goes where another takes the rest; else it takes it itself.
+        check(&[slice("a", 0..5), slice("b", 5..10)], &[(web, 5..15)], &["~b:10", "-a"]);
+        check(&[slice("a", 0..5)], &[(web, 5..10)], &["~a:5"]);
+        // Other ports are told in other slices, by the name of one that would go.
+        check(&[slice("a", 0..2)], &[(&[81], 0..1), (web, 1..2)], &["+1", "~a:1"]);
+        check(&[slice("a", 0..2)], &[(&[81], 0..2)], &["~a:2"]);
+        check(&[slice("a", 0..2), slice("b", 2..4)], &[(&[81], 0..4)], &["~a:4", "-b"]);
+        check(&[slice_on("a", &[81, 80], 0..2)], &[(&[80, 81], 0..3)], &["~a:3"]);
         // No endpoints are told by an empty slice.
         check(&[], &[], &["+0"]);
-        check(&[slice("a", 0..2), slice("b", 2..3)], &[], &["-b", "~a:0"]);
+        check(&[slice_on("a", &[], 0..0)], &[], &[]);
+        check(&[slice_on("a", &[], 0..0)], &[(web, 0..2)], &["~a:2"]);
+        check(&[slice_on("a", &[], 0..0), slice_on("b", &[], 0..0)], &[], &["~a:0", "-b"]);
+        check(&[slice("a", 0..2), slice("b", 2..3)], &[], &["~a:0", "-b"]);
     }
 }

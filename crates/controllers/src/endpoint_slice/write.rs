@@ -1,13 +1,44 @@
 //! Writing slices.
 
+use std::sync::Arc;
+
 use apimachinery::{Object, Value};
 use client::{Client, DeleteOptions, resources};
 
 use super::pack::Change;
 use crate::meta::controller_reference;
 
-/// Carries out one change of the slices that `owner` has; `annotate` completes what is written.
+/// A change that was not carried out, in the words of upstream's events.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {what} EndpointSlice for {kind} {key}: {source}", kind = .owner.kind(), key = .owner.key())]
+pub(crate) struct WriteError {
+    what: String,
+    owner: Arc<Object>,
+    source: client::Error,
+}
+
+/// Carries out `changes` of the slices that `owner` has; `annotate` completes what is written. Ends at the first that fails.
 pub(crate) async fn apply(
+    client: &Client,
+    owner: &Arc<Object>,
+    changes: Vec<Change>,
+    annotate: impl Fn(&mut Value),
+) -> Result<(), WriteError> {
+    for change in changes {
+        let what = match &change {
+            // The collector takes away what others replace.
+            Change::Create(_) if owner.is_deleting() => continue,
+            Change::Create(_) => "create".to_owned(),
+            Change::Update(slice) => format!("update {}", slice.str_at(&["metadata", "name"]).unwrap_or_default()),
+            Change::Delete(slice) => format!("delete {}", slice.name()),
+        };
+        let result = apply_one(client, owner, change, &annotate).await;
+        result.map_err(|source| WriteError { what, owner: owner.clone(), source })?;
+    }
+    Ok(())
+}
+
+async fn apply_one(
     client: &Client,
     owner: &Object,
     change: Change,

@@ -191,3 +191,101 @@ async fn endpoints_written_by_hand_are_mirrored() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_endpoints_written_by_hand_take_one_slice_and_none_take_none() {
+    let cluster = Cluster::start();
+    cluster.put(
+        &resources::SERVICES,
+        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"out","namespace":"ns"},"spec":{"ports":[{"port":80}]}}"#,
+    );
+    let json = r#"{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"out","namespace":"ns",
+        "labels":{"endpointslice.kubernetes.io/skip-mirror":"no"}}}"#;
+    let put = |addresses: usize, port: i64| {
+        let address = |n| Value::from(serde_json::json!({"ip": format!("192.0.{}.{}", n / 250, n % 250)}));
+        let subset = Value::from(serde_json::json!({"ports": [{"port": port, "protocol": "TCP"}]}));
+        if cluster.server.get(&resources::ENDPOINTS, &key("out")).is_none() {
+            cluster.put(&resources::ENDPOINTS, json);
+        }
+        cluster.server.edit(&resources::ENDPOINTS, &key("out"), |endpoints| {
+            let mut subset = subset.clone();
+            subset.set(&["addresses"], (0..addresses).map(address).collect::<Vec<_>>());
+            endpoints.set(&["subsets"], vec![subset]);
+        });
+    };
+    let sizes = || cluster.slices().iter().map(|slice| slice.items_at(&["endpoints"]).len()).collect::<Vec<_>>();
+    put(300, 80);
+    eventually("one slice tells all", || sizes() == [300]).await;
+    let name = cluster.slices()[0].str_at(&["metadata", "name"]).unwrap().to_owned();
+    assert_eq!(
+        cluster.slices()[0].str_at(&["metadata", "labels", "endpointslice.kubernetes.io/skip-mirror"]),
+        Some("no")
+    );
+    // Another port is told under the same name.
+    put(2, 81);
+    eventually("it follows", || sizes() == [2]).await;
+    assert_eq!(cluster.slices()[0].str_at(&["metadata", "name"]), Some(&*name));
+    put(1002, 81);
+    eventually("it is full", || sizes() == [1000]).await;
+    let told = || cluster.events("TooManyAddressesToMirror");
+    eventually("it is told", || !told().is_empty()).await;
+    let expect =
+        "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 2 addresses were skipped";
+    assert_eq!(told(), [expect]);
+    cluster.server.edit(&resources::ENDPOINTS, &key("out"), |endpoints| drop(endpoints.remove(&["subsets"])));
+    eventually("none are told by none", || sizes().is_empty()).await;
+    cluster.settles().await;
+    // What somebody wrote goes with its Service, too.
+    put(1, 80);
+    eventually("it is told", || sizes() == [1]).await;
+    cluster.server.remove(&resources::SERVICES, &key("out"));
+    eventually("both go", || sizes().is_empty() && cluster.server.list(&resources::ENDPOINTS).is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_keeps_its_name() {
+    let cluster = Cluster::start();
+    let _alive = cluster.put_node("n1");
+    cluster.put(&resources::SERVICES, SERVICE);
+    eventually("there is an empty slice", || cluster.slices().len() == 1).await;
+    let name = || {
+        let slices = cluster.server.list(&resources::ENDPOINT_SLICES);
+        slices.iter().map(|slice| slice.name().to_owned()).collect::<Vec<_>>()
+    };
+    let first = name();
+    cluster.put(&resources::PODS, &pod("p1"));
+    run_pod(&cluster.server, &key("p1"), "10.0.0.1");
+    eventually("it is told", || cluster.endpoints().len() == 1).await;
+    cluster.server.edit(&resources::SERVICES, &key("web"), |service| {
+        let mut ports = service.items_at(&["spec", "ports"]).to_vec();
+        ports.truncate(1);
+        service.set(&["spec", "ports"], ports);
+    });
+    eventually("it tells the other ports", || cluster.slices()[0].items_at(&["ports"]).len() == 1).await;
+    cluster.server.remove(&resources::PODS, &key("p1"));
+    eventually("it is empty", || cluster.endpoints().is_empty()).await;
+    cluster.settles().await;
+    assert_eq!(name(), first);
+    // A new Service of the same name takes its own.
+    cluster.server.edit(&resources::ENDPOINT_SLICES, &key(&first[0]), |slice| {
+        let mut owner = slice.items_at(&["metadata", "ownerReferences"])[0].clone();
+        owner.set(&["uid"], "elder");
+        slice.set(&["metadata", "ownerReferences"], vec![owner]);
+    });
+    eventually("there is another", || name().len() == 1 && name() != first).await;
+    cluster.settles().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_absent_nodes_are_left_out_and_told() {
+    let cluster = Cluster::start();
+    cluster.put(&resources::PODS, &pod("p1"));
+    run_pod(&cluster.server, &key("p1"), "10.0.0.1");
+    cluster.put(&resources::SERVICES, SERVICE);
+    let told = || cluster.events("FailedToUpdateEndpointSlices");
+    eventually("it is told", || !told().is_empty()).await;
+    let expect =
+        "Error updating Endpoint Slices for Service ns/web: skipping Pod p1 for Service ns/web: Node n1 Not Found";
+    assert_eq!(told(), [expect]);
+    assert!(cluster.endpoints().is_empty());
+}
