@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
-    SubjectPublicKeyInfo,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    SanType, SubjectPublicKeyInfo,
 };
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519,
@@ -145,7 +145,9 @@ impl Authority {
         }
         params.subject_alt_names = request.alternative_names()?;
         params.use_authority_key_identifier_extension = true;
-        params.is_ca = IsCa::ExplicitNoCa;
+        // Said explicitly, but without rcgen's identifier of the key, which Go gives to authorities only.
+        params.is_ca = IsCa::NoCa;
+        params.custom_extensions = vec![no_authority()];
         params.not_before = crate::authority::date(not_before)?;
         params.not_after = crate::authority::date(not_after.min(self.not_after()))?;
         usages_of(usages, &mut params)?;
@@ -153,6 +155,13 @@ impl Authority {
         let certificate = params.signed_by(&key, self.issuer())?;
         subject::replaced(certificate.der(), &subject, self.issuer().key())
     }
+}
+
+/// Basic constraints: an empty sequence.
+fn no_authority() -> CustomExtension {
+    let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0]);
+    extension.set_criticality(true);
+    extension
 }
 
 fn usages_of(usages: &[String], params: &mut CertificateParams) -> Result<(), PkiError> {

@@ -14,9 +14,9 @@ const UTF8: u8 = 0x0c;
 const PRINTABLE: u8 = 0x13;
 const BITS: u8 = 0x03;
 
-/// Country, organization, unit, locality, province, street, postal code, common name and serial number: the last number of each
+/// Country, province, locality, street, postal code, organization, unit, common name and serial number: the last number of each
 /// attribute's type, 2.5.4.x. Of the last two, the last value counts.
-const ORDER: [u8; 9] = [6, 10, 11, 7, 8, 9, 17, 3, 5];
+const ORDER: [u8; 9] = [6, 8, 7, 9, 17, 10, 11, 3, 5];
 const SINGLE: [u8; 2] = [3, 5];
 
 /// The DER of a subject with these attributes; those that Go does not know are left out.
@@ -141,6 +141,8 @@ mod tests {
         let (name, group): (&[u64], &[u64]) = (&[2, 5, 4, 3], &[2, 5, 4, 10]);
         check(&[(name, "jane"), (group, "b"), (group, "a")], "O=a + O=b, CN=jane");
         check(&[(name, "first"), (name, "jürgen*")], "CN=jürgen*");
+        let (unit, place): (&[u64], &[u64]) = (&[2, 5, 4, 11], &[2, 5, 4, 7]);
+        check(&[(name, "jane"), (unit, "u"), (group, "g"), (place, "here")], "L=here, O=g, OU=u, CN=jane");
         check(&[(name, ""), (&[1, 2, 840, 113549, 1, 9, 1], "a@b.example")], "");
     }
 

@@ -76,6 +76,7 @@ impl Controller for StaleTargets {
         for condition in conditions.iter_mut().filter(|condition| is_target(condition)) {
             condition.set(&["status"], "False");
             condition.set(&["lastTransitionTime"], now(ctx.env()));
+            condition.set(&["observedGeneration"], pod.generation());
             condition.remove(&["reason"]);
             condition.remove(&["message"]);
         }
