@@ -26,13 +26,13 @@ pub struct Object {
 }
 
 /// What is read out of the body once.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Meta {
-    gvk: GroupVersionKind,
+    gvk: Arc<GroupVersionKind>,
     key: ObjectKey,
     uid: String,
-    labels: Vec<(String, String)>,
-    owners: Vec<OwnerReference>,
+    labels: Arc<[(String, String)]>,
+    owners: Arc<[OwnerReference]>,
     deletion_timestamp: Option<String>,
     generation: i64,
     finalizers: bool,
@@ -108,7 +108,7 @@ impl Object {
 
     /// Reads a server's answer: JSON with its `resourceVersion`.
     pub fn parse(json: &[u8]) -> Result<Object, ObjectError> {
-        Object::from_answer(&Value::parse(json)?)
+        Object::from_answer(&Value::parse_canonical(json)?)
     }
 
     /// Like [`Object::new`] with the revision that `value` itself names.
@@ -123,6 +123,18 @@ impl Object {
     /// The same body at another revision: how a commit and a deletion event are told.
     pub fn at_revision(&self, revision: u64) -> Object {
         Object { revision, ..self.clone() }
+    }
+
+    /// Keeps what is extracted of this object together with `other`, as far as they are equal: of many objects made alike, and of one that
+    /// changes, most is. Does nothing to an object that has copies.
+    pub fn share_with(&mut self, other: &Object) {
+        if self.meta == other.meta {
+            self.meta = other.meta.clone();
+        } else if let Some(meta) = Arc::get_mut(&mut self.meta) {
+            share(&mut meta.gvk, &other.meta.gvk);
+            share(&mut meta.labels, &other.meta.labels);
+            share(&mut meta.owners, &other.meta.owners);
+        }
     }
 
     /// Canonical JSON without `resourceVersion`: what is stored.
@@ -305,6 +317,12 @@ impl fmt::Debug for Object {
     }
 }
 
+fn share<T: PartialEq + ?Sized>(mine: &mut Arc<T>, other: &Arc<T>) {
+    if mine == other {
+        *mine = other.clone();
+    }
+}
+
 impl Meta {
     fn read(value: &Value, metadata: &Value, fields: Vec<(&'static str, String)>) -> Meta {
         let text = |of: &Value, key: &str| of.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -322,10 +340,10 @@ impl Meta {
             block_owner_deletion: flag(owner, "blockOwnerDeletion"),
         });
         Meta {
-            gvk: gv.kind(text(value, "kind")),
+            gvk: Arc::new(gv.kind(text(value, "kind"))),
             key: ObjectKey::new(text(metadata, "namespace"), text(metadata, "name")),
             uid: text(metadata, "uid"),
-            labels: labels.unwrap_or_default(),
+            labels: labels.unwrap_or_default().into(),
             owners: owners.collect(),
             deletion_timestamp: metadata.str_at(&["deletionTimestamp"]).map(str::to_owned),
             generation: metadata.i64_at(&["generation"]).unwrap_or_default(),

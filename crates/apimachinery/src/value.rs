@@ -57,7 +57,7 @@ impl Value {
     }
 
     /// Reads what [`Value::write_json`] wrote, fast; anything else too.
-    pub(crate) fn parse_canonical(json: &[u8]) -> Result<Value, ParseError> {
+    pub fn parse_canonical(json: &[u8]) -> Result<Value, ParseError> {
         match std::str::from_utf8(json).ok().and_then(canonical::parse) {
             Some(value) => Ok(value),
             None => Value::parse(json),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use apimachinery::{Object, Reason, Status, Value};
+use apimachinery::{Object, ObjectKey, Reason, Status, Value};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::DecodeError;
-use crate::{Body, ObjectList, Trim, WatchEvent};
+use crate::{Body, ObjectList, Trim, WatchEvent, Written};
 
 /// All of a body's bytes.
 pub(crate) async fn collect(body: Body) -> Result<Bytes, DecodeError> {
@@ -96,6 +96,38 @@ pub(crate) async fn object(body: Body) -> Result<Arc<Object>, DecodeError> {
     }
 }
 
+/// What an answer says of the object that was written, without the rest of it.
+pub(crate) async fn written(body: Body) -> Result<Written, DecodeError> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        metadata: Metadata<'a>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        namespace: Cow<'a, str>,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        #[serde(borrow)]
+        uid: Cow<'a, str>,
+        #[serde(borrow)]
+        resource_version: Cow<'a, str>,
+    }
+    if let Body::Object(object) = &body {
+        let (key, uid) = (object.key().clone(), object.uid().to_owned());
+        return Ok(Written { key, uid, revision: object.revision() });
+    }
+    let bytes = collect(body).await?;
+    let Answer { metadata } = serde_json::from_slice(&bytes)?;
+    Ok(Written {
+        key: ObjectKey::new(metadata.namespace, metadata.name),
+        uid: metadata.uid.into_owned(),
+        revision: metadata.resource_version.parse().unwrap_or_default(),
+    })
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireList<'a> {
@@ -138,7 +170,7 @@ pub(crate) async fn list(body: Body, trim: Option<Trim>) -> Result<ObjectList, D
     let kind = list.kind.strip_suffix("List").unwrap_or_default();
     let mut items = Vec::new();
     for raw in list.items.unwrap_or_default() {
-        let mut value = Value::parse(raw.get().as_bytes()).map_err(apimachinery::ObjectError::from)?;
+        let mut value = value(raw.get().as_bytes())?;
         if value.get("kind").is_none() && !kind.is_empty() {
             value.set(&["kind"], kind);
             value.set(&["apiVersion"], &*list.api_version);
@@ -209,6 +241,12 @@ fn watch_lines(
 }
 
 fn watch_event(line: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeError> {
+    // As servers write frames; what is none of theirs is read with more patience.
+    if let Some((kind, object)) = plain_frame(line)
+        && let Ok(event) = framed(kind, object, trim)
+    {
+        return Ok(event);
+    }
     #[derive(Deserialize)]
     struct Frame<'a> {
         #[serde(borrow)]
@@ -217,14 +255,25 @@ fn watch_event(line: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeErro
         object: &'a RawValue,
     }
     let frame: Frame = serde_json::from_slice(line)?;
-    let json = frame.object.get().as_bytes();
-    let object = || answer(Value::parse(json).map_err(apimachinery::ObjectError::from)?, trim);
-    match &*frame.r#type {
+    framed(&frame.r#type, frame.object.get().as_bytes(), trim)
+}
+
+/// Type and object of `{"type":"…","object":…}`.
+fn plain_frame(line: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = line.trim_ascii_end().strip_prefix(br#"{"type":""#)?.strip_suffix(b"}")?;
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    let (kind, rest) = rest.split_at(end);
+    Some((std::str::from_utf8(kind).ok()?, rest.strip_prefix(br#"","object":"#)?))
+}
+
+fn framed(kind: &str, json: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeError> {
+    let object = || answer(value(json)?, trim);
+    match kind {
         "ADDED" => Ok(WatchEvent::Added(object()?)),
         "MODIFIED" => Ok(WatchEvent::Modified(object()?)),
         "DELETED" => Ok(WatchEvent::Deleted(object()?)),
         "BOOKMARK" => {
-            let value = Value::parse(json).map_err(apimachinery::ObjectError::from)?;
+            let value = value(json)?;
             let revision = value.str_at(&["metadata", "resourceVersion"]).and_then(|text| text.parse().ok());
             let end = value.str_at(&["metadata", "annotations", "k8s.io/initial-events-end"]) == Some("true");
             Ok(WatchEvent::Bookmark { revision: revision.unwrap_or_default(), initial_events_end: end })
@@ -232,6 +281,10 @@ fn watch_event(line: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeErro
         "ERROR" => Ok(WatchEvent::Error(serde_json::from_slice(json)?)),
         _ => Err(DecodeError::Shape("a watch event")),
     }
+}
+
+fn value(json: &[u8]) -> Result<Value, DecodeError> {
+    Ok(Value::parse_canonical(json).map_err(apimachinery::ObjectError::from)?)
 }
 
 #[cfg(test)]
@@ -266,6 +319,29 @@ mod tests {
             assert!(matches!(&events[1], WatchEvent::Bookmark { revision: 8, initial_events_end: true }));
             assert!(matches!(&events[2], WatchEvent::Error(status) if status.code == 410));
         }
+    }
+
+    #[test]
+    fn frames_are_read_in_whatever_form() {
+        let check = |line: &str| match watch_event(line.as_bytes(), None) {
+            Ok(WatchEvent::Modified(pod)) => assert_eq!((pod.name(), pod.revision()), ("a", 5), "{line}"),
+            other => panic!("{line}: {other:?}"),
+        };
+        check(r#"{"type":"MODIFIED","object":{"kind":"Pod","metadata":{"name":"a","resourceVersion":"5"}}}"#);
+        check(r#"{"type":"MODIFIED","object":{"metadata":{"resourceVersion":"5","name":"a"},"kind":"Pod"}} "#);
+        check(r#"{ "object": {"kind":"Pod","metadata":{"name":"a","resourceVersion":"5"}}, "type": "MODIFIED" }"#);
+        check(r#"{"type":"MODIFIED","object":{"metadata":{"name":"a","resourceVersion":"5"}},"more":{}}"#);
+        assert!(watch_event(br#"{"type":"MODIFIED","object":{"metadata":{"name":"a"}}"#, None).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_for_little() {
+        let json = br#"{"kind":"Pod","metadata":{"name":"a-x7","namespace":"n","resourceVersion":"9","uid":"u"},"spec":{}}"#;
+        let expect = Written { key: ObjectKey::new("n", "a-x7"), uid: "u".into(), revision: 9 };
+        assert_eq!(written(Body::Bytes(Bytes::from_static(json))).await.unwrap(), expect);
+        let object = Arc::new(Object::parse(json).unwrap());
+        assert_eq!(written(Body::Object(object)).await.unwrap(), expect);
+        assert!(written(Body::Bytes(Bytes::from_static(b"{}"))).await.is_err());
     }
 
     #[tokio::test]

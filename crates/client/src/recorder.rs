@@ -203,7 +203,7 @@ async fn write_all(
 fn end(
     (send, result): (Send, Result<String, Error>),
     correlator: &mut Correlator,
-    being_told: &mut BTreeSet<Identity>,
+    being_told: &mut BTreeSet<Arc<Identity>>,
 ) {
     being_told.remove(&send.identity);
     match result {

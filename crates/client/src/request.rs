@@ -1,5 +1,7 @@
 //! `Client`: requests for objects.
 
+mod brief;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use crate::{
     Body, DeleteOptions, Error, ListOptions, ObjectList, PatchKind, Request, Resource, Response, Selection, Transport,
     WatchEvent, WatchOptions, WriteOptions, decode, resources,
 };
+
+pub use brief::Written;
 
 /// Makes requests of one API server as one identity. Cheap to clone.
 #[derive(Clone)]
@@ -397,7 +401,7 @@ impl Client {
     fn note_write(&self, resource: &Resource, key: &ObjectKey, dry_run: bool, result: &Result<Arc<Object>, Error>) {
         let Some(log) = self.writes.as_ref().filter(|_| !dry_run) else { return };
         match result {
-            Ok(object) => log.wrote(resource, object),
+            Ok(object) => log.wrote(resource, object.key(), object.revision()),
             Err(error) if error.is_unknown_outcome() => log.unknown(resource, key),
             Err(_) => {}
         }

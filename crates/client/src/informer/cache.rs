@@ -59,6 +59,7 @@ impl Cache {
 
     /// Takes over the object's newest state. Two events when it replaced another of the same name; none when it is not new.
     pub(super) fn put(&mut self, new: Arc<Object>) -> Vec<Event> {
+        let new = self.with_shared_parts(new);
         let Some(old) = self.get(new.key()) else {
             self.insert(new.clone());
             return vec![Event::Added(new)];
@@ -86,6 +87,7 @@ impl Cache {
     pub(super) fn replace(&mut self, items: Vec<Arc<Object>>) -> Vec<Event> {
         let kept: BTreeSet<Entry> = items.iter().cloned().map(Entry).collect();
         let gone: Vec<_> = self.objects.difference(&kept).map(|entry| entry.0.clone()).collect();
+        drop(kept); // parts are shared of what nobody else has
         let mut events = Vec::with_capacity(gone.len() + items.len());
         for object in gone {
             self.forget(&object);
@@ -96,6 +98,16 @@ impl Cache {
             events.extend(self.put(object));
         }
         events
+    }
+
+    /// The object, with what it has in common with its older state, or with the object before it: a set's pods have names that follow each other.
+    /// One that is a server's in this process is left as it is.
+    fn with_shared_parts(&self, mut object: Arc<Object>) -> Arc<Object> {
+        let like = self.objects.range::<ObjectKey, _>(..=object.key()).next_back().map(|entry| entry.0.clone());
+        if let (Some(like), Some(object)) = (like, Arc::get_mut(&mut object)) {
+            object.share_with(&like);
+        }
+        object
     }
 
     fn insert(&mut self, object: Arc<Object>) {
@@ -198,5 +210,22 @@ mod tests {
         assert!(cache.remove(object("n", "a", "old", 4)).is_none());
         assert!(cache.remove(object("n", "a", "2", 5)).is_some());
         assert!(cache.by_index("uid", "2").is_empty());
+    }
+    #[test]
+    fn objects_made_alike_share_what_is_read_of_them() {
+        let pod = |name: &str, revision: u64, phase: &str| {
+            let json = format!(
+                r#"{{"kind":"Pod","metadata":{{"labels":{{"app":"web"}},"name":"{name}","namespace":"n","resourceVersion":"{revision}","uid":"{name}"}},"status":"{phase}"}}"#
+            );
+            Arc::new(Object::parse(json.as_bytes()).unwrap())
+        };
+        let mut cache = Cache::default();
+        cache.replace(vec![pod("web-a", 1, ""), pod("web-b", 2, "")]);
+        cache.put(pod("web-b", 3, "Running"));
+        let theirs = pod("web-c", 4, "");
+        cache.put(theirs.clone());
+        let labels: Vec<_> = cache.list("n").iter().map(|pod| pod.labels().as_ptr()).collect();
+        assert!(labels[0] == labels[1] && labels[1] != labels[2]);
+        assert!(Arc::ptr_eq(&cache.list("n")[2], &theirs));
     }
 }

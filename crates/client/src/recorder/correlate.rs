@@ -3,6 +3,8 @@
 //! Upstream: client-go tools/record EventCorrelator, with its default limits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -25,18 +27,18 @@ pub(super) struct Send {
     pub first: Timestamp,
     /// The event to count up; `None`: a new one.
     pub known: Option<String>,
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
 }
 
 #[derive(Default)]
 pub(super) struct Correlator {
     buckets: Recent<ObjectReference, Bucket>,
-    similar: Recent<(ObjectReference, EventType, &'static str), Similar>,
+    similar: Recent<(Arc<ObjectReference>, EventType, &'static str), Similar>,
     told: Recent<Identity, Told>,
 }
 
 /// What makes two events the same one.
-pub(super) type Identity = (ObjectReference, EventType, &'static str, String);
+pub(super) type Identity = (Arc<ObjectReference>, EventType, &'static str, String);
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -44,9 +46,9 @@ struct Bucket {
     at: Timestamp,
 }
 
-#[derive(Clone)]
 struct Similar {
-    messages: BTreeSet<String>,
+    /// Hashes: all that is asked is how many there are, and one taken for another does no harm.
+    messages: BTreeSet<u64>,
     last: Timestamp,
 }
 
@@ -61,10 +63,10 @@ impl Correlator {
     /// What to write for `record`, or `None` if there are too many about this object.
     pub(super) fn correlate(&mut self, mut record: Record) -> Option<Send> {
         // What is the same object stays the same through its revisions.
-        let object = ObjectReference { resource_version: String::new(), ..record.object.clone() };
+        let object = self.share(ObjectReference { resource_version: String::new(), ..record.object.clone() });
         let combined = self.combine(&object, &mut record);
         let identity_message = if combined { String::new() } else { record.message.clone() };
-        let identity = (object.clone(), record.r#type, record.reason, identity_message);
+        let identity = Arc::new((object.clone(), record.r#type, record.reason, identity_message));
         if !self.spend(object, record.at) {
             return None;
         }
@@ -87,13 +89,21 @@ impl Correlator {
         self.told.insert(send.identity.clone(), Told { name, count: send.count, first: send.first });
     }
 
+    /// The object as it is remembered: thousands of events are of few objects.
+    fn share(&self, object: ObjectReference) -> Arc<ObjectReference> {
+        self.buckets.key(&object).cloned().unwrap_or_else(|| Arc::new(object))
+    }
+
     /// Rewrites the message if there were too many different ones of this reason.
-    fn combine(&mut self, object: &ObjectReference, record: &mut Record) -> bool {
+    fn combine(&mut self, object: &Arc<ObjectReference>, record: &mut Record) -> bool {
         let key = (object.clone(), record.r#type, record.reason);
-        let known = self.similar.get(&key).filter(|similar| record.at.duration_since(similar.last) <= SIMILAR_WINDOW);
-        let mut similar = known.cloned().unwrap_or(Similar { messages: BTreeSet::new(), last: record.at });
+        let known = self.similar.remove(&key);
+        let known = known.filter(|similar| record.at.duration_since(similar.last) <= SIMILAR_WINDOW);
+        let mut similar = known.unwrap_or(Similar { messages: BTreeSet::new(), last: record.at });
         similar.last = record.at;
-        similar.messages.insert(record.message.clone());
+        let mut hasher = DefaultHasher::new();
+        record.message.hash(&mut hasher);
+        similar.messages.insert(hasher.finish());
         let combined = similar.messages.len() >= MAX_SIMILAR;
         if combined {
             // One of the messages suffices to stay combined.
@@ -102,12 +112,14 @@ impl Correlator {
             }
             record.message = format!("(combined from similar events): {}", record.message);
         }
-        self.similar.insert(key, similar);
+        self.similar.insert(Arc::new(key), similar);
         combined
     }
 
-    fn spend(&mut self, object: ObjectReference, now: Timestamp) -> bool {
-        let object = ObjectReference { field_path: String::new(), ..object };
+    fn spend(&mut self, mut object: Arc<ObjectReference>, now: Timestamp) -> bool {
+        if !object.field_path.is_empty() {
+            object = self.share(ObjectReference { field_path: String::new(), ..ObjectReference::clone(&object) });
+        }
         let mut bucket = self.buckets.get(&object).copied().unwrap_or(Bucket { tokens: BURST, at: now });
         let gained = now.duration_since(bucket.at).as_secs_f64() / REFILL.as_secs_f64();
         bucket.tokens = (bucket.tokens + gained.max(0.0)).min(BURST);
@@ -123,8 +135,8 @@ impl Correlator {
 
 /// A map that forgets what was not used for longest.
 struct Recent<K, V> {
-    entries: BTreeMap<K, (u64, V)>,
-    order: BTreeMap<u64, K>,
+    entries: BTreeMap<Arc<K>, (u64, V)>,
+    order: BTreeMap<u64, Arc<K>>,
     tick: u64,
 }
 
@@ -134,13 +146,24 @@ impl<K, V> Default for Recent<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V> Recent<K, V> {
+impl<K: Ord, V> Recent<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
-    fn insert(&mut self, key: K, value: V) {
+    fn key(&self, key: &K) -> Option<&Arc<K>> {
+        self.entries.get_key_value(key).map(|(key, _)| key)
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        let (tick, value) = self.entries.remove(key)?;
+        self.order.remove(&tick);
+        Some(value)
+    }
+
+    fn insert(&mut self, key: Arc<K>, value: V) {
         self.tick += 1;
+        let key = self.key(&key).cloned().unwrap_or(key);
         if let Some((tick, _)) = self.entries.insert(key.clone(), (self.tick, value)) {
             self.order.remove(&tick);
         }
@@ -201,7 +224,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut recent = Recent::default();
         for i in 0..REMEMBERED + 10 {
-            recent.insert(i, ());
+            recent.insert(Arc::new(i), ());
         }
         assert_eq!((recent.entries.len(), recent.order.len()), (REMEMBERED, REMEMBERED));
         assert!(recent.get(&9).is_none() && recent.get(&10).is_some());

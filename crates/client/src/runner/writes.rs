@@ -1,6 +1,6 @@
 //! What a reconcile wrote, and whether informers have seen it.
 
-use apimachinery::{Object, ObjectKey};
+use apimachinery::ObjectKey;
 use parking_lot::Mutex;
 
 use crate::{Client, Error, Informer, ListOptions, Resource, Selection};
@@ -27,8 +27,8 @@ enum Outcome {
 }
 
 impl WriteLog {
-    pub(crate) fn wrote(&self, resource: &Resource, object: &Object) {
-        self.push(resource, object.key(), Outcome::Revision(object.revision()));
+    pub(crate) fn wrote(&self, resource: &Resource, key: &ObjectKey, revision: u64) {
+        self.push(resource, key, Outcome::Revision(revision));
     }
 
     pub(crate) fn removed(&self, resource: &Resource, key: &ObjectKey, uid: &str) {
