@@ -69,7 +69,9 @@ struct Began {
 impl FakeNodes {
     /// No node yet; `client` may write nodes, leases and pods.
     pub fn start(client: &Client) -> FakeNodes {
-        let pods = Informer::start(client, resources::PODS, Selection::all());
+        // What has no node yet is nobody's here.
+        let bound = Selection::all().fields("spec.nodeName!=");
+        let pods = Informer::start(&client.trimming(pod::trim), resources::PODS, bound);
         let inner = Arc::new(Inner {
             pods,
             alive: Mutex::default(),
@@ -236,19 +238,17 @@ impl Controller for Kubelet {
 
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(object) = self.0.pods.get(key) else { return Ok(Requeue::No) };
-        let pod: Value = object.to_value().view()?;
-        let Some(node) = pod["spec"]["nodeName"].as_str().and_then(|node| self.0.alive.lock().get(node).copied())
-        else {
-            return Ok(Requeue::No);
-        };
+        let pod = object.to_value();
+        let node = pod.str_at(&["spec", "nodeName"]);
+        let Some(node) = node.and_then(|node| self.0.alive.lock().get(node).copied()) else { return Ok(Requeue::No) };
         let uid = object.uid();
         let (orders, clock) = (Orders::of(&pod), ctx.env().monotonic());
         let mut began = self.0.began.lock().get(uid).copied().unwrap_or_default();
         let ending = object.is_deleting();
         if ending {
             let since = *began.ending.get_or_insert(clock);
-            let linger =
-                if pod["metadata"]["deletionGracePeriodSeconds"] == 0 { Duration::ZERO } else { orders.linger };
+            let at_once = pod.i64_at(&["metadata", "deletionGracePeriodSeconds"]) == Some(0);
+            let linger = if at_once { Duration::ZERO } else { orders.linger };
             self.remember(uid, began);
             if let Some(left) = (since + linger).checked_duration_since(clock).filter(|left| !left.is_zero()) {
                 return Ok(Requeue::After(left));
@@ -262,9 +262,10 @@ impl Controller for Kubelet {
         self.remember(uid, began);
         if seen != wanted && !seen.is_over() {
             let address = self.address(&pod, node);
-            let status = wanted.status(&pod, &address, &now(ctx.client()));
-            let patch = body(&json!({"metadata": {"uid": uid}, "status": status}));
-            match ctx.client().patch_status(&resources::PODS, key, PatchKind::Strategic, &patch).await {
+            let mut patch = Any::object();
+            patch.set(&["metadata", "uid"], uid);
+            patch.set(&["status"], wanted.status(&pod, &address, &now(ctx.client())));
+            match ctx.client().patch_brief(&resources::PODS, key, "status", PatchKind::Strategic, &patch).await {
                 Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
                 _ => {}
             }
@@ -288,9 +289,9 @@ impl Kubelet {
     }
 
     /// The pod's address: that of its node's network, or what it has already, or the next one.
-    fn address(&self, pod: &Value, node: u32) -> String {
-        let known = pod["status"]["podIP"].as_str().filter(|address| !address.is_empty());
-        if pod["spec"]["hostNetwork"] == true {
+    fn address(&self, pod: &Any, node: u32) -> String {
+        let known = pod.str_at(&["status", "podIP"]).filter(|address| !address.is_empty());
+        if pod.bool_at(&["spec", "hostNetwork"]) == Some(true) {
             return format!("192.168.{}.{}", node >> 8 & 255, node & 255);
         }
         known.map(str::to_owned).unwrap_or_else(|| {

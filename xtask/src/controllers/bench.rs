@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apimachinery::{Object, ObjectKey, Value as Any};
+use client::trim::keep;
 use client::{Client, DeleteOptions, Informer, Resource, Selection, resources};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -161,7 +162,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// Many Deployments at once, until every pod is ready and told so.
     async fn deployments(&self, options: &Options) -> Result<Value> {
-        let deployments = Informer::start(self.client, resources::DEPLOYMENTS, Selection::all());
+        let deployments = Informer::start(&self.client.trimming(counted), resources::DEPLOYMENTS, Selection::all());
         let ready = Arc::new(AtomicI64::new(0));
         let _count = deployments.on_event({
             let ready = ready.clone();
@@ -297,6 +298,14 @@ struct Begun {
     at: tokio::time::Instant,
     created: tokio::time::Instant,
     cpu: [f64; 4],
+}
+
+/// Leaves what is counted here.
+fn counted(deployment: &mut Any) -> Vec<(&'static str, String)> {
+    keep(deployment, &[], &["apiVersion", "kind", "metadata", "status"]);
+    keep(deployment, &["metadata"], &["name", "namespace", "resourceVersion", "uid"]);
+    keep(deployment, &["status"], &["readyReplicas"]);
+    Vec::new()
 }
 
 fn body(value: &Value) -> Any {

@@ -3,10 +3,32 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use apimachinery::Value;
+use client::trim::{each, keep};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::Began;
+
+/// Leaves what is read here, for a cluster may have very many pods.
+pub(super) fn trim(pod: &mut Value) -> Vec<(&'static str, String)> {
+    const METADATA: [&str; 9] = [
+        "annotations",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generation",
+        "name",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "uid",
+    ];
+    keep(pod, &["metadata"], &METADATA);
+    keep(pod, &["spec"], &["containers", "hostNetwork", "nodeName", "restartPolicy"]);
+    keep(pod, &["status"], &["conditions", "containerStatuses", "phase", "podIP", "qosClass", "startTime"]);
+    each(pod, &["spec", "containers"], |container| keep(container, &[], &["image", "name"]));
+    Vec::new()
+}
 
 /// What a pod's annotations ask for.
 pub(super) struct Orders {
@@ -30,16 +52,17 @@ pub(super) enum Seen {
 
 impl Orders {
     pub(super) fn of(pod: &Value) -> Orders {
-        let order = |name: &str| pod["metadata"]["annotations"][format!("fake/{name}")].as_str();
+        let annotations = pod.at(&["metadata", "annotations"]);
+        let annotation = |name: &str| annotations.and_then(|all| all.str_at(&[name]));
+        let order = |name: &str| annotations.and_then(|all| all.str_at(&[&format!("fake/{name}")]));
         let seconds = |name: &str| Duration::from_secs_f64(order(name).and_then(|s| s.parse().ok()).unwrap_or(0.0));
-        let index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"].as_str();
+        let index = annotation("batch.kubernetes.io/job-completion-index");
         let by_index = order("exit-of-index").into_iter().flat_map(|list| list.split(','));
         let of_index = by_index.filter_map(|one| one.split_once('=')).find(|(of, _)| Some(*of) == index);
         let exit = of_index.map(|(_, code)| code).or_else(|| order("exit"));
         let exit: Option<i64> = exit.and_then(|code| code.parse().ok());
-        let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-        let mut images = containers.filter_map(|container| container["image"].as_str());
-        let restarts = match pod["spec"]["restartPolicy"].as_str() {
+        let mut images = containers(pod).iter().filter_map(|container| container.str_at(&["image"]));
+        let restarts = match pod.str_at(&["spec", "restartPolicy"]) {
             Some("Never") => false,
             Some("OnFailure") => exit != Some(0),
             _ => true,
@@ -86,17 +109,20 @@ const SHORT: Duration = Duration::from_millis(500);
 
 impl Seen {
     pub(super) fn of(pod: &Value) -> Seen {
-        let status = &pod["status"];
-        let container = &status["containerStatuses"][0];
-        let conditions = status["conditions"].as_array().into_iter().flatten();
-        let ready = conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
-        match status["phase"].as_str() {
-            Some("Running") => Seen::Running { ready, restarts: container["restartCount"].as_i64().unwrap_or(0) },
+        let container = pod.items_at(&["status", "containerStatuses"]).first();
+        let state = |path: &[&str]| container.and_then(|container| container.at(path));
+        let mut conditions = pod.items_at(&["status", "conditions"]).iter();
+        let ready = conditions.any(|one| one.str_at(&["type"]) == Some("Ready") && one.str_at(&["status"]) == Some("True"));
+        match pod.str_at(&["status", "phase"]) {
+            Some("Running") => {
+                let restarts = state(&["restartCount"]).and_then(Value::as_i64).unwrap_or(0);
+                Seen::Running { ready, restarts }
+            }
             Some(phase @ ("Succeeded" | "Failed")) => {
-                let code = container["state"]["terminated"]["exitCode"].as_i64().unwrap_or(0);
+                let code = state(&["state", "terminated", "exitCode"]).and_then(Value::as_i64).unwrap_or(0);
                 Seen::Over { failed: phase == "Failed", code }
             }
-            _ if container["state"]["waiting"].is_object() => Seen::Waiting,
+            _ if state(&["state", "waiting"]).is_some_and(|waiting| !waiting.is_null()) => Seen::Waiting,
             _ => Seen::Nothing,
         }
     }
@@ -113,25 +139,24 @@ impl Seen {
             Seen::Over { failed: true, .. } => ("Failed", false, "PodFailed"),
             Seen::Over { failed: false, .. } => ("Succeeded", false, "PodCompleted"),
         };
-        let names: Vec<&str> = containers(pod).filter_map(|container| container["name"].as_str()).collect();
-        let unready = (!ready).then(|| match why {
-            "ContainersNotReady" => json!(format!("containers with unready status: [{}]", names.join(" "))),
-            _ => Value::Null,
+        let unready = (!ready && why == "ContainersNotReady").then(|| {
+            let names: Vec<&str> = containers(pod).iter().filter_map(|one| one.str_at(&["name"])).collect();
+            format!("containers with unready status: [{}]", names.join(" "))
         });
-        let known = pod["status"]["conditions"].as_array();
-        let condition = |kind: &str, holds: bool, reason: Value, message: Value| {
+        let generation = pod.i64_at(&["metadata", "generation"]);
+        let known = pod.items_at(&["status", "conditions"]);
+        let condition = |kind: &str, holds: bool, reason: Option<&str>, message: Option<&str>| {
             let status = if holds { "True" } else { "False" };
-            let same = known.into_iter().flatten().find(|one| one["type"] == kind && one["status"] == status);
-            let since = same.map_or(json!(now), |one| one["lastTransitionTime"].clone());
+            let is_same = |one: &&Value| one.str_at(&["type"]) == Some(kind) && one.str_at(&["status"]) == Some(status);
+            let since = known.iter().find(is_same).and_then(|one| one.str_at(&["lastTransitionTime"])).unwrap_or(now);
             json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
-                "lastProbeTime": null, "observedGeneration": pod["metadata"]["generation"]})
+                "lastProbeTime": null, "observedGeneration": generation})
         };
-        let reason = if ready { Value::Null } else { json!(why) };
-        let message = unready.unwrap_or(Value::Null);
-        let started = pod["status"]["startTime"].as_str().unwrap_or(now);
-        let statuses: Vec<Value> = containers(pod).map(|container| self.container(container, ready, now)).collect();
+        let (reason, message) = ((!ready).then_some(why), unready.as_deref());
+        let completed = (*self == Seen::Over { failed: false, code: 0 }).then_some("PodCompleted");
+        let statuses: Vec<_> = containers(pod).iter().map(|container| self.container(container, ready, now)).collect();
         let mut addresses = vec![json!({"ip": address})];
-        let families = pod["metadata"]["annotations"]["fake/families"].as_str().unwrap_or_default();
+        let families = pod.str_at(&["metadata", "annotations", "fake/families"]).unwrap_or_default();
         if let Ok(v4) = address.parse::<Ipv4Addr>().map(|v4| v4.octets())
             && families.contains("IPv6")
         {
@@ -140,22 +165,25 @@ impl Seen {
         if families == "IPv6" && addresses.len() > 1 {
             addresses.remove(0);
         }
-        json!({"phase": phase, "startTime": started, "podIP": addresses[0]["ip"], "podIPs": addresses, "hostIP": "192.168.0.1",
-            "hostIPs": [{"ip": "192.168.0.1"}], "qosClass": pod["status"]["qosClass"], "observedGeneration": pod["metadata"]["generation"],
+        let status = json!({"phase": phase, "startTime": pod.str_at(&["status", "startTime"]).unwrap_or(now),
+            "podIP": addresses[0]["ip"], "podIPs": addresses, "hostIP": "192.168.0.1", "hostIPs": [{"ip": "192.168.0.1"}],
+            "qosClass": pod.str_at(&["status", "qosClass"]), "observedGeneration": generation,
             "conditions": [
-                condition("PodReadyToStartContainers", !self.is_over(), Value::Null, Value::Null),
-                condition("Initialized", true, if *self == (Seen::Over { failed: false, code: 0 }) { json!("PodCompleted") } else { Value::Null }, Value::Null),
-                condition("Ready", ready, reason.clone(), message.clone()),
+                condition("PodReadyToStartContainers", !self.is_over(), None, None),
+                condition("Initialized", true, completed, None),
+                condition("Ready", ready, reason, message),
                 condition("ContainersReady", ready, reason, message),
             ],
             "containerStatuses": statuses,
-        })
+        });
+        status.into()
     }
 
-    fn container(&self, container: &Value, ready: bool, now: &str) -> Value {
+    fn container(&self, container: &Value, ready: bool, now: &str) -> serde_json::Value {
+        let text = |field: &str| container.str_at(&[field]).unwrap_or_default();
         let (state, restarts, started) = match self {
             Seen::Nothing | Seen::Waiting => {
-                let message = format!("failed to pull and unpack image {}: not found", container["image"]);
+                let message = format!("failed to pull and unpack image {:?}: not found", text("image"));
                 (json!({"waiting": {"reason": "ErrImagePull", "message": message}}), 0, false)
             }
             Seen::Running { restarts, .. } => (json!({"running": {"startedAt": now}}), *restarts, true),
@@ -168,11 +196,11 @@ impl Seen {
                 )
             }
         };
-        json!({"name": container["name"], "image": container["image"], "imageID": "", "ready": ready, "started": started,
+        json!({"name": text("name"), "image": text("image"), "imageID": "", "ready": ready, "started": started,
             "restartCount": restarts, "state": state, "lastState": {}})
     }
 }
 
-fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    pod["spec"]["containers"].as_array().into_iter().flatten()
+fn containers(pod: &Value) -> &[Value] {
+    pod.items_at(&["spec", "containers"])
 }
