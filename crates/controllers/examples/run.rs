@@ -33,9 +33,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let access = TlsConfig { identity, token: None, ..access.clone() };
         Ok(Client::new(env.clone(), Arc::new(Tls::new(env.clone(), &access)?), "kube-controller-manager"))
     };
-    // As upstream's, which keeps none of them either.
-    let reader = client("system:kube-controller-manager", "")?.without_managed_fields();
-    let mut config = Config::new(reader, pki.ca().certificate_pem().into());
+    let mut config = Config::new(client("system:kube-controller-manager", "")?, pki.ca().certificate_pem().into());
     config.pki = Some(pki);
     if let Ok(controllers) = std::env::var("CONTROLLERS") {
         config.controllers = controllers.split(',').map(str::to_owned).collect();

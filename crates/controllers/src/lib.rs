@@ -57,6 +57,7 @@ mod service_cidr;
 mod stateful_set;
 mod storage;
 mod taint_eviction;
+mod trim;
 mod ttl_after_finished;
 mod validating_admission_policy_status;
 mod views;
@@ -169,7 +170,7 @@ impl Controllers {
 
     /// Runs every controller until dropped.
     async fn term(&self) {
-        let informers = Informers::new(self.config.client.clone());
+        let informers = Informers::new(self.config.client.trimming(trim::trim));
         let setup = Setup {
             client: self.config.client.clone(),
             pods: Pods::new(&informers),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
+use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources};
 use jiff::Timestamp;
 
 use crate::Setup;
-use crate::meta::{now, parsed, time, write_status_at};
+use crate::meta::{now, parsed, time};
 
 const CONDITION: &str = "DisruptionTarget";
 /// How long the condition may stand without a deletion.
@@ -80,9 +80,11 @@ impl Controller for StaleTargets {
             condition.remove(&["reason"]);
             condition.remove(&["message"]);
         }
-        let mut fields = Value::object();
-        fields.set(&["conditions"], Value::Array(conditions));
-        match write_status_at(ctx.client(), &resources::PODS, &pod, &fields).await {
+        let mut patch = Value::object();
+        patch.set(&["metadata", "uid"], pod.uid());
+        patch.set(&["metadata", "resourceVersion"], pod.revision().to_string());
+        patch.set(&["status", "conditions"], Value::Array(conditions));
+        match ctx.client().patch_status(&resources::PODS, key, PatchKind::Merge, &patch).await {
             Err(error) if error.is_not_found() => Ok(Requeue::No),
             result => Ok(result.map(|_| Requeue::No)?),
         }

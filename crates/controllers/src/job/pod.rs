@@ -182,3 +182,15 @@ fn deleted(pod: &Pod) -> Option<Timestamp> {
     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or_default().max(0) as u64;
     at.checked_sub(Duration::from_secs(grace)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trimmed_pod_tells_the_same() {
+        let [whole, trimmed] = crate::trim::tests::pods().map(|pod| format!("{:#?}", JobPod::of(&pod)));
+        assert_eq!(trimmed, whole);
+        assert!(whole.contains("is_tracked: true") && whole.contains("restarts: 8"), "{whole}");
+    }
+}

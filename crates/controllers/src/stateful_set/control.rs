@@ -204,18 +204,24 @@ impl Sync<'_> {
         identity: bool,
         storage: bool,
     ) -> Result<(), Failure> {
-        let mut value = object.to_value();
+        if !storage {
+            self.create_claims(pod.ordinal).await?;
+        }
+        self.own_claims(pod).await?;
+        if identity && storage {
+            return Ok(());
+        }
+        // All of it, at the revision that was judged: what the informer has of it may be less.
+        let mut value = self.client.get(&resources::PODS, object.key()).await?.to_value();
+        value.set(&["metadata", "uid"], object.uid());
+        value.set(&["metadata", "resourceVersion"], object.revision().to_string());
         if !identity {
             self.set.set_identity(&mut value, pod.ordinal);
         }
         if !storage {
             self.set.set_storage(&mut value, pod.ordinal);
-            self.create_claims(pod.ordinal).await?;
         }
-        self.own_claims(pod).await?;
-        if value != object.to_value() {
-            self.client.update(&resources::PODS, &value).await?;
-        }
+        self.client.update(&resources::PODS, &value).await?;
         Ok(())
     }
 
