@@ -1,14 +1,16 @@
-//! The embedded engine: a log of records in one redb file, an index of them in memory, one writer.
+//! The embedded engine: a log of records in one redb file (or nowhere but in memory), an index of them, one writer.
 
 mod backup;
 mod database;
 mod disk;
 mod index;
+mod memory;
 #[cfg(test)]
 mod power_cut;
 mod queue;
 mod reads;
 mod record;
+mod snapshot;
 mod watchers;
 mod writer;
 
@@ -52,8 +54,8 @@ pub struct Config {
     pub watch_buffer_bytes: usize,
     /// What counts as one resource in a transaction.
     pub prefix_length: PrefixLength,
-    /// Write in the caller's thread instead of a thread of the store's own. Slower for many writers, but everything then
-    /// happens in the caller's order: for tests on a paused clock.
+    /// Write in the caller's thread instead of a thread of the store's own: as fast as it can be where nothing waits for a disk, and
+    /// everything happens in the caller's order, as tests on a paused clock need.
     pub inline: bool,
     /// Save redb's allocator state with each commit: opening after a crash no longer reads the whole file, commits take
     /// longer.

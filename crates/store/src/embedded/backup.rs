@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use redb::{Database as Redb, ReadableDatabase, ReadableTable};
 
-use super::database::{COMPACTED_KEY, FORMAT, FORMAT_KEY, Failure, LOG, META, Place, REVISION_KEY, Snapshot, builder};
+use super::database::{COMPACTED_KEY, FORMAT, FORMAT_KEY, Failure, LOG, META, Place, REVISION_KEY, builder};
 use super::record::RecordId;
+use super::snapshot::Snapshot;
 use super::{OpenError, Shared};
 use crate::{Error, Revision};
 
@@ -87,7 +88,7 @@ impl Drop for Partial {
     }
 }
 
-fn copy(snapshot: &Snapshot, path: &Path, meta: &[(&str, u64)]) -> Result<(), Failure> {
+fn copy(snapshot: &Snapshot<'_>, path: &Path, meta: &[(&str, u64)]) -> Result<(), Failure> {
     let target = builder(COPY_CACHE_BYTES).create(path)?;
     let txn = target.begin_write()?;
     {

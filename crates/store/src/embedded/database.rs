@@ -6,15 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use env::Env;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use redb::{
-    Builder, Database as Redb, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    TableDefinition,
-};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use redb::{Builder, Database as Redb, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::OpenError;
 use super::disk::{Disk, drop_cache};
-use super::record::{NewRecord, Record, RecordId};
+use super::memory::Memory;
+use super::record::{NewRecord, RecordId};
+use super::snapshot::Snapshot;
 
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -25,9 +24,6 @@ pub(super) const FORMAT_KEY: &str = "format";
 /// The newest revision as of the last compaction or restore; the log's last record may be newer.
 pub(super) const REVISION_KEY: &str = "revision";
 pub(super) const COMPACTED_KEY: &str = "compacted";
-
-/// What is only in memory is settled this often: in between, redb spares itself what a crash would need.
-const SETTLED_EVERY: u64 = 64;
 
 /// A file that is smaller is not worth the trouble.
 const LARGE: u64 = 64 << 20;
@@ -127,10 +123,15 @@ pub(super) struct Database {
 
 struct Slot {
     /// `None` when it was closed or could not be opened again.
-    redb: Option<Redb>,
+    engine: Option<Engine>,
     /// Counts how often it was opened again.
     generation: u64,
     writable: bool,
+}
+
+enum Engine {
+    File(Redb),
+    Memory(Memory),
 }
 
 /// What one commit writes.
@@ -153,14 +154,14 @@ impl WriteSet {
 
 impl Database {
     pub(super) fn open(place: Place, env: Env, cache_bytes: usize, quick_repair: bool) -> Result<Database, OpenError> {
-        let redb = match &place {
-            Place::Memory => builder(cache_bytes).create_with_backend(redb::backends::InMemoryBackend::new()),
+        let opened = match &place {
+            Place::Memory => Ok(Engine::Memory(Memory::default())),
             #[cfg(test)]
-            Place::Recorded(recorder) => builder(cache_bytes).create_with_backend(recorder.clone()),
-            Place::Folder { dir, .. } => open_file(dir, &env, cache_bytes),
-        }
-        .map_err(|error| place.open_error(error))?;
-        let slot = RwLock::new(Slot { redb: Some(redb), generation: 0, writable: true });
+            Place::Recorded(recorder) => builder(cache_bytes).create_with_backend(recorder.clone()).map(Engine::File),
+            Place::Folder { dir, .. } => open_file(dir, &env, cache_bytes).map(Engine::File),
+        };
+        let engine = opened.map_err(|error| place.open_error(error))?;
+        let slot = RwLock::new(Slot { engine: Some(engine), generation: 0, writable: true });
         Ok(Database { place, env, cache_bytes, quick_repair, slot })
     }
 
@@ -172,27 +173,45 @@ impl Database {
         self.slot.read().writable
     }
 
-    fn redb(&self) -> Result<impl std::ops::Deref<Target = Redb> + '_, Failure> {
-        RwLockReadGuard::try_map(self.slot.read(), |slot| slot.redb.as_ref()).map_err(|_| Failure::Gone)
+    fn engine(&self) -> Result<MappedRwLockReadGuard<'_, Engine>, Failure> {
+        RwLockReadGuard::try_map(self.slot.read(), |slot| slot.engine.as_ref()).map_err(|_| Failure::Gone)
     }
 
     /// Everything committed so far, unchanged by what comes.
-    pub(super) fn snapshot(&self) -> Result<Snapshot, Failure> {
-        let txn = self.redb()?.begin_read()?;
-        let log = txn.open_table(LOG)?;
-        Ok(Snapshot { txn, log })
+    pub(super) fn snapshot(&self) -> Result<Snapshot<'_>, Failure> {
+        let engine = self.engine()?;
+        let in_memory = MappedRwLockReadGuard::try_map(engine, |engine| match engine {
+            Engine::Memory(memory) => Some(memory),
+            Engine::File(_) => None,
+        });
+        match in_memory.map_err(|engine| begin_read(&engine)) {
+            Ok(memory) => Ok(Snapshot::Memory(memory)),
+            Err(begun) => begun,
+        }
+    }
+
+    /// Calls `with` with the file; there is nothing to do where there is none.
+    fn with_file<T: Default>(&self, with: impl FnOnce(&Redb) -> Result<T, Failure>) -> Result<T, Failure> {
+        match &*self.engine()? {
+            Engine::File(redb) => with(redb),
+            Engine::Memory(_) => Ok(T::default()),
+        }
     }
 
     /// Writes all of it durably, or fails: then only [`Failure::Refused`] says that nothing was written.
     pub(super) fn write(&self, set: &WriteSet) -> Result<(), Failure> {
         self.env.failpoint("store.commit.begin")?;
-        let redb = self.redb()?;
+        if matches!(self.place, Place::Memory) {
+            let Some(Engine::Memory(memory)) = &mut self.slot.write().engine else { return Err(Failure::Gone) };
+            memory.write(set);
+            return Ok(());
+        }
+        self.with_file(|redb| self.write_file(redb, set))
+    }
+
+    fn write_file(&self, redb: &Redb, set: &WriteSet) -> Result<(), Failure> {
         let mut txn = redb.begin_write()?;
         txn.set_quick_repair(self.quick_repair);
-        let settles = set.records.last().is_none_or(|last| last.version.id.revision() % SETTLED_EVERY == 0);
-        if matches!(self.place, Place::Memory) && !settles {
-            txn.set_durability(redb::Durability::None)?;
-        }
         {
             let mut log = txn.open_table(LOG)?;
             for record in &set.records {
@@ -214,18 +233,24 @@ impl Database {
 
     /// Makes the tables in a new file.
     pub(super) fn prepare(&self) -> Result<(), Failure> {
-        let txn = self.redb()?.begin_write()?;
-        {
-            txn.open_table(LOG)?;
-            let mut meta = txn.open_table(META)?;
-            if meta.get(FORMAT_KEY)?.is_none() {
-                for (key, value) in [(FORMAT_KEY, FORMAT), (REVISION_KEY, 1), (COMPACTED_KEY, 0)] {
-                    meta.insert(key, value)?;
+        const FIRST: [(&str, u64); 3] = [(FORMAT_KEY, FORMAT), (REVISION_KEY, 1), (COMPACTED_KEY, 0)];
+        if matches!(self.place, Place::Memory) {
+            return self.write(&WriteSet { meta: FIRST.to_vec(), ..WriteSet::default() });
+        }
+        self.with_file(|redb| {
+            let txn = redb.begin_write()?;
+            {
+                txn.open_table(LOG)?;
+                let mut meta = txn.open_table(META)?;
+                if meta.get(FORMAT_KEY)?.is_none() {
+                    for (key, value) in FIRST {
+                        meta.insert(key, value)?;
+                    }
                 }
             }
-        }
-        txn.commit()?;
-        Ok(())
+            txn.commit()?;
+            Ok(())
+        })
     }
 
     /// Closes the file and opens it again from what the disk has, read-only if it can't be written. When this fails it
@@ -234,20 +259,21 @@ impl Database {
         let mut slot = self.slot.write();
         slot.generation += 1;
         slot.writable = false;
-        slot.redb = None;
+        slot.engine = None;
         let Place::Folder { dir, .. } = &self.place else { return Err(Failure::Gone) };
         if let Err(error) = OpenOptions::new().read(true).open(Place::file(dir)).and_then(|file| drop_cache(&file)) {
             tracing::warn!(%error, "the store's page cache can't be dropped");
         }
         match open_file(dir, &self.env, self.cache_bytes) {
             Ok(redb) => {
-                slot.redb = Some(redb);
+                slot.engine = Some(Engine::File(redb));
                 slot.writable = true;
                 Ok(())
             }
             Err(error) => {
-                slot.redb = open_read_only(dir, &self.env, self.cache_bytes)
+                slot.engine = open_read_only(dir, &self.env, self.cache_bytes)
                     .inspect_err(|error| tracing::error!(%error, "the store can't be read any more"))
+                    .map(Engine::File)
                     .ok();
                 Err(error.into())
             }
@@ -262,17 +288,19 @@ impl Database {
         if size < LARGE {
             return Ok(false);
         }
-        let txn = self.redb()?.begin_write()?;
-        let stats = txn.stats()?;
-        let used = stats.allocated_pages() * stats.page_size() as u64;
-        txn.abort()?;
-        Ok(used < size / 2)
+        self.with_file(|redb| {
+            let txn = redb.begin_write()?;
+            let stats = txn.stats()?;
+            let used = stats.allocated_pages() * stats.page_size() as u64;
+            txn.abort()?;
+            Ok(used < size / 2)
+        })
     }
 
     /// Gives free pages back to the file system.
     pub(super) fn defragment(&self) -> Result<(), Failure> {
         let mut slot = self.slot.write();
-        let redb = slot.redb.as_mut().ok_or(Failure::Gone)?;
+        let Engine::File(redb) = slot.engine.as_mut().ok_or(Failure::Gone)? else { return Ok(()) };
         // A long read makes it refuse; then it is left for the next time.
         match redb.compact() {
             Ok(_) | Err(redb::CompactionError::TransactionInProgress) => Ok(()),
@@ -296,7 +324,7 @@ impl Database {
 
     /// Closes the file; every later operation fails.
     pub(super) fn close(&self) {
-        if let Some(redb) = self.slot.write().redb.take()
+        if let Some(Engine::File(redb)) = self.slot.write().engine.take()
             && let Err(error) = redb.close()
         {
             tracing::warn!(%error, "the store can't be closed properly");
@@ -306,6 +334,13 @@ impl Database {
             lock.lock().take();
         }
     }
+}
+
+fn begin_read<'db>(engine: &Engine) -> Result<Snapshot<'db>, Failure> {
+    let Engine::File(redb) = engine else { return Err(Failure::Gone) };
+    let txn = redb.begin_read()?;
+    let log = txn.open_table(LOG)?;
+    Ok(Snapshot::File { txn, log })
 }
 
 impl Place {
@@ -338,53 +373,4 @@ fn open_file(dir: &Path, env: &Env, cache_bytes: usize) -> Result<Redb, Database
 fn open_read_only(dir: &Path, env: &Env, cache_bytes: usize) -> Result<Redb, DatabaseError> {
     let file = File::open(Place::file(dir))?;
     builder(cache_bytes).create_with_backend(Disk::read_only(file, env.clone())?)
-}
-
-/// A consistent view of the file.
-pub(super) struct Snapshot {
-    txn: ReadTransaction,
-    log: ReadOnlyTable<u64, &'static [u8]>,
-}
-
-impl Snapshot {
-    /// Calls `read` with a record.
-    pub(super) fn get<T>(&self, id: RecordId, read: impl FnOnce(Record<'_>) -> T) -> Result<Option<T>, Failure> {
-        let Some(bytes) = self.log.get(id.0)? else { return Ok(None) };
-        let record = Record::decode(id, bytes.value()).ok_or(Failure::Record(id))?;
-        Ok(Some(read(record)))
-    }
-
-    /// Calls `each` with the records of a range in order, until it says `false`.
-    pub(super) fn scan(
-        &self,
-        range: std::ops::Range<RecordId>,
-        mut each: impl FnMut(Record<'_>) -> Result<bool, Failure>,
-    ) -> Result<(), Failure> {
-        for entry in self.log.range(range.start.0..range.end.0)? {
-            let (id, bytes) = entry?;
-            let id = RecordId(id.value());
-            if !each(Record::decode(id, bytes.value()).ok_or(Failure::Record(id))?)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with all records as they lie in the file.
-    pub(super) fn scan_raw(&self, mut each: impl FnMut(RecordId, &[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
-        for entry in self.log.iter()? {
-            let (id, bytes) = entry?;
-            each(RecordId(id.value()), bytes.value())?;
-        }
-        Ok(())
-    }
-
-    /// The newest record of all.
-    pub(super) fn last(&self) -> Result<Option<RecordId>, Failure> {
-        Ok(self.log.last()?.map(|(id, _)| RecordId(id.value())))
-    }
-
-    pub(super) fn meta(&self, key: &str) -> Result<Option<u64>, Failure> {
-        Ok(self.txn.open_table(META)?.get(key)?.map(|value| value.value()))
-    }
 }

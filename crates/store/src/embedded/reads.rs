@@ -6,10 +6,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Shared;
-use super::database::{Failure, Snapshot};
+use super::database::Failure;
 use super::index::Index;
 use super::queue::Request;
 use super::record::{Record, RecordId, Version};
+use super::snapshot::Snapshot;
 use crate::error::chain;
 use crate::{Error, Event, EventKind, KeyValue, PrevValue, Range, RangeQuery, Revision};
 
@@ -22,7 +23,7 @@ impl Shared {
     pub(super) fn with_snapshot<P, T>(
         &self,
         mut pick: impl FnMut(&Index) -> Result<P, Error>,
-        mut read: impl FnMut(&Snapshot, P) -> Result<T, Failure>,
+        mut read: impl FnMut(&Snapshot<'_>, P) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let mut again = true;
         loop {
@@ -110,7 +111,7 @@ impl Shared {
     }
 }
 
-impl Snapshot {
+impl Snapshot<'_> {
     fn key_value(&self, version: Version) -> Result<KeyValue, Failure> {
         self.get(version.id, |record| record.to_key_value())?.ok_or(Failure::Record(version.id))
     }

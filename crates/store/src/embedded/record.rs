@@ -45,7 +45,7 @@ impl Version {
 }
 
 /// A record about to be written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct NewRecord {
     pub(super) version: Version,
     /// The key's record before, if it held a value.
@@ -67,6 +67,10 @@ pub(super) struct Record<'a> {
 const HEADER: usize = 27;
 
 impl NewRecord {
+    pub(super) fn as_record(&self) -> Record<'_> {
+        Record { version: self.version, prev: self.prev, key: &self.key, value: &self.value }
+    }
+
     pub(super) fn encoded_len(&self) -> usize {
         HEADER + self.key.len() + self.value.len()
     }
