@@ -1,5 +1,6 @@
 //! `Object`: the one in-memory form of a stored object.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::Write;
 use std::ops::Range;
@@ -85,24 +86,23 @@ impl Object {
     ) -> Result<Object, ObjectError> {
         let root = value.as_object().ok_or(ObjectError::NoMetadata)?;
         let metadata = root.get("metadata").filter(|m| m.as_object().is_some()).ok_or(ObjectError::NoMetadata)?;
-        let mut body = Vec::with_capacity(1024 + managed.len());
         let (mut splice, mut span, mut manages) = (0, 0..0, 0..0);
-        for (i, (key, member)) in root.iter().enumerate() {
-            body.push(if i == 0 { b'{' } else { b',' });
-            write_string(key, &mut body);
-            body.push(b':');
-            if key == "metadata" {
-                let start = body.len();
-                (splice, manages) = write_metadata(metadata, managed, &mut body);
-                span = start as u32..body.len() as u32;
-            } else {
-                member.write_json(&mut body);
+        let body = written(|body| {
+            for (i, (key, member)) in root.iter().enumerate() {
+                body.push(if i == 0 { b'{' } else { b',' });
+                write_string(key, body);
+                body.push(b':');
+                if key == "metadata" {
+                    let start = body.len();
+                    (splice, manages) = write_metadata(metadata, managed, body);
+                    span = start as u32..body.len() as u32;
+                } else {
+                    member.write_json(body);
+                }
             }
-        }
-        body.push(b'}');
+            body.push(b'}');
+        });
         let meta = Arc::new(Meta::read(value, metadata, fields));
-        // Many are kept: none keeps what its buffer was too large by.
-        let body = body.into_boxed_slice().into();
         Ok(Object { body, splice: splice as u32, metadata: span, managed: manages, revision, meta })
     }
 
@@ -351,6 +351,23 @@ impl Meta {
             fields,
         }
     }
+}
+
+/// What `write` writes, without room to spare: many are kept. Each thread keeps the buffer that it is written in.
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    /// A larger buffer isn't kept.
+    const LARGE: usize = 1 << 20;
+    thread_local! {
+        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut buffer = BUFFER.take();
+    buffer.clear();
+    write(&mut buffer);
+    let body = Bytes::copy_from_slice(&buffer);
+    if buffer.capacity() <= LARGE {
+        BUFFER.set(buffer);
+    }
+    body
 }
 
 /// Writes `metadata` without `resourceVersion` and with `managed` where it has no `managedFields`. Returns the offset in `body`

@@ -20,6 +20,7 @@ mod build;
 mod complete;
 mod decode;
 mod scalar;
+mod settle;
 
 use std::borrow::Cow;
 use std::fmt;

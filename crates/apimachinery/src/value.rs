@@ -6,6 +6,7 @@
 mod canonical;
 mod names;
 mod parse;
+mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +14,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use parse::ParseError;
+
+pub(crate) use names::key as known_key;
+pub(crate) use parse::KeySeed;
 
 /// A map's key; names known at compile time cost no allocation.
 pub type Key = Cow<'static, str>;
@@ -296,29 +300,25 @@ pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
 /// Appends what is between the quotes of a JSON string.
 pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, special) = rest.split_at(text::plain_length(rest));
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = special.split_first() else { return };
+        rest = after;
         let short = match byte {
-            b'"' => b'"',
-            b'\\' => b'\\',
+            b'"' | b'\\' => byte,
             b'\n' => b'n',
             b'\r' => b'r',
             b'\t' => b't',
-            0..0x20 => 0,
-            _ => continue,
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                continue;
+            }
         };
-        out.extend_from_slice(&bytes[plain..i]);
-        plain = i + 1;
-        if short != 0 {
-            out.extend_from_slice(&[b'\\', short]);
-        } else {
-            let code = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-            out.extend_from_slice(b"\\u00");
-            out.extend_from_slice(&code);
-        }
+        out.extend_from_slice(&[b'\\', short]);
     }
-    out.extend_from_slice(&bytes[plain..]);
 }
 
 impl Map {

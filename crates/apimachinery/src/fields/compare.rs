@@ -75,6 +75,10 @@ fn walk(ty: Option<Type<'_>>, old: Option<&Value>, new: Option<&Value>) -> Resul
     match form(ty) {
         Form::Map(ty) if members(old).is_some() || members(new).is_some() => {
             zip(members(old), members(new), |name, old, new| {
+                // Most members of most updates are as they were.
+                if old.is_some() && old == new {
+                    return Ok(());
+                }
                 let (element, ty) = member(ty, name);
                 let child = walk(ty, old, new).map_err(|errors| errors.below(&element))?;
                 nodes.push(element, child);
@@ -83,7 +87,6 @@ fn walk(ty: Option<Type<'_>>, old: Option<&Value>, new: Option<&Value>) -> Resul
             nodes.note_presence(old, new);
         }
         Form::List(ty) if !items(old).is_empty() || !items(new).is_empty() => {
-            // Most lists of most updates are as they were.
             if old != new {
                 walk_items(ty, items(old), items(new), &mut nodes)?;
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::value::{Key, write_string, write_text};
+use crate::value::{Key, known_key, write_string, write_text};
 use crate::{Map, Value};
 
 /// A step from a value to one in it.
@@ -49,7 +49,7 @@ impl PathElement {
     /// Reads an element as a server wrote it; `None` for kinds that aren't known.
     pub(super) fn trusted(text: Cow<'_, str>) -> Option<PathElement> {
         match text.as_bytes() {
-            [b'f', b':', ..] => Some(PathElement::Field(Cow::Owned(text[2..].to_owned()))),
+            [b'f', b':', ..] => Some(PathElement::Field(known_key(&text[2..]))),
             [b'k' | b'v' | b'i', b':', ..] => Some(PathElement::Item(text.into())),
             _ => None,
         }

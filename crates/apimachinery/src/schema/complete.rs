@@ -124,7 +124,7 @@ fn find_defaulted(schema: &Schema) -> Vec<bool> {
 }
 
 /// What `omitempty` leaves out.
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(flag) => !flag,

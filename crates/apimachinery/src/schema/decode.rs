@@ -11,8 +11,10 @@ use serde::Deserializer;
 use serde::de::DeserializeSeed;
 
 use super::Type;
+use super::settle::Entered;
 use crate::value::{ParseError, Value};
 use visit::Seed;
+pub(super) use visit::{MAX_DEPTH, MAX_ENTERED};
 
 /// A decoded document.
 #[derive(Debug)]
@@ -56,8 +58,11 @@ impl Type<'_> {
     }
 
     /// Brings a document that was patched or converted into the canonical form.
-    pub fn canonical(self, value: Value) -> Result<Decoded, DecodeError> {
-        self.run(|seed| seed.deserialize(ValueSource(value)))
+    pub fn canonical(self, mut value: Value) -> Result<Decoded, DecodeError> {
+        match self.settle(&mut value, 0, &mut Entered::default()) {
+            Ok(()) => Ok(Decoded { value, problems: Vec::new() }),
+            Err(_) => self.run(|seed| seed.deserialize(ValueSource(value))),
+        }
     }
 
     fn run<E: LexError>(self, read: impl FnOnce(Seed<'_, '_>) -> Result<Value, E>) -> Result<Decoded, DecodeError> {

@@ -7,9 +7,12 @@ use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 
+/// How Go writes a time that was never set.
+pub(super) const ZERO_TIME: &str = "0001-01-01T00:00:00";
+
 /// RFC 3339 in UTC with whole seconds. Upstream: metav1.Time.
 pub(super) fn time(text: &str) -> Result<String, String> {
-    if is_utc_seconds(text.as_bytes()) && text[..19].parse::<DateTime>().is_ok() {
+    if is_utc_seconds(text) {
         return Ok(text.to_owned());
     }
     let time = parse_time(text).ok_or_else(|| time_error(text, "2006-01-02T15:04:05Z07:00"))?;
@@ -24,8 +27,27 @@ pub(super) fn micro_time(text: &str) -> Result<String, String> {
     Ok(format_time(time, "%Y-%m-%dT%H:%M:%S.%6fZ"))
 }
 
-fn is_utc_seconds(text: &[u8]) -> bool {
-    text.len() == 20 && has_rfc3339_shape(text) && text[19] == b'Z'
+/// Whether [`time`] would change nothing.
+pub(super) fn is_time(text: &str) -> bool {
+    is_utc_seconds(text) && !text.starts_with(ZERO_TIME)
+}
+
+/// Whether [`micro_time`] would change nothing; not told of times at the end of all.
+pub(super) fn is_micro_time(text: &str) -> bool {
+    let fraction = |text: &str| text.starts_with('.') && text[1..].bytes().all(|byte| byte.is_ascii_digit());
+    text.is_ascii()
+        && text.len() == 27
+        && text.ends_with('Z')
+        && fraction(&text[19..26])
+        && has_rfc3339_shape(text.as_bytes())
+        && text < "9999"
+        && !text.starts_with(ZERO_TIME)
+        && text[..19].parse::<DateTime>().is_ok()
+}
+
+fn is_utc_seconds(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 20 && has_rfc3339_shape(bytes) && bytes[19] == b'Z' && text[..19].parse::<DateTime>().is_ok()
 }
 
 /// `YYYY-MM-DDTHH:MM:SS` and something after it.
@@ -92,6 +114,12 @@ mod tests {
         check(time, "2024-05-01T10:00:60Z", None);
         check(micro_time, "2024-05-01T12:00:00.123456+02:00", Some("2024-05-01T10:00:00.123456Z"));
         check(micro_time, "2024-05-01T12:00:00Z", None);
+        for text in ["2024-05-01T12:00:00.123456Z", "2024-02-30T12:00:00.123456Z", "2024-05-01T12:00:00.1234567Z"] {
+            assert_eq!(is_micro_time(text), micro_time(text).as_deref() == Ok(text), "{text}");
+        }
+        for text in ["2024-05-01T12:00:00Z", "2024-02-30T12:00:00Z", "2024-05-01T12:00:00+00:00"] {
+            assert_eq!(is_time(text), time(text).as_deref() == Ok(text), "{text}");
+        }
     }
 
     #[test]

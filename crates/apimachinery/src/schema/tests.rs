@@ -55,10 +55,13 @@ fn sample() -> (Schema, NodeId) {
     (builder.finish(), thing)
 }
 
-/// Decodes `spec`; the expected members of `spec` besides the ones that are always there.
+/// Decodes `spec`, and brings it into its form in place; the expected members of `spec` besides the ones that are always there.
 fn check(spec: &str, expect: &str) {
     let (schema, thing) = sample();
-    let decoded = schema.at(thing).decode(format!(r#"{{"spec":{spec}}}"#).as_bytes()).unwrap();
+    let json = format!(r#"{{"spec":{spec}}}"#);
+    let decoded = schema.at(thing).decode(json.as_bytes()).unwrap();
+    let in_place = schema.at(thing).canonical(Value::parse(json.as_bytes()).unwrap()).unwrap();
+    assert_eq!(in_place.value, decoded.value, "{spec}: in place");
     let mut value = decoded.value.get("spec").unwrap().clone();
     let always = Value::parse(br#"{"rules":null,"seen":null,"status":{}}"#).unwrap();
     for (key, zero) in always.as_object().unwrap().iter() {
@@ -90,6 +93,16 @@ fn values_take_their_canonical_form() {
         r#"{"ports":[{"port":80,"target":"http"},{"port":0,"target":0}]}"#,
     );
     check(r#"{"rules":[]}"#, r#"{"rules":[]}"#);
+    check(r#"{"rules":[null],"status":{"ready":0},"seen":""}"#, r#"{"rules":[""]}"#);
+    check(
+        r#"{"at":"0001-01-01T00:00:00Z","seen":"0001-01-01T00:00:00Z","born":"2024-05-01T10:00:00Z"}"#,
+        "{\"born\":\"2024-05-01T10:00:00Z\"}",
+    );
+    check(
+        r#"{"children":[{"replicas":1,"labels":{}}]}"#,
+        r#"{"children":[{"replicas":1,"rules":null,"seen":null,"status":{}}]}"#,
+    );
+    check(r#"{"limits":{"cpu":" 1000m "},"data":{"k":"YW\nI="}}"#, r#"{"data":{"k":"YWI="},"limits":{"cpu":"1"}}"#);
 }
 
 fn check_problems(json: &str, expect: &[&str]) {
@@ -101,6 +114,10 @@ fn check_problems(json: &str, expect: &[&str]) {
 
 #[test]
 fn strict_problems_are_named_by_path() {
+    let (schema, thing) = sample();
+    let unknown = Value::parse(br#"{"spec":{"ports":[{},{"prot":1}],"rules":null}}"#).unwrap();
+    let problems = schema.at(thing).canonical(unknown).unwrap().problems;
+    assert_eq!(problems, [StrictError::Unknown("spec.ports[1].prot".into())]);
     check_problems(
         r#"{"spec":{"ports":[{},{"prot":1}],"foo":{"deep":[1]}},"Spec":{}}"#,
         &[r#"unknown field "spec.ports[1].prot""#, r#"unknown field "spec.foo""#, r#"unknown field "Spec""#],
@@ -109,7 +126,6 @@ fn strict_problems_are_named_by_path() {
         r#"{"spec":{"replicas":1,"replicas":2,"labels":{"a":"1","a":"2"}},"spec":{}}"#,
         &[r#"duplicate field "spec.replicas""#, r#"duplicate field "spec.labels.a""#, r#"duplicate field "spec""#],
     );
-    let (schema, thing) = sample();
     let decoded = schema.at(thing).decode(br#"{"spec":{"replicas":1,"size":5,"replicas":2,"replicas":3}}"#).unwrap();
     assert_eq!(decoded.value.i64_at(&["spec", "replicas"]), Some(3));
     assert_eq!(decoded.problems.len(), 2);
@@ -119,6 +135,8 @@ fn check_error(json: &str, expect: &str) {
     let (schema, thing) = sample();
     let error = schema.at(thing).decode(json.as_bytes()).unwrap_err();
     assert_eq!(error.to_string(), expect, "{json}");
+    let in_place = schema.at(thing).canonical(Value::parse(json.as_bytes()).unwrap()).unwrap_err();
+    assert_eq!(in_place, error, "{json}: in place");
 }
 
 #[test]

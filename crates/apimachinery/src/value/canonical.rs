@@ -1,6 +1,7 @@
 //! From canonical JSON, as [`Value::write_json`] writes it, back to a value: several times faster than reading what anybody may
 //! have written.
 
+use super::text::plain_length;
 use super::{Map, Number, Value, names};
 
 /// As in [`super::parse`].
@@ -103,8 +104,8 @@ impl Reader<'_> {
             return None;
         }
         let start = self.at + 1;
-        let end = start + bytes[start..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
-        if bytes[end] != b'"' {
+        let end = start + plain_length(&bytes[start..]);
+        if *bytes.get(end)? != b'"' {
             return None;
         }
         self.at = end + 1;
@@ -120,9 +121,10 @@ impl Reader<'_> {
         let bytes = self.text.as_bytes();
         let mut out = String::new();
         loop {
-            let stop = self.at + bytes[self.at..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+            let stop = self.at + plain_length(&bytes[self.at..]);
             out.push_str(&self.text[self.at..stop]);
             self.at = stop + 1;
+            bytes.get(stop)?;
             if bytes[stop] == b'"' {
                 return Some(out);
             }

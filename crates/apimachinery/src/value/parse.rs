@@ -151,7 +151,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 }
 
 /// A key, mostly one that is known.
-struct KeySeed;
+pub(crate) struct KeySeed;
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Key;

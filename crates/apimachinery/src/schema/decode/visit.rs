@@ -9,12 +9,12 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use super::super::{Field, Shape, Type, scalar};
 use super::{State, StrictError};
 use crate::quantity::Quantity;
-use crate::value::{Key, Map, Number, Value};
+use crate::value::{Key, KeySeed as AnyKeySeed, Map, Number, Value};
 
 /// Deeper documents are refused: each level takes stack.
-const MAX_DEPTH: usize = 120;
+pub(in super::super) const MAX_DEPTH: usize = 120;
 /// An empty object costs two bytes of text and some hundred of memory.
-const MAX_ENTERED: usize = 250_000;
+pub(in super::super) const MAX_ENTERED: usize = 250_000;
 
 /// A value of type `ty` at `path` is next. `'s` is the schema's life, `'p` the path's.
 #[derive(Clone, Copy)]
@@ -291,14 +291,14 @@ impl Seed<'_, '_> {
 
     fn map<'de, A: MapAccess<'de>>(self, ty: Type<'_>, mut map: A) -> Result<Value, A::Error> {
         let mut entries: Vec<(Key, Value)> = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(key) = map.next_key_seed(AnyKeySeed)? {
             let path = Path { step: Step::Key(&key), parent: self.path };
             let seed = Seed { ty, state: self.state, path: Some(&path), depth: self.depth + 1 };
             let mut value = map.next_value_seed(seed)?;
             if value.is_null() && !ty.node().nullable {
                 value = ty.zero();
             }
-            entries.push((Key::Owned(key), value));
+            entries.push((key, value));
         }
         if !entries.is_sorted_by(|a, b| a.0 < b.0) {
             let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_ref()).collect();
@@ -329,7 +329,7 @@ impl Seed<'_, '_> {
         };
         match canonical {
             // Go's zero time.
-            Ok(text) if text.starts_with("0001-01-01T00:00:00") => Ok(Value::Null),
+            Ok(text) if text.starts_with(scalar::ZERO_TIME) => Ok(Value::Null),
             Ok(text) => Ok(Value::String(text)),
             Err(message) => self.fail(message),
         }
@@ -436,10 +436,10 @@ impl<'de> Visitor<'de> for RawSeed<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         self.0.enter::<A::Error>()?;
         let mut entries: Vec<(Key, Value)> = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(key) = map.next_key_seed(AnyKeySeed)? {
             let path = Path { step: Step::Key(&key), parent: self.0.path };
             let value = map.next_value_seed(RawSeed(self.0.inner(self.0.ty, &path)))?;
-            entries.push((Key::Owned(key), value));
+            entries.push((key, value));
         }
         Ok(Value::Object(Map::from_entries(entries)))
     }
