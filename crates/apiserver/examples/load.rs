@@ -1,10 +1,10 @@
 //! What each kind of request costs an API server in CPU time:
 //! `cargo run --release -p apiserver --example load -- [requests of each kind] [watchers of pods] [KUBECONFIG PID]`.
 //!
-//! The server is the one with that process id, whoever made it, or one in this process with threads of its own, named `api`. It is asked
-//! over TLS, as a component in another process would. Counted is what its threads used, by the kernel's clock of each
-//! (`/proc/self/task/*/schedstat`): other load on the machine hardly changes it. A profile of the server alone:
-//! `perf record --call-graph dwarf,16384` and then `perf report --comm api`.
+//! The server is the one with that process id, whoever made it, or one in this process with threads of its own, named `api`; its
+//! store is in memory, or in the folder that `STORE` names. It is asked over TLS, as a component in another process would. Counted
+//! is what its threads used, by the kernel's clock of each (`/proc/self/task/*/schedstat`): other load on the machine changes it by
+//! what it does to the processor's caches. A profile of the server alone: `perf record -g` and then `perf report --comm api`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,10 @@ fn main() -> Result<(), Failure> {
     let pki = Arc::new(ClusterPki::load_or_create(folder.path(), &env)?);
     let serving = tokio::runtime::Builder::new_multi_thread().thread_name("api").enable_all().build()?;
     let asking = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let store = store::Embedded::open(store::Config { inline: false, ..store::Config::in_memory(env.clone()) })?;
+    let store = store::Embedded::open(match std::env::var_os("STORE") {
+        Some(folder) => store::Config::new(folder, env.clone()),
+        None => store::Config::in_memory(env.clone()),
+    })?;
     let config = Config {
         env: env.clone(),
         store,
@@ -60,7 +63,9 @@ fn main() -> Result<(), Failure> {
             ..TlsConfig::default()
         };
         let client = Client::new(env.clone(), Arc::new(Tls::new(env, &tls)?), "load");
-        Load { client, count, tasks: "/proc/self/task".into(), threads: Some("api") }.run(watchers).await
+        Load { client, count, tasks: "/proc/self/task".into(), threads: Some(&["api", "store-writer"]) }
+            .run(watchers)
+            .await
     })
 }
 
@@ -77,8 +82,8 @@ struct Load {
     count: usize,
     /// The kernel's folder of the server's threads.
     tasks: PathBuf,
-    /// The name of those that are the server's, if not all are.
-    threads: Option<&'static str>,
+    /// The names of those that are the server's, if not all are.
+    threads: Option<&'static [&'static str]>,
 }
 
 impl Load {
@@ -192,7 +197,7 @@ impl Load {
         for task in std::fs::read_dir(&self.tasks)? {
             let path = task?.path();
             let name = std::fs::read_to_string(path.join("comm"))?;
-            if self.threads.is_none_or(|threads| name.trim() == threads) {
+            if self.threads.is_none_or(|threads| threads.contains(&name.trim())) {
                 let stat = std::fs::read_to_string(path.join("schedstat"))?;
                 sum += stat.split(' ').next().unwrap_or_default().parse::<u64>()?;
             }

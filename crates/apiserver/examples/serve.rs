@@ -35,8 +35,7 @@ async fn serve() -> Result<(), Failure> {
     std::fs::create_dir_all(&folder)?;
     let env = Env::system();
     let pki = Arc::new(ClusterPki::load_or_create(&folder, &env)?);
-    // With a thread of its own, which commits together what waits, as a store in a file does.
-    let store = store::Embedded::open(store::Config { inline: false, ..store::Config::in_memory(env.clone()) })?;
+    let store = store::Embedded::in_memory(&env)?;
     let mut settings = Settings::new("192.0.2.1".parse()?);
     if let Ok(cidrs) = std::env::var("SERVICE_CIDRS") {
         settings.service_cidrs = cidrs.split(',').map(str::to_owned).collect();

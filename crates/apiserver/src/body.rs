@@ -4,11 +4,12 @@ mod json_error;
 
 use std::borrow::Cow;
 
-use apimachinery::schema::{StrictError, Type};
+use apimachinery::schema::{self, DecodeError, StrictError, Type};
 use apimachinery::{FieldError, GroupKind, Status, Value};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use memchr::memmem;
 use serde::Deserialize;
 
 use crate::registry::{FieldValidation, PatchKind};
@@ -72,10 +73,11 @@ pub(crate) fn decode(
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     let Some(text) = json_text(headers, body, expected)? else { return decode_protobuf(body, expected) };
-    let head = Head::read(&text).map_err(|why| expected.unrecognized(&why, body))?;
+    let decoded = expected.schema.decode(&text);
+    let head = Head::of(&decoded, &text).map_err(|why| expected.unrecognized(&why, body))?;
     expected.check(&head)?;
     let cannot = |why: String| expected.cannot_handle(&head, &why);
-    let decoded = expected.schema.decode(&text).map_err(|error| cannot(error.to_string()))?;
+    let decoded = decoded.map_err(|error| cannot(error.to_string()))?;
     let mut warnings = Vec::new();
     let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
     match validation {
@@ -146,11 +148,12 @@ pub(crate) fn decode_options(headers: &HeaderMap, body: &Bytes, kind: &str) -> R
         let message = api::protobuf::decode_as(schema, body);
         return Ok(message.map_err(|error| expected.unrecognized(&error.to_string(), body))?.value);
     };
-    let head = Head::read(&text).map_err(Status::bad_request)?;
+    let decoded = schema.decode(&text);
+    let head = Head::of(&decoded, &text).map_err(Status::bad_request)?;
     if !head.kind.is_empty() && head.kind != kind {
         return Err(Status::bad_request(not_registered(&head)));
     }
-    let decoded = schema.decode(&text).map_err(|error| expected.cannot_handle(&head, &error.to_string()))?;
+    let decoded = decoded.map_err(|error| expected.cannot_handle(&head, &error.to_string()))?;
     Ok(decoded.value)
 }
 
@@ -212,7 +215,7 @@ fn duplicate(body: &[u8]) -> Option<String> {
 
 /// Whether a body says `managedFields: []`, which asks to forget all managers.
 pub(crate) fn forgets_managers(headers: &HeaderMap, body: &[u8]) -> bool {
-    if !std::str::from_utf8(body).is_ok_and(|text| text.contains("managedFields")) {
+    if memmem::find(body, b"managedFields").is_none() {
         return false;
     }
     let value = match Media::of(headers) {
@@ -275,6 +278,17 @@ struct Head {
 }
 
 impl Head {
+    /// What was decoded without any problem need not be read again.
+    fn of(decoded: &Result<schema::Decoded, DecodeError>, json: &[u8]) -> Result<Head, String> {
+        match decoded {
+            Ok(decoded) if decoded.problems.is_empty() => {
+                let text = |key: &str| decoded.value.str_at(&[key]).unwrap_or_default().to_owned();
+                Ok(Head { api_version: text("apiVersion"), kind: text("kind") })
+            }
+            _ => Head::read(json),
+        }
+    }
+
     /// Fails with what is wrong with the document.
     fn read(json: &[u8]) -> Result<Head, String> {
         #[derive(Default, Deserialize)]

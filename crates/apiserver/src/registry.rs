@@ -38,7 +38,7 @@ pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};
 pub(crate) use read::{Filter, ListError, expired_json};
 pub(crate) use resource::{Resource, Storage};
 pub(crate) use update::{Change, PatchKind, apply_patch, check_name, other_uid};
-pub(crate) use write::{Admission, Call, Operation};
+pub(crate) use write::{Admission, Call, Operation, Seen};
 
 use crate::config::Settings;
 use crate::extension::Rows;
@@ -52,6 +52,8 @@ pub(crate) struct Registry {
     pub env: Env,
     pub store: Arc<dyn store::Store>,
     pub resources: Vec<Arc<Resource>>,
+    /// The places in `resources` of those with a plural.
+    by_plural: HashMap<&'static str, Vec<usize>>,
     storages: Vec<Arc<Storage>>,
     customs: RwLock<Arc<Customs>>,
     /// Told when they change, for the one who keeps APIServices of them.
@@ -93,11 +95,16 @@ impl Registry {
             resources.push(Arc::new(Resource::new(kind, storages[index].clone())));
         }
         debug_assert!(strategies.is_empty(), "a strategy is for no kind");
+        let mut by_plural: HashMap<_, Vec<usize>> = HashMap::new();
+        for (place, resource) in resources.iter().enumerate() {
+            by_plural.entry(resource.kind.resource).or_default().push(place);
+        }
         let (through, stopping) = (tokio::sync::watch::Sender::new(0), tokio::sync::watch::Sender::new(false));
         Registry {
             env,
             store,
             resources,
+            by_plural,
             storages,
             customs: RwLock::default(),
             redefined: tokio::sync::Notify::new(),
@@ -132,8 +139,8 @@ impl Registry {
     }
 
     pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        let named = |kind: &api::Kind| kind.resource == plural && kind.group == group && kind.version == version;
-        let found = self.resources.iter().find(|resource| named(resource.kind)).cloned();
+        let named = |resource: &&Arc<Resource>| resource.kind.group == group && resource.kind.version == version;
+        let found = self.built_in(plural).find(named).cloned();
         found.or_else(|| {
             let customs = self.customs.read();
             let served = &customs.get(group, plural)?.resources;
@@ -141,15 +148,21 @@ impl Registry {
         })
     }
 
+    /// The built-in resources with this plural.
+    fn built_in(&self, plural: &str) -> impl Iterator<Item = &Arc<Resource>> {
+        self.by_plural.get(plural).into_iter().flatten().map(|place| &self.resources[*place])
+    }
+
     /// The row of a resource, also of one that is answered and not kept.
     pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&'static api::Kind> {
-        api::resource(group, version, plural).or_else(|| Some(self.resource(group, version, plural)?.kind))
+        let stored = self.resource(group, version, plural).map(|resource| resource.kind);
+        stored.or_else(|| api::resource(group, version, plural))
     }
 
     /// The storage of a resource, whatever its version.
     pub(crate) fn storage(&self, group: &str, plural: &str) -> Option<Arc<Storage>> {
-        let named = |resource: &&Arc<Resource>| resource.kind.group == group && resource.kind.resource == plural;
-        let found = self.resources.iter().find(named).map(|resource| resource.storage.clone());
+        let found = self.built_in(plural).find(|resource| resource.kind.group == group);
+        let found = found.map(|resource| resource.storage.clone());
         found.or_else(|| Some(self.customs.read().get(group, plural)?.storage.clone()))
     }
 

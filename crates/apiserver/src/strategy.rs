@@ -54,7 +54,7 @@ mod workload;
 use std::sync::Arc;
 
 use apimachinery::validation::NameFormat;
-use apimachinery::{FieldError, Object, ObjectKey, Status, Value};
+use apimachinery::{FieldError, Map, Object, ObjectKey, Status, Value};
 use env::Env;
 use futures_util::future::BoxFuture;
 
@@ -224,8 +224,18 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether a deletion looks at more than `metadata`: whether [`Strategy::grace_period`] or [`Strategy::is_held`] are the kind's own.
+    fn deletes_in_steps(&self) -> bool {
+        false
+    }
+
     /// Edits an object whose deletion begins and must wait.
     fn begin_deletion(&self, _ctx: &Context<'_>, _object: &mut Value) {}
+
+    /// Whether [`Strategy::allocate`] and [`Strategy::release`] do anything.
+    fn allocates(&self) -> bool {
+        false
+    }
 
     /// Takes addresses, ports and the like for `new`: edits it and returns the operations that must happen with its write.
     /// Called again from the start when one of their compares fails, so it must read what it compares.
@@ -292,17 +302,20 @@ impl Strategy for Plain {
 
 /// Makes `new` a copy of `old` with `new`'s `status`.
 pub fn keep_all_but_status(new: &mut Value, old: &Value) {
-    let status = new.remove(&["status"]);
-    let metadata = new.remove(&["metadata"]);
-    *new = old.clone();
-    match status {
-        Some(status) => new.set(&["status"], status),
-        None => drop(new.remove(&["status"])),
+    copy_members(new.make_object(), old.as_object(), &["status", "metadata"]);
+    if old.get("metadata").is_some() {
+        let metadata = new.make_object().entry("metadata").make_object();
+        let old = old.get("metadata").and_then(Value::as_object);
+        copy_members(metadata, old, &["resourceVersion", "managedFields"]);
     }
-    for key in ["resourceVersion", "managedFields"] {
-        match metadata.as_ref().and_then(|metadata| metadata.get(key)) {
-            Some(value) => new.set(&["metadata", key], value),
-            None => drop(new.remove(&["metadata", key])),
+}
+
+/// Makes the members of `new` those of `old`, but for the ones named. What is the same already is left alone: mostly everything.
+fn copy_members(new: &mut Map, old: Option<&Map>, but: &[&str]) {
+    new.retain(|key, _| but.contains(&key) || old.is_some_and(|old| old.contains_key(key)));
+    for (key, value) in old.into_iter().flat_map(Map::iter).filter(|(key, _)| !but.contains(key)) {
+        if new.get(key) != Some(value) {
+            *new.entry(key) = value.clone();
         }
     }
 }
@@ -310,6 +323,7 @@ pub fn keep_all_but_status(new: &mut Value, old: &Value) {
 /// Puts `old`'s member under `path` back into `new`, or removes it when `old` has none.
 pub fn keep(new: &mut Value, old: &Value, path: &[&str]) {
     match old.at(path) {
+        same if same == new.at(path) => {}
         Some(value) => new.set(path, value),
         None => drop(new.remove(path)),
     }

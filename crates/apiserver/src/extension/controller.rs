@@ -19,7 +19,9 @@ use super::DEFINITIONS;
 use super::check::{Approval, approval, is_protected};
 use super::definition::is_true;
 use crate::identity::UserInfo;
-use crate::registry::{Admission, Call, Change, Custom, DeleteOptions, Filter, Operation, Range, Registry, timestamp};
+use crate::registry::{
+    Admission, Call, Change, Custom, DeleteOptions, Filter, Operation, Range, Registry, Seen, timestamp,
+};
 use crate::strategy::custom_resource_definition::CLEANUP;
 
 /// How long the objects of a definition may take to go before it says so.
@@ -370,8 +372,8 @@ impl Admission for Anything {
         &'a self,
         _call: &'a Call<'_>,
         _operation: Operation,
-        _new: Option<&'a Value>,
-        _old: Option<&'a Value>,
+        _new: Option<Seen<'a>>,
+        _old: Option<Seen<'a>>,
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(future::ready(Ok(())))
     }

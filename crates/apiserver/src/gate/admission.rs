@@ -28,9 +28,9 @@ use apimachinery::{GroupResource, ObjectKey, Status, Value};
 use env::Env;
 use futures_util::future::BoxFuture;
 
-use super::{Attributes, Gate};
+use super::{Attributes, Gate, node};
 use crate::UserInfo;
-use crate::registry::{self, Call, Operation};
+use crate::registry::{self, Call, Operation, Seen};
 use crate::strategy::Objects;
 
 /// How long a namespace, or its default account, may take to appear in the cache.
@@ -182,14 +182,18 @@ impl registry::Admission for Chain {
         &'a self,
         call: &'a Call<'_>,
         operation: Operation,
-        new: Option<&'a Value>,
-        old: Option<&'a Value>,
+        new: Option<Seen<'a>>,
+        old: Option<Seen<'a>>,
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
             let write = self.write(call, operation);
-            Chain::validate(self, &write, new, old)?;
+            Chain::validate(self, &write, new.map(|new| new.value), old.map(|old| old.value))?;
             self.policies.validate(call, &write, new, old)
         })
+    }
+
+    fn reads_deleted(&self, call: &Call<'_>) -> bool {
+        node::node_of(call.user).is_some() || self.policies.are_bound(call.registry)
     }
 
     fn charge<'a>(

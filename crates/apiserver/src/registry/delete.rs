@@ -6,8 +6,9 @@ use std::time::Duration;
 use apimachinery::{FieldError, GroupKind, GroupResource, Object, Status, Value};
 
 use super::options::dry_run;
-use super::write::{Refused, Write};
+use super::write::{Refused, Seen, Write};
 use super::{Call, Filter, Operation, cache_key, meta, timestamp};
+use crate::strategy::Together;
 
 /// How often a deletion is tried again when others write in between.
 const ATTEMPTS: usize = 64;
@@ -136,9 +137,13 @@ impl Call<'_> {
         if options.propagation.is_none() && options.orphan_dependents.is_none() {
             self.warn(strategy.deletion_warning().map(str::to_owned).into_iter().collect());
         }
-        let old = current.to_unmanaged_value();
-        self.admission.validate(self, Operation::Delete, None, Some(&old)).await?;
-        let mut new = old.clone();
+        let read = self.admission.reads_deleted(self).then(|| current.to_unmanaged_value());
+        let seen = read.as_ref().map(|value| Seen { value, managed: current.managed_fields() });
+        self.admission.validate(self, Operation::Delete, None, seen).await?;
+        if self.goes_at_once(options, current) {
+            return self.remove(key, current, current, Together::default()).await;
+        }
+        let mut new = read.unwrap_or_else(|| current.to_unmanaged_value());
         let begin = self.begin_graceful(options, &mut new)?;
         if matches!(begin, Begin::Pending) {
             return Ok(Attempt::Done(Deleted { object: current.clone(), gone: false }));
@@ -154,24 +159,37 @@ impl Call<'_> {
             self.mark(&mut new, 0);
         }
         let waits = held || matches!(begin, Begin::Graceful(seconds) if seconds > 0);
-        let ctx = self.context();
         if !waits {
             // A removal carries the last body; upstream writes a grace period of zero first, which nobody needs.
-            let together = strategy.release(&ctx, &old).await?;
+            let together = self.released(&new).await?;
             let last = storage.encode_managed(&new, current.managed_fields())?;
-            return match self.commit(key, current.revision(), Write::Remove, together).await {
-                Ok(revision) => Ok(Attempt::Done(Deleted { object: Arc::new(last.at_revision(revision)), gone: true })),
-                Err(Refused::Failed(status)) => Err(status),
-                Err(Refused::Object | Refused::Together) => Ok(Attempt::Again),
-            };
+            return self.remove(key, current, &last, together).await;
         }
-        strategy.begin_deletion(&ctx, &mut new);
+        strategy.begin_deletion(&self.context(), &mut new);
         let object = storage.encode_managed(&new, current.managed_fields())?;
         if object.body() == current.body() {
             return Ok(Attempt::Done(Deleted { object: current.clone(), gone: false }));
         }
         match self.commit(key, current.revision(), Write::Put(&object), Default::default()).await {
             Ok(revision) => Ok(Attempt::Done(Deleted { object: Arc::new(object.at_revision(revision)), gone: false })),
+            Err(Refused::Failed(status)) => Err(status),
+            Err(Refused::Object | Refused::Together) => Ok(Attempt::Again),
+        }
+    }
+
+    /// Whether nothing in the object holds its deletion up or goes together with it.
+    fn goes_at_once(&self, options: &DeleteOptions, current: &Object) -> bool {
+        let strategy = &self.storage().strategy;
+        !strategy.deletes_in_steps()
+            && !strategy.allocates()
+            && !current.has_finalizers()
+            && self.propagation(options, |_| false) == (false, false)
+    }
+
+    /// Removes the object, which was `last` when it went.
+    async fn remove(&self, key: &str, current: &Object, last: &Object, together: Together) -> Result<Attempt, Status> {
+        match self.commit(key, current.revision(), Write::Remove, together).await {
+            Ok(revision) => Ok(Attempt::Done(Deleted { object: Arc::new(last.at_revision(revision)), gone: true })),
             Err(Refused::Failed(status)) => Err(status),
             Err(Refused::Object | Refused::Together) => Ok(Attempt::Again),
         }
@@ -237,12 +255,9 @@ impl Call<'_> {
         }
     }
 
-    /// The finalizers after the options had their say. Upstream: deletionFinalizersForGarbageCollection.
-    fn finalizers(&self, options: &DeleteOptions, value: &Value) -> Vec<Value> {
-        let now = value.items_at(&["metadata", "finalizers"]);
-        let has = |name: &str| now.iter().any(|finalizer| finalizer.as_str() == Some(name));
-        let policy = options.propagation.as_deref();
-        let (orphan, foreground) = match (options.orphan_dependents, policy) {
+    /// Whether dependents are orphaned, and whether they go first; `has` knows the object's finalizers.
+    fn propagation(&self, options: &DeleteOptions, has: impl Fn(&str) -> bool) -> (bool, bool) {
+        match (options.orphan_dependents, options.propagation.as_deref()) {
             (Some(orphan), _) => (orphan, false),
             (None, Some("Orphan")) => (true, false),
             (None, Some("Foreground")) => (false, true),
@@ -250,7 +265,14 @@ impl Call<'_> {
             (None, None) if has(ORPHAN) => (true, false),
             (None, None) if has(FOREGROUND) => (false, true),
             (None, None) => (self.storage().strategy.orphans_by_default(), false),
-        };
+        }
+    }
+
+    /// The finalizers after the options had their say. Upstream: deletionFinalizersForGarbageCollection.
+    fn finalizers(&self, options: &DeleteOptions, value: &Value) -> Vec<Value> {
+        let now = value.items_at(&["metadata", "finalizers"]);
+        let has = |name: &str| now.iter().any(|finalizer| finalizer.as_str() == Some(name));
+        let (orphan, foreground) = self.propagation(options, has);
         let others = now.iter().filter(|name| !matches!(name.as_str(), Some(ORPHAN | FOREGROUND)));
         let mut kept: Vec<Value> = others.cloned().collect();
         kept.extend(orphan.then(|| ORPHAN.into()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Object;
+use memchr::memmem;
 use store::{EventKind, RangeQuery, WatchBatch, WatchQuery};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -198,7 +199,7 @@ fn desires_the_same(old: &Object, new: &Object) -> bool {
         && old.uid() == new.uid()
         && old.field(NODE_FIELD) == new.field(NODE_FIELD)
         && old.is_deleting() == new.is_deleting()
-        && !std::str::from_utf8(new.body()).is_ok_and(|body| body.contains("ClaimStatus"))
+        && memmem::find(new.body(), b"ClaimStatus").is_none()
 }
 
 fn object_of(storage: &Storage, event: &store::Event) -> Option<Arc<Object>> {

@@ -1,6 +1,6 @@
 //! `metadata`: what the server fills in, keeps and takes away.
 
-use apimachinery::{Status, Value};
+use apimachinery::{Map, Status, Value};
 use env::Env;
 use jiff::Timestamp;
 
@@ -92,19 +92,20 @@ pub(super) fn count_generation(storage: &Storage, new: &mut Value, old: &Value) 
     if !storage.strategy.has_generation() {
         return;
     }
-    let spec = |value: &Value| -> Vec<(String, Value)> {
-        let members = value.as_object().into_iter().flat_map(|map| map.iter());
-        let counted = |key: &str| match key {
-            "metadata" | "apiVersion" | "kind" => false,
-            "status" => storage.strategy.counts_status(),
-            _ => true,
-        };
-        let desired = members.filter(|(key, _)| counted(key));
-        desired.map(|(key, value)| (key.to_owned(), value.clone())).collect()
-    };
-    if spec(new) != spec(old) {
+    let with_status = storage.strategy.counts_status();
+    if !desired(new, with_status).eq(desired(old, with_status)) {
         raise_generation(new);
     }
+}
+
+/// The members whose changes count.
+fn desired(value: &Value, with_status: bool) -> impl Iterator<Item = (&str, &Value)> {
+    let counts = move |key: &str| match key {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => with_status,
+        _ => true,
+    };
+    value.as_object().into_iter().flat_map(Map::iter).filter(move |(key, _)| counts(key))
 }
 
 /// Adds one to `metadata.generation` where it is kept.

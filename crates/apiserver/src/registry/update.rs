@@ -7,7 +7,7 @@ use apimachinery::validation::validate_object_meta_update;
 use apimachinery::{FieldError, GroupKind, Object, Reason, Status, Value};
 
 use super::manage::Managed;
-use super::write::{Refused, Write};
+use super::write::{Refused, Seen, Write};
 use super::{Call, FieldValidation, Operation, cache_key, meta};
 use crate::strategy::keep;
 
@@ -57,7 +57,6 @@ enum Attempt {
 impl Call<'_> {
     /// Changes the object; `true` says that it was created.
     pub(crate) async fn update(&self, change: &Change<'_>) -> Result<(Arc<Object>, bool), Status> {
-        let resource = self.resource.group_resource();
         let key = cache_key(self.namespace, self.name);
         for _ in 0..ATTEMPTS {
             let Some(current) = self.registry.current(self.resource, &key).await? else {
@@ -71,7 +70,7 @@ impl Call<'_> {
                 Attempt::Again => {}
             }
         }
-        Err(Status::modified(&resource, self.name))
+        Err(Status::modified(&self.resource.group_resource(), self.name))
     }
 
     async fn create_missing(&self, change: &Change<'_>) -> Result<(Arc<Object>, bool), Status> {
@@ -124,7 +123,6 @@ impl Call<'_> {
 
     async fn attempt(&self, change: &Change<'_>, key: &str, current: &Arc<Object>) -> Result<Attempt, Status> {
         let storage = self.storage();
-        let resource = self.resource.group_resource();
         let old = current.to_unmanaged_value();
         let (mut new, managed) = self.changed(change, &old, current)?;
         let fixed = self.check_revision(change, &new, &old)?;
@@ -151,12 +149,14 @@ impl Call<'_> {
         storage.strategy.validate_update(&ctx, &new, &old, &mut errors);
         self.refuse(&new, errors)?;
         self.warn(storage.strategy.warnings(&ctx, &new, Some(&old)));
-        self.admission.validate(self, Operation::Update, Some(&new), Some(&old)).await?;
-        let mut together = storage.strategy.allocate(&ctx, &mut new, Some(&old)).await?;
+        let judged = Seen { value: &new, managed: &managed.json };
+        let before = Seen { value: &old, managed: current.managed_fields() };
+        self.admission.validate(self, Operation::Update, Some(judged), Some(before)).await?;
+        let mut together = self.allocated(&mut new, Some(&old)).await?;
         let _charge = self.charge(Operation::Update, &new, Some(&old), &mut together).await?;
         let object = self.encoded(&new, &managed, current)?;
         let committed = if self.is_last_update(&new, &old) {
-            let mut released = storage.strategy.release(&ctx, &new).await?;
+            let mut released = self.released(&new).await?;
             released.compares.extend(together.compares);
             released.ops.extend(together.ops);
             self.commit(key, current.revision(), Write::Remove, released).await
@@ -167,7 +167,7 @@ impl Call<'_> {
         };
         match committed {
             Ok(revision) => Ok(Attempt::Done(Arc::new(object.at_revision(revision)))),
-            Err(Refused::Object) if fixed => Err(Status::modified(&resource, self.name)),
+            Err(Refused::Object) if fixed => Err(Status::modified(&self.resource.group_resource(), self.name)),
             Err(Refused::Object | Refused::Together) => Ok(Attempt::Again),
             Err(Refused::Failed(status)) => Err(status),
         }
@@ -260,24 +260,28 @@ impl Call<'_> {
 
     /// Compares uid and resourceVersion with what the client believes; true when the client insists on the revision.
     fn check_revision(&self, change: &Change<'_>, new: &Value, old: &Value) -> Result<bool, Status> {
-        let resource = self.resource.group_resource();
-        let text = |of: &Value, key: &str| of.str_at(&["metadata", key]).unwrap_or_default().to_owned();
+        fn text<'v>(of: &'v Value, key: &str) -> &'v str {
+            of.str_at(&["metadata", key]).unwrap_or_default()
+        }
         let (uid, old_uid) = (text(new, "uid"), text(old, "uid"));
         if matches!(change, Change::Replace(_)) && !uid.is_empty() && uid != old_uid {
             let key = cache_key(self.namespace, self.name);
-            return Err(other_uid(self.resource, &key, self.name, &uid, &old_uid));
+            return Err(other_uid(self.resource, &key, self.name, uid, old_uid));
         }
         let (revision, old_revision) = (text(new, "resourceVersion"), text(old, "resourceVersion"));
         if !matches!(change, Change::Replace(_)) && revision == old_revision {
             return Ok(false);
         }
-        if matches!(&*revision, "" | "0") {
+        if matches!(revision, "" | "0") {
             if self.storage().strategy.allow_unconditional_update() || !matches!(change, Change::Replace(_)) {
                 return Ok(false);
             }
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             if self.resource.as_custom().is_some() {
-                let kind = apimachinery::GroupKind { group: resource.group.clone(), kind: resource.resource.clone() };
+                let kind = apimachinery::GroupKind {
+                    group: self.resource.kind.group.to_owned(),
+                    kind: self.resource.kind.resource.to_owned(),
+                };
                 return Err(Status::invalid(&kind, self.name, &[error]));
             }
             let mut status = Status::invalid(&self.storage().group_kind(), self.name, &[error]);
@@ -289,7 +293,7 @@ impl Call<'_> {
             return Err(Status::new(500, Reason::Unknown, why));
         }
         if revision != old_revision {
-            return Err(Status::modified(&resource, self.name));
+            return Err(Status::modified(&self.resource.group_resource(), self.name));
         }
         Ok(true)
     }

@@ -42,14 +42,19 @@ pub(crate) trait Admission: Send + Sync {
         Ok(())
     }
 
-    /// May refuse. `new` is `None` for deletions.
+    /// May refuse. `new` is `None` for deletions, and `old` for those of which [`Admission::reads_deleted`] says so.
     fn validate<'a>(
         &'a self,
         call: &'a Call<'_>,
         operation: Operation,
-        new: Option<&'a Value>,
-        old: Option<&'a Value>,
+        new: Option<Seen<'a>>,
+        old: Option<Seen<'a>>,
     ) -> BoxFuture<'a, Result<(), Status>>;
+
+    /// Whether the object that a call deletes is looked at.
+    fn reads_deleted(&self, _call: &Call<'_>) -> bool {
+        false
+    }
 
     /// What quotas are charged for a write that is about to be made, or why they refuse it.
     fn charge<'a>(
@@ -60,6 +65,25 @@ pub(crate) trait Admission: Send + Sync {
         _old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<Option<Charge>, Status>> {
         Box::pin(async { Ok(None) })
+    }
+}
+
+/// An object as it is judged before it is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub value: &'a Value,
+    /// `metadata.managedFields` as JSON, which the value lacks.
+    pub managed: &'a [u8],
+}
+
+impl Seen<'_> {
+    /// The object as clients see it.
+    pub(crate) fn whole(self) -> Value {
+        let mut value = self.value.clone();
+        if let Ok(managed) = Value::parse(self.managed) {
+            value.set(&["metadata", "managedFields"], managed);
+        }
+        value
     }
 }
 
@@ -156,15 +180,18 @@ impl Call<'_> {
         storage.strategy.validate(&ctx, &new, &mut errors);
         self.refuse(&new, errors)?;
         self.warn(storage.strategy.warnings(&ctx, &new, None));
-        self.admission.validate(self, Operation::Create, Some(&new), None).await?;
+        self.admission.validate(self, Operation::Create, Some(Seen { value: &new, managed }), None).await?;
         meta::refuse_revision(&mut new, self.dry_run)?;
         let name = new.str_at(&["metadata", "name"]).unwrap_or_default().to_owned();
         let key = cache_key(self.namespace, &name);
-        for _ in 0..ALLOCATION_ATTEMPTS {
-            let mut attempt = new.clone();
-            let mut together = storage.strategy.allocate(&ctx, &mut attempt, None).await?;
-            let _charge = self.charge(Operation::Create, &attempt, None, &mut together).await?;
-            let object = storage.encode_managed(&attempt, managed)?;
+        let unallocated = storage.strategy.allocates().then(|| new.clone());
+        for attempt in 0..ALLOCATION_ATTEMPTS {
+            if let Some(unallocated) = unallocated.as_ref().filter(|_| attempt > 0) {
+                new = unallocated.clone();
+            }
+            let mut together = self.allocated(&mut new, None).await?;
+            let _charge = self.charge(Operation::Create, &new, None, &mut together).await?;
+            let object = storage.encode_managed(&new, managed)?;
             match self.commit(&key, 0, Write::Put(&object), together).await {
                 Ok(revision) => return Ok(Arc::new(object.at_revision(revision))),
                 Err(Refused::Object) => {
@@ -179,6 +206,24 @@ impl Call<'_> {
             }
         }
         Err(Status::conflict(&self.resource.group_resource(), &name, "others allocate too fast"))
+    }
+
+    /// What goes together with the write of `new`.
+    pub(super) async fn allocated(&self, new: &mut Value, old: Option<&Value>) -> Result<Together, Status> {
+        let strategy = &self.storage().strategy;
+        if !strategy.allocates() {
+            return Ok(Together::default());
+        }
+        strategy.allocate(&self.context(), new, old).await
+    }
+
+    /// What goes together with the removal of `old`.
+    pub(super) async fn released(&self, old: &Value) -> Result<Together, Status> {
+        let strategy = &self.storage().strategy;
+        if !strategy.allocates() {
+            return Ok(Together::default());
+        }
+        strategy.release(&self.context(), old).await
     }
 
     /// Turns field errors into the answer.

@@ -58,6 +58,10 @@ impl Strategy for CustomResourceDefinition {
         check_update(new, old, ctx.subresource, errors);
     }
 
+    fn deletes_in_steps(&self) -> bool {
+        true
+    }
+
     fn is_held(&self, object: &Value) -> bool {
         object.at(&["metadata", "deletionTimestamp"]).is_none()
     }

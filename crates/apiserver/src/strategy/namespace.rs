@@ -48,6 +48,10 @@ impl Strategy for Namespace {
         }
     }
 
+    fn deletes_in_steps(&self) -> bool {
+        true
+    }
+
     fn is_held(&self, object: &Value) -> bool {
         !object.items_at(&["spec", "finalizers"]).is_empty()
     }

@@ -99,6 +99,10 @@ impl Strategy for Pod {
         if old.is_some() { Vec::new() } else { validation::warnings(new, "") }
     }
 
+    fn deletes_in_steps(&self) -> bool {
+        true
+    }
+
     fn grace_period(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
         let unassigned = object.str_at(&["spec", "nodeName"]).unwrap_or_default().is_empty();
         let ended = matches!(object.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"));

@@ -103,6 +103,10 @@ impl Strategy for Service {
         validation::warnings(new, old)
     }
 
+    fn allocates(&self) -> bool {
+        true
+    }
+
     fn allocate<'a>(
         &'a self,
         ctx: &'a Context<'_>,

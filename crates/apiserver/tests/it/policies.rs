@@ -194,3 +194,26 @@ async fn mistakes_are_refused() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn expressions_see_whole_objects() {
+    let managers = |object: &str| format!("string({object} == null ? 0 : {object}.metadata.managedFields.size())");
+    let message = format!("request.operation + ' ' + {} + {}", managers("object"), managers("oldObject"));
+    let validations = json!([{"expression": "false", "messageExpression": message}]);
+    let selector = json!({"matchLabels": {"checked": "yes"}});
+    let spec = json!({"validations": validations});
+    let fixture = bound(spec, json!({"matchResources": {"objectSelector": selector}})).await;
+    assert_eq!(create(&fixture, "x", json!({"a": "1"})).await.code, 201);
+    let target = format!("{MAPS}/x?fieldManager=second");
+    let checked = json!({"metadata": {"labels": {"checked": "yes"}}}).to_string();
+    denied(&fixture.send("PATCH", &target, &checked).await, 422, "UPDATE 21");
+    let labelled = json!({"metadata": {"name": "y", "labels": {"checked": "yes"}}}).to_string();
+    denied(&fixture.send("POST", MAPS, &labelled).await, 422, "CREATE 10");
+    fixture.ok("DELETE", &format!("{BINDINGS}/b"), "").await;
+    fixture.ok("GET", BINDINGS, "").await;
+    fixture.ok("PATCH", &target, &checked).await;
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    fixture.ok("POST", BINDINGS, &binding.to_string()).await;
+    fixture.ok("GET", BINDINGS, "").await;
+    denied(&fixture.send("DELETE", &format!("{MAPS}/x"), "").await, 422, "DELETE 02");
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Status, Value};
+use memchr::memmem;
 
 use super::{Plugin, Write};
 use crate::registry::Operation;
@@ -87,7 +88,8 @@ fn create(write: &Write<'_>, pod: &mut Value) -> Result<(), Status> {
 
 /// The class of pods that name none: of several defaults the least.
 fn default_class(write: &Write<'_>) -> Option<(Arc<Object>, Value)> {
-    let classes = write.objects.list(GROUP, CLASSES, "").into_iter().map(|object| {
+    let perhaps = |object: &Arc<Object>| memmem::find(object.body(), b"\"globalDefault\":true").is_some();
+    let classes = write.objects.list(GROUP, CLASSES, "").into_iter().filter(perhaps).map(|object| {
         let value = object.to_value();
         (object, value)
     });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Status, Value};
+use memchr::memmem;
 
 use super::{Plugin, Write, push};
 use crate::registry::Operation;
@@ -27,7 +28,8 @@ impl Plugin for ServiceAccount {
         let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or("default").to_owned();
         pod.set(&["spec", "serviceAccountName"], name.as_str());
         pod.set(&["spec", "serviceAccount"], name);
-        let account = account_of(write, pod)?.to_value();
+        let account = account_of(write, pod)?;
+        let account = read(&account, &["automountServiceAccountToken", "imagePullSecrets"]);
         let wanted = |of: &Value, path: &[&str]| of.bool_at(path);
         let automount = wanted(pod, &["spec", "automountServiceAccountToken"])
             .or(wanted(&account, &["automountServiceAccountToken"]))
@@ -74,6 +76,14 @@ fn account_of(write: &Write<'_>, pod: &Value) -> Result<Arc<Object>, Status> {
         let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         write.forbidden(Some(pod), &why)
     })
+}
+
+/// The account, or nothing where it says nothing of these: most accounts are but a name.
+fn read(account: &Object, keys: &[&str]) -> Value {
+    match keys.iter().any(|key| memmem::find(account.body(), key.as_bytes()).is_some()) {
+        true => account.to_value(),
+        false => Value::object(),
+    }
 }
 
 /// Mounts the account's token, the cluster's authority and the namespace into every container that has nothing there yet.
@@ -145,7 +155,7 @@ fn validate_mirror(write: &Write<'_>, pod: &Value) -> Result<(), Status> {
 /// Accounts annotated so give their pods the secrets they list and no others.
 fn limit_secrets(write: &Write<'_>, pod: &Value, lists: &[&str]) -> Result<(), Status> {
     let account = account_of(write, pod)?;
-    let value = account.to_value();
+    let value = read(&account, &[ENFORCE]);
     let enforced = value.str_at(&["metadata", "annotations", ENFORCE]).unwrap_or_default();
     if !["1", "t", "T", "true", "TRUE", "True"].contains(&enforced) {
         return Ok(());

@@ -17,7 +17,7 @@ use cel::{Activation, Opaque};
 use parking_lot::Mutex;
 
 use super::Write;
-use crate::registry::{Call, Operation};
+use crate::registry::{Call, Operation, Seen};
 use crate::strategy::Objects;
 use decide::{Budgets, Decision};
 use matching::{Matched, Request};
@@ -71,8 +71,8 @@ impl ValidatingAdmissionPolicy {
         &self,
         call: &Call<'_>,
         write: &Write<'_>,
-        new: Option<&Value>,
-        old: Option<&Value>,
+        new: Option<Seen<'_>>,
+        old: Option<Seen<'_>>,
     ) -> Result<(), Status> {
         if write.group == GROUP {
             return Ok(());
@@ -86,6 +86,9 @@ impl ValidatingAdmissionPolicy {
         self.bindings.keep(&bindings);
         let bindings: Vec<Arc<Value>> =
             bindings.iter().map(|binding| self.bindings.of(binding, |binding| binding)).collect();
+        // Expressions see whole objects.
+        let (new, old) = (new.map(Seen::whole), old.map(Seen::whole));
+        let (new, old) = (new.as_ref(), old.as_ref());
         let request = Request::new(call, write, new, old);
         let mut denied = Vec::new();
         for object in &policies {
@@ -103,6 +106,11 @@ impl ValidatingAdmissionPolicy {
             Some(first) => Err(refusal(write, new.or(old), first)),
             None => Ok(()),
         }
+    }
+
+    /// Whether any policy applies to anything.
+    pub(super) fn are_bound(&self, objects: &dyn Objects) -> bool {
+        !objects.list(GROUP, BINDINGS, "").is_empty()
     }
 
     fn apply(&self, policy: &Policy, bindings: &[&Value], request: &Request<'_>, denied: &mut Vec<Denied>) {

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::set_condition;
 use crate::answer::{Answer, Content};
-use crate::registry::{Call, Change, DeleteOptions, Operation, Resource, WriteOptions, timestamp};
+use crate::registry::{Call, Change, DeleteOptions, Operation, Resource, Seen, WriteOptions, timestamp};
 use crate::server::Request;
 use crate::strategy::Objects;
 
@@ -41,7 +41,8 @@ impl Request<'_> {
         let mut delete = DeleteOptions::read(eviction.get("deleteOptions").unwrap_or(&empty))?;
         delete.dry_run |= options.dry_run;
         let call = self.call(pods, &self.info.name, delete.dry_run);
-        call.admission.validate(&call, Operation::Create, Some(&eviction), None).await?;
+        let judged = Seen { value: &eviction, managed: &[] };
+        call.admission.validate(&call, Operation::Create, Some(judged), None).await?;
         // What follows is a change of the pod's status and its deletion.
         let call = Call { subresource: "", ..call };
         match self.delete_unguarded(&call, &delete).await? {
