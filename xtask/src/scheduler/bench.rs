@@ -150,6 +150,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     let from_start = last.duration_since(began).as_secs_f64();
     let rate_from_start = times.len() as f64 / from_start;
     let (cpu, memory) = usage(running.id())?;
+    let of_files = file_pages(running.id())?;
     let server_cpu = usage(server.id())?.0 - server_before;
     let attempt = match who {
         "ours" => own_attempts(&env, running, &logs).await?,
@@ -159,6 +160,7 @@ async fn measure(root: &Path, options: &Options, shape: &str, nodes: usize, who:
     Ok(json!({"attempt": attempt, "shape": shape, "nodes": nodes, "pods": count, "who": who,
         "seconds_from_start": round(from_start), "throughput": round(throughput), "pods_per_second": round(rate),
         "pods_per_second_from_start": round(rate_from_start), "cpu_seconds": round(cpu), "rss_mib": memory >> 20,
+        "of_files_mib": of_files >> 20,
         "server_cpu_seconds": round(server_cpu)}))
 }
 
@@ -268,6 +270,13 @@ pub(crate) fn usage(id: u32) -> Result<(f64, u64)> {
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
     let pages: u64 = fields[21].parse()?;
     Ok((ticks / 100.0, pages * 4096))
+}
+
+/// Resident bytes that are pages of files, its program above all: shared with whoever runs the same, and given back when memory is short.
+fn file_pages(id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).context("pages of files")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 
 impl Running {
