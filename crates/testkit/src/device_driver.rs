@@ -1,4 +1,4 @@
-//! A driver of devices behind real sockets: it tells what it was asked.
+//! A driver of devices (DRA) behind real sockets: it registers with a kubelet and tells what that asked of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,7 @@ impl Served {
         self.working = None;
     }
 
+    /// It can be reached again.
     pub fn works_again(&mut self) {
         self.working = Some(self.driver.work(&self.env, &self.endpoint));
     }
@@ -77,6 +78,7 @@ impl Drop for Listening {
 }
 
 impl FakeDriver {
+    /// A driver called `name`, which knows these versions of the protocol; it doesn't listen until [`FakeDriver::serve`].
     pub fn new(name: &str, versions: &[&str]) -> FakeDriver {
         let versions = versions.iter().map(|version| (*version).to_owned()).collect();
         FakeDriver(Arc::new(Inner { name: name.to_owned(), versions, ..Inner::default() }))

@@ -5,8 +5,8 @@ use std::time::Duration;
 use apimachinery::ObjectKey;
 use client::Resource;
 use serde_json::{Value, json};
+use testkit::device_driver::FakeDriver;
 
-use crate::fake_driver::FakeDriver;
 use crate::world::World;
 
 const CLAIMS: Resource = Resource::namespaced("resource.k8s.io", "v1", "resourceclaims");

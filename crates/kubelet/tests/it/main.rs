@@ -1,7 +1,6 @@
 //! The kubelet against an API server and a runtime in memory, on a paused clock.
 
 mod fake_cri;
-mod fake_driver;
 mod world;
 
 mod devices;

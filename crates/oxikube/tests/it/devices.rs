@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use serde_json::json;
+use testkit::device_driver::FakeDriver;
 use testkit::machine::Machine;
 
-use crate::fake_driver::FakeDriver;
 use crate::support::{SOON, jsonpath, load_images, started};
 
 /// Where runtimes look devices up, on the whole machine.

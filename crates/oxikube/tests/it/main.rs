@@ -8,9 +8,6 @@ mod commands;
 mod crash;
 mod devices;
 mod dns;
-#[allow(dead_code, reason = "the kubelet's own tests use more of it")]
-#[path = "../../../kubelet/tests/it/fake_driver.rs"]
-mod fake_driver;
 mod full_disk;
 mod helm;
 mod identity;
