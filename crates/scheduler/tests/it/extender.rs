@@ -171,8 +171,8 @@ async fn one_that_fails_keeps_pods_waiting_unless_it_may_be_ignored() {
     let (hangs, refuses) = (hanging.url(), gone.url());
     let address = gone.address;
     drop(gone);
-    let check = async |url: &str, verb: &str, expect: &str| {
-        let spec = |ignorable: bool| json!({"urlPrefix": url, "filterVerb": verb, "httpTimeout": "200ms", "ignorable": ignorable});
+    let check = async |url: &str, verb: &str, timeout: &str, expect: &str| {
+        let spec = |ignorable: bool| json!({"urlPrefix": url, "filterVerb": verb, "httpTimeout": timeout, "ignorable": ignorable});
         let strict = world(&env, spec(false), &["a"]);
         strict.server.put(&resources::PODS, &pod("p", "1"));
         strict.eventually("an error", || strict.message_of("p").is_some()).await;
@@ -186,10 +186,10 @@ async fn one_that_fails_keeps_pods_waiting_unless_it_may_be_ignored() {
     };
     let late =
         format!("Post \"{hangs}/filter\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
-    check(&hangs, "filter", &late).await;
-    check(&hangs, "code", &format!("failed code with extender at URL {hangs}/code, code 500")).await;
+    check(&hangs, "filter", "200ms", &late).await;
+    check(&hangs, "code", "60s", &format!("failed code with extender at URL {hangs}/code, code 500")).await;
     let refused = format!("Post \"{refuses}/filter\": dial tcp {address}: connect: connection refused");
-    check(&refuses, "filter", &refused).await;
+    check(&refuses, "filter", "60s", &refused).await;
 }
 
 #[tokio::test]
