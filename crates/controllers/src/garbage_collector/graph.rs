@@ -1,12 +1,10 @@
 //! Who owns whom: of every object only what the collector asks for, so that a hundred thousand of them fit into little.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, OwnerReference};
-use client::{ApiResource, Resource};
+use client::{ApiResource, Keyed, KeyedSet, Resource};
 use parking_lot::RwLock;
 
 use super::{FOREGROUND, ORPHAN, has_finalizer};
@@ -56,7 +54,8 @@ pub(super) struct Graph(RwLock<State>);
 #[derive(Default)]
 struct State {
     kinds: BTreeMap<Arc<Identity>, Kind>,
-    items: BTreeSet<ByUid>,
+    /// By their uids.
+    items: KeyedSet<str, Item>,
     /// By the uid of their owner, which need not be there.
     dependents: BTreeMap<String, Dependents>,
 }
@@ -64,7 +63,7 @@ struct State {
 struct Kind {
     resource: Resource,
     kind: String,
-    nodes: BTreeSet<Entry>,
+    nodes: KeyedSet<ObjectKey, Node>,
 }
 
 #[derive(Default)]
@@ -97,7 +96,7 @@ impl Node {
 
 impl Graph {
     pub(super) fn add(&self, identity: &Arc<Identity>, api: &ApiResource) {
-        let kind = Kind { resource: api.resource.clone(), kind: api.kind.clone(), nodes: BTreeSet::new() };
+        let kind = Kind { resource: api.resource.clone(), kind: api.kind.clone(), nodes: KeyedSet::default() };
         self.0.write().kinds.insert(identity.clone(), kind);
     }
 
@@ -105,9 +104,9 @@ impl Graph {
         let state = &mut *self.0.write();
         let gone: Vec<Arc<Identity>> = state.kinds.keys().filter(|identity| !keep(identity)).cloned().collect();
         for kind in gone.iter().filter_map(|identity| state.kinds.remove(identity)) {
-            for entry in &kind.nodes {
-                state.items.remove(&*entry.0.item.uid);
-                unlink(&mut state.dependents, &entry.0);
+            for node in kind.nodes.iter() {
+                state.items.remove(&node.item.uid);
+                unlink(&mut state.dependents, node);
             }
         }
     }
@@ -117,14 +116,14 @@ impl Graph {
         let state = &mut *self.0.write();
         let State { kinds, items, dependents } = state;
         let Some(kind) = kinds.get_mut(identity) else { return Vec::new() };
-        let old = kind.nodes.get(object.key()).map(|entry| entry.0.clone());
+        let old = kind.nodes.get(object.key()).cloned();
         let same = old.clone().filter(|old| old.item.uid == object.uid());
         if same.as_ref().is_some_and(|old| old.revision >= object.revision()) {
             return Vec::new();
         }
         if let Some(old) = &old {
             kind.nodes.remove(object.key());
-            items.remove(&*old.item.uid);
+            items.remove(&old.item.uid);
             unlink(dependents, old);
         }
         let item = same.as_ref().map(|old| old.item.clone());
@@ -132,8 +131,8 @@ impl Graph {
             Arc::new(Item { resource: identity.clone(), key: object.key().clone(), uid: object.uid().to_owned() })
         });
         let new = link(dependents, Node::of(item, object));
-        kind.nodes.insert(Entry(new.clone()));
-        items.insert(ByUid(new.item.clone()));
+        kind.nodes.put(new.clone());
+        items.put(new.item.clone());
         let abroad = state.abroad(&new, same.as_deref());
         let mut changes = match (same, old) {
             (Some(old), _) => vec![Change::Modified { old, new }],
@@ -147,7 +146,7 @@ impl Graph {
     pub(super) fn remove(&self, identity: &Arc<Identity>, key: &ObjectKey, uid: &str) -> Option<Change> {
         let State { kinds, items, dependents } = &mut *self.0.write();
         let kind = kinds.get_mut(identity)?;
-        let node = kind.nodes.get(key).map(|entry| entry.0.clone()).filter(|node| node.item.uid == uid)?;
+        let node = kind.nodes.get(key).filter(|node| node.item.uid == uid)?.clone();
         kind.nodes.remove(key);
         items.remove(uid);
         unlink(dependents, &node);
@@ -159,8 +158,8 @@ impl Graph {
         let kept: BTreeSet<&ObjectKey> = objects.iter().map(|object| object.key()).collect();
         let gone: Vec<Arc<Item>> = {
             let state = self.0.read();
-            let nodes = state.kinds.get(identity).into_iter().flat_map(|kind| &kind.nodes);
-            nodes.map(|entry| &entry.0.item).filter(|item| !kept.contains(&item.key)).cloned().collect()
+            let nodes = state.kinds.get(identity).into_iter().flat_map(|kind| kind.nodes.iter());
+            nodes.map(|node| &node.item).filter(|item| !kept.contains(&item.key)).cloned().collect()
         };
         let mut changes: Vec<_> = gone.iter().filter_map(|item| self.remove(identity, &item.key, &item.uid)).collect();
         changes.extend(objects.iter().flat_map(|object| self.put(identity, object)));
@@ -204,7 +203,7 @@ impl Graph {
 impl State {
     fn known(&self, item: &Item) -> Option<Arc<Node>> {
         let known = self.kinds.get(&item.resource)?.nodes.get(&item.key)?;
-        Some(known.0.clone()).filter(|node| node.item.uid == item.uid)
+        Some(known.clone()).filter(|node| node.item.uid == item.uid)
     }
 
     /// Who, as `node` takes the place of `old`, turns out to name an owner in another namespace: it itself, or who names it.
@@ -212,7 +211,7 @@ impl State {
         let named_before =
             |owner: &OwnerReference| old.is_some_and(|old| old.owners.iter().any(|o| o.uid == owner.uid));
         let is_abroad = |owner: &OwnerReference| {
-            let item = self.items.get(&*owner.uid).map(|owner| &owner.0);
+            let item = self.items.get(&owner.uid);
             item.is_some_and(|item| is_namespaced(item) && item.key.namespace != node.item.key.namespace)
         };
         // One of its owners suffices to make it known.
@@ -270,61 +269,15 @@ fn is_namespaced(item: &Item) -> bool {
     !item.key.namespace.is_empty()
 }
 
-/// An item, ordered and found by its uid.
-struct ByUid(Arc<Item>);
-
-impl Borrow<str> for ByUid {
-    fn borrow(&self) -> &str {
-        &self.0.uid
+impl Keyed<str> for Item {
+    fn key(&self) -> &str {
+        &self.uid
     }
 }
 
-impl PartialEq for ByUid {
-    fn eq(&self, other: &ByUid) -> bool {
-        self.0.uid == other.0.uid
-    }
-}
-
-impl Eq for ByUid {}
-
-impl PartialOrd for ByUid {
-    fn partial_cmp(&self, other: &ByUid) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByUid {
-    fn cmp(&self, other: &ByUid) -> Ordering {
-        self.0.uid.cmp(&other.0.uid)
-    }
-}
-
-/// A node, ordered and found by its key.
-struct Entry(Arc<Node>);
-
-impl Borrow<ObjectKey> for Entry {
-    fn borrow(&self) -> &ObjectKey {
-        &self.0.item.key
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.0.item.key == other.0.item.key
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> Ordering {
-        self.0.item.key.cmp(&other.0.item.key)
+impl Keyed<ObjectKey> for Node {
+    fn key(&self) -> &ObjectKey {
+        &self.item.key
     }
 }
 
