@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Client, Controller, DeleteOptions, Error, Event, EventRecorder, Informer, Propagation, ReconcileContext,
-    ReconcileError, Requeue, Resource, Watch, Workqueue,
+    Client, Controller, DeleteOptions, Error, Event, EventRecorder, IgnoreNotFound, Informer, Propagation,
+    ReconcileContext, ReconcileError, Requeue, Resource, Watch, Workqueue,
 };
 use env::Env;
 use jiff::tz::TimeZone;
@@ -376,10 +376,7 @@ impl Controller for CronJobs {
         };
         sync.limit_history().await;
         let result = sync.run().await;
-        match write_status(ctx.client(), &CRON_JOBS, &object, sync.status.fields()).await {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
+        write_status(ctx.client(), &CRON_JOBS, &object, sync.status.fields()).await.ignore_not_found()?;
         Ok(result?)
     }
 }

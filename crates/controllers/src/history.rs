@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{Client, DeleteOptions, Error, resources};
+use client::{Client, DeleteOptions, Error, IgnoreNotFound, resources};
 use jiff::Timestamp;
 
 use crate::meta::{controller_reference, created, cut, metadata};
@@ -203,10 +203,7 @@ pub(crate) async fn renumber(client: &Client, revision: &Revision, number: i64) 
 /// Deletes the revision if it is still there.
 pub(crate) async fn delete(client: &Client, revision: &Revision) -> Result<(), Error> {
     let options = DeleteOptions::uid(revision.object.uid());
-    match client.delete(&resources::CONTROLLER_REVISIONS, revision.object.key(), &options).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    client.delete(&resources::CONTROLLER_REVISIONS, revision.object.key(), &options).await.ignore_not_found()
 }
 
 #[cfg(test)]

@@ -166,6 +166,11 @@ pub(crate) fn count(n: i64) -> Value {
     if n == 0 { Value::Null } else { n.into() }
 }
 
+/// The default of numbers that are 1 unless said otherwise.
+pub(crate) fn one() -> i64 {
+    1
+}
+
 /// A list that is left out when it is empty.
 pub(crate) fn list<T: Serialize>(items: &[T]) -> Value {
     if items.is_empty() {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::Setup;
 use crate::claim::Claim;
-use crate::meta::{CONTROLLER_INDEX, Condition, by_controller};
+use crate::meta::{CONTROLLER_INDEX, Condition, by_controller, one};
 use crate::pod_view::{PodView, Pods};
 
 pub(crate) use scale::pod_from;
@@ -80,10 +80,6 @@ struct Spec {
 #[serde(default)]
 struct Status {
     conditions: Vec<Condition>,
-}
-
-fn one() -> i64 {
-    1
 }
 
 /// A pod of the set.

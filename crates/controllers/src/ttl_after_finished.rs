@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey};
 use client::{
-    Controller, DeleteOptions, Event, Informer, Propagation, ReconcileContext, ReconcileError, Requeue, Watch,
+    Controller, DeleteOptions, Event, IgnoreNotFound, Informer, Propagation, ReconcileContext, ReconcileError, Requeue,
+    Watch,
 };
 use jiff::Timestamp;
 
 use crate::Setup;
 use crate::job::{JOBS, view};
+use crate::meta::between;
 
 /// A pause longer than this is made in parts.
 const FAR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -27,7 +29,7 @@ impl TtlAfterFinished {
 /// When to look at the Job again; `None` when its time is up.
 fn remaining(job: &Object, now: Timestamp) -> Option<Requeue> {
     let Some(expires) = expires(job).filter(|_| !job.is_deleting()) else { return Some(Requeue::No) };
-    let left = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
+    let left = between(now, expires);
     (!left.is_zero()).then(|| Requeue::After(left.min(FAR)))
 }
 
@@ -64,10 +66,8 @@ impl Controller for TtlAfterFinished {
             return Ok(wait);
         }
         let options = DeleteOptions::uid(job.uid()).propagation(Propagation::Foreground);
-        match ctx.client().delete(&JOBS, key, &options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Requeue::No),
-        }
+        ctx.client().delete(&JOBS, key, &options).await.ignore_not_found()?;
+        Ok(Requeue::No)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{DeleteOptions, EventType, ObjectReference, ReconcileError, resources};
+use client::{DeleteOptions, EventType, IgnoreNotFound, ObjectReference, ReconcileError, resources};
 
 use super::Rollout;
 use super::hash::HASH_LABEL;
@@ -142,10 +142,7 @@ impl Rollout<'_> {
                 continue;
             }
             let options = DeleteOptions::uid(set.object.uid());
-            match self.client.delete(&resources::REPLICA_SETS, set.object.key(), &options).await {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
+            self.client.delete(&resources::REPLICA_SETS, set.object.key(), &options).await.ignore_not_found()?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Rollout;
 use super::view::{Deployment, REVISION, ReplicaSet, Status};
-use crate::meta::{Condition, count, list, seconds, set_status, time, write_status};
+use crate::meta::{Condition, between, count, list, seconds, set_status, time, write_status};
 
 const PROGRESSING: &str = "Progressing";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -229,8 +229,7 @@ impl Rollout<'_> {
             return Requeue::No;
         }
         let Some(deadline) = self.deadline_after(current) else { return Requeue::No };
-        let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default();
-        Requeue::After(left + Duration::from_secs(1))
+        Requeue::After(between(now, deadline) + Duration::from_secs(1))
     }
 
     /// The new set's failure, else any set's.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::hash::HASH_LABEL;
 use crate::history::meaning;
-use crate::meta::{Condition, created, scaled};
+use crate::meta::{Condition, created, one, scaled};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
@@ -82,10 +82,6 @@ pub(super) struct Status {
     pub terminating_replicas: Option<i64>,
     pub collision_count: Option<i64>,
     pub conditions: Vec<Condition>,
-}
-
-fn one() -> i64 {
-    1
 }
 
 impl Deployment {

@@ -6,7 +6,7 @@ use apimachinery::{Object, Quantity, Value};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use crate::meta::{Condition, list, seconds};
+use crate::meta::{Condition, list, one, seconds};
 
 #[derive(Deserialize)]
 pub(super) struct View {
@@ -70,10 +70,6 @@ pub(super) struct Tolerances {
 }
 
 const TOLERANCE: f64 = 0.1;
-
-fn one() -> i64 {
-    1
-}
 
 impl Spec {
     pub(super) fn tolerances(&self) -> Tolerances {

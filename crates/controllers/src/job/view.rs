@@ -4,7 +4,7 @@ use apimachinery::{Object, Value};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{count, list, seconds};
+use crate::meta::{count, list, one, seconds};
 
 /// The value of `spec.managedBy` that means this controller.
 const OWN_NAME: &str = "kubernetes.io/job-controller";
@@ -126,10 +126,6 @@ pub(crate) struct Condition {
     pub reason: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-}
-
-fn one() -> i64 {
-    1
 }
 
 fn six() -> i64 {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, Selector, Value};
-use client::{Client, Error, Resource};
+use client::{Client, Error, IgnoreNotFound, Resource};
 use jiff::Timestamp;
 
 use super::{Member, View};
-use crate::meta::{Condition, count as number, list, now, write_status};
+use crate::meta::{Condition, between, count as number, list, now, write_status};
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
@@ -35,8 +35,7 @@ pub(super) fn count(view: &View, members: &[Member], now: Timestamp) -> Counts {
         counts.fully_labeled += i64::from(template.matches(&member.object));
         let Some(since) = member.view.ready_since else { continue };
         counts.ready += 1;
-        let left = (since + min_ready).duration_since(now);
-        let left = Duration::try_from(left).unwrap_or_default();
+        let left = between(now, since + min_ready);
         if left.is_zero() {
             counts.available += 1;
             continue;
@@ -81,8 +80,5 @@ pub(super) async fn write(
     }
     fields.set(&["observedGeneration"], number(set.generation()));
     fields.set(&["conditions"], list(&conditions));
-    match write_status(client, resource, set, fields).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result.map(drop),
-    }
+    write_status(client, resource, set, fields).await.ignore_not_found()
 }

@@ -7,6 +7,7 @@ use apimachinery::{Object, Value};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::meta::{between, one};
 use crate::pod_view::PodView;
 
 /// The label that names a pod's revision.
@@ -84,10 +85,6 @@ pub(super) struct Status {
     pub current_replicas: i64,
     pub current_revision: String,
     pub collision_count: Option<i64>,
-}
-
-fn one() -> i64 {
-    1
 }
 
 impl StatefulSet {
@@ -214,7 +211,7 @@ impl Replica {
     /// How long until it has been ready for long enough.
     pub(super) fn available_in(&self, min_ready: Duration, now: Timestamp) -> Option<Duration> {
         let at = self.view()?.ready_since?.checked_add(min_ready).ok()?;
-        Duration::try_from(at.duration_since(now)).ok().filter(|left| !left.is_zero())
+        Some(between(now, at)).filter(|left| !left.is_zero())
     }
 }
 
