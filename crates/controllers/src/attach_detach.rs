@@ -148,7 +148,8 @@ impl AttachDetach {
         let is_attached = value.bool_at(&["status", "attached"]) == Some(true);
         let (mut waits, mut mark) = (None, String::new());
         let message = match value.str_at(&["status", "attachError", "message"]) {
-            _ if is_attached => format!("AttachVolume.Attach succeeded for volume {name:?}"),
+            // The space at its end is upstream's.
+            _ if is_attached => format!("AttachVolume.Attach succeeded for volume {name:?} "),
             Some(why) => format!("AttachVolume.Attach failed for volume {name:?} : {why}"),
             None => {
                 let age = env.now().duration_since(created(attachment));

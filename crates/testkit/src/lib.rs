@@ -7,6 +7,7 @@ pub mod device_driver;
 pub mod example;
 pub mod image;
 pub mod machine;
+pub mod metrics;
 pub mod nodes;
 pub mod parity;
 pub mod peers;

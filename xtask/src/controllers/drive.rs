@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apimachinery::{Object, ObjectKey, Value as Any};
-use client::{Client, DeleteOptions, Informer, PatchKind, Selection, Subscription, resources};
+use client::{Client, DeleteOptions, Informer, PatchKind, Selection, Subscription, WriteOptions, resources};
 use env::Env;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use testkit::metrics::Metrics;
 use tokio::time::Instant;
 
 use super::mask::{self, Mask};
-use super::scenario::{self, KINDS, Scenario, Step};
+use super::scenario::{self, DEFINITIONS, KINDS, REQUESTS, Scenario, Step};
 use super::stack::{Manager, Stack};
-use super::{PAUSE, text};
+use super::{PAUSE, requests, text};
 
 /// How many scenarios are played at a time.
 const PLAYERS: usize = 8;
 /// How long a condition may take to come true, and silence.
 const LONG: Duration = Duration::from_secs(100);
+/// As kubeadm has it.
+const CONTROLLERS: &str = "*,bootstrap-signer-controller,token-cleaner-controller";
 /// The nodes that pods of scenarios are on.
 const NODES: [(&str, &str); 6] = [("n1", "a"), ("n2", "a"), ("n3", "b"), ("n4", "b"), ("n5", "c"), ("n6", "c")];
 
@@ -33,6 +36,7 @@ pub struct World {
     stack: Stack,
     informers: Vec<(&'static str, Informer)>,
     notes: Arc<Mutex<Notes>>,
+    metrics: Metrics,
     quiet: Duration,
     _subscriptions: Vec<Subscription>,
 }
@@ -46,12 +50,15 @@ struct Notes {
 
 impl World {
     pub async fn start(examples: &Path, logs: &Path, manager: Manager, quiet: Duration) -> Result<World> {
-        let stack = Stack::start(examples, logs, manager).await?;
+        let stack = Stack::start_with(examples, logs, manager, CONTROLLERS).await?;
         for (name, zone) in NODES {
             stack.nodes.add(name, &labels(&[("topology.kubernetes.io/zone", zone)]), &Value::Null).await?;
         }
         let notes: Arc<Mutex<Notes>> = Arc::default();
         let (mut informers, mut subscriptions) = (Vec::new(), Vec::new());
+        for definition in scenario::definitions() {
+            stack.client.create(&DEFINITIONS, &body(&definition)).await?;
+        }
         for (kind, _, resource) in &KINDS {
             let informer = Informer::start(&stack.client, resource.clone(), Selection::all());
             let (notes, env) = (notes.clone(), stack.env.clone());
@@ -61,7 +68,10 @@ impl World {
         for (_, informer) in &informers {
             informer.synced().await;
         }
-        Ok(World { stack, informers, notes, quiet, _subscriptions: subscriptions })
+        let pods = informers.iter().find(|(kind, _)| *kind == "Pod").map(|(_, informer)| informer.clone());
+        let metrics = Metrics::start(&stack.env, pods.context("pods are watched")?).await?;
+        metrics.register(&stack.client).await?;
+        Ok(World { stack, informers, notes, metrics, quiet, _subscriptions: subscriptions })
     }
 
     /// Looks by the scenario's name.
@@ -121,7 +131,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn note(notes: &Mutex<Notes>, env: &Env, object: &Object) {
     let value: Value = object.to_value().view().unwrap_or_default();
-    let ns = namespace(object).to_owned();
+    let ns = namespace(object);
     let mut notes = notes.lock();
     notes.changed.insert(ns.clone(), env.monotonic());
     if ["ReplicaSet", "ControllerRevision"].contains(&text(&value, &["kind"])) {
@@ -129,12 +139,16 @@ fn note(notes: &Mutex<Notes>, env: &Env, object: &Object) {
     }
 }
 
-/// The scenario's namespace: what is in none says by a label whose it is.
-fn namespace(object: &Object) -> &str {
-    match object.namespace() {
-        "" if object.kind() == "Namespace" => object.name(),
-        "" => object.label("scenario").unwrap_or_default(),
-        ns => ns,
+/// The scenario's namespace: what is elsewhere says by a label whose it is, or by the name of the volume that it attaches.
+fn namespace(object: &Object) -> String {
+    match (object.namespace(), object.kind()) {
+        ("", "Namespace") => object.name().to_owned(),
+        ("", "VolumeAttachment") => {
+            let volume =
+                object.to_value().str_at(&["spec", "source", "persistentVolumeName"]).unwrap_or_default().to_owned();
+            volume.rsplit_once('-').map_or(String::new(), |(scenario, _)| scenario.to_owned())
+        }
+        (ns, _) => object.label("scenario").unwrap_or(ns).to_owned(),
     }
 }
 
@@ -214,7 +228,9 @@ impl Player<'_> {
             }
             ["change", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
-                let changed = client.patch(&resource, &key, PatchKind::Strategic, &body(&step.value)).await?;
+                let custom = resource.group.contains("example.com");
+                let patch = if custom { PatchKind::Merge } else { PatchKind::Strategic };
+                let changed = client.patch(&resource, &key, patch, &body(&step.value)).await?;
                 self.world.informer(kind)?.wait_for(changed.revision()).await;
             }
             ["status", kind, name] => {
@@ -254,14 +270,33 @@ impl Player<'_> {
             ["stop", name] => nodes.stop(name).await?,
             ["resume", name] => nodes.resume(name).await?,
             ["drop", name] => nodes.remove(name).await?,
+            ["metrics"] => self.world.metrics.set(self.ns, step.value.clone()),
+            ["answer", name] => {
+                let key = ObjectKey::cluster(name);
+                let mut request = client.get(&REQUESTS, &key).await?.to_value();
+                request.set(&["status", "conditions"], body(&step.value));
+                client.update_subresource(&REQUESTS, "approval", &request, &WriteOptions::default()).await?;
+            }
+            ["CertificateSigningRequest", name] => self.request(name, &step.value).await?,
             [kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
-                let ns = if resource.namespaced { &*key.namespace } else { self.ns };
-                let object = scenario::object(kind, &key.name, ns, &step.value)?;
+                let object = scenario::object(kind, &key, self.ns, &step.value)?;
                 client.create(&resource, &body(&object)).await?;
             }
             _ => bail!("no such step"),
         }
+        Ok(())
+    }
+
+    async fn request(&self, name: &str, value: &Value) -> Result<()> {
+        let mut value = value.clone();
+        let client = match value.as_object_mut().and_then(|members| members.remove("as")) {
+            Some(who) => self.world.stack.client_of(text(&who, &["user"]), text(&who, &["group"]))?,
+            None => self.world.client().clone(),
+        };
+        let spec = json!({"spec": requests::spec(&value)?});
+        let object = scenario::object("CertificateSigningRequest", &ObjectKey::cluster(name), self.ns, &spec)?;
+        client.create(&REQUESTS, &body(&object)).await?;
         Ok(())
     }
 

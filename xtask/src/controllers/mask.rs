@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use super::scenario::Scenario;
-use super::text;
+use super::{requests, text};
 
 /// The letters of random names and of hashes.
 const LETTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
@@ -62,18 +62,23 @@ impl Mask<'_> {
                 "apiVersion": about["apiVersion"], "count": 0})
         });
         // How often something was tried that cannot succeed is chance, and beyond a few everything is.
+        let reason = text(event, &["reason"]);
         let waits = matches!(
-            text(event, &["reason"]),
+            reason,
             "WaitForFirstConsumer"
                 | "ExternalProvisioning"
                 | "FailedBinding"
                 | "ProvisioningFailed"
                 | "FailedCreate"
-                | "FailedGetResourceMetric"
                 | "FailedComputeMetricsReplicas"
                 | "FailedGetScale"
+                | "FailedAttachVolume"
+                | "AmbiguousSelector"
+                | "SelectorRequired"
                 | "UnmanagedPods"
+                | "CalculateExpectedPodCountFailed"
         );
+        let waits = waits || reason.starts_with("FailedGet") && reason.ends_with("Metric");
         if waits {
             entry["count"] = "some".into();
             return;
@@ -111,6 +116,13 @@ impl Mask<'_> {
         if kind == "Secret" {
             let data = object["data"].as_object_mut().into_iter().flatten();
             data.filter(|(key, _)| *key != "namespace").for_each(|(_, value)| *value = "<secret>".into());
+        }
+        if kind == "CertificateSigningRequest" {
+            object["spec"]["request"] = "<request>".into();
+            object["spec"]["extra"] = "<certificate>".into();
+            if let Some(certificate) = object["status"]["certificate"].as_str() {
+                object["status"]["certificate"] = requests::told(certificate);
+            }
         }
         if kind == "ConfigMap" && text(&object, &["metadata", "name"]) == "kube-root-ca.crt" {
             object["data"]["ca.crt"] = json!(object["data"]["ca.crt"].as_str().map(|pem| pem.contains("BEGIN")));
@@ -173,6 +185,12 @@ impl Mask<'_> {
         {
             let fit = count.split('/').next().unwrap_or_default();
             return format!("{fit}/<nodes> {}", self.text(rest));
+        }
+        // Upstream names them in any order.
+        if let Some((said, names)) = text.split_once("are controlled by multiple HPAs: [") {
+            let mut names: Vec<&str> = names.trim_end_matches(']').split(' ').collect();
+            names.sort_unstable();
+            return format!("{}are controlled by {}", self.text(said), names.join(" "));
         }
         // Words hang together by dashes; hashes and random ends are parts of them.
         let mut rest = text;
@@ -290,6 +308,8 @@ mod tests {
         check("min-ready pods", "min-ready pods");
         check("0/8 nodes are available: 8 are full.", "0/<nodes> nodes are available: 8 are full.");
         check("nightly-29384756", "nightly-<minute>");
+        let both = "pods by selector app=web are controlled by";
+        check(&format!("{both} multiple HPAs: [ns/b ns/a]"), "pods by selector app=web are controlled by ns/a ns/b");
         check("node-x-12 of web-12, fd00:10::1:2", "node-x-# of web-12, <ip>");
         check("0f3b2a5c-1111-4222-8333-944455556666", "<uid>");
     }

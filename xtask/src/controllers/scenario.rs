@@ -7,26 +7,33 @@
 //! | `until KIND NAME: CONDITION, ...` | waits for `path=value`, `condition.TYPE=STATUS`, `condition.TYPE.reason=REASON`, `taint KEY=EFFECT`, `there` or `gone` |
 //! | `count KIND: CONDITION, ... N` | waits for N objects that meet the conditions |
 //! | `take KIND [NAMESPACE]: CONDITION, ... WORD` | from here on `$WORD` is the name, `$WORD.uid` the uid of the first such object |
-//! | `change KIND NAME: PATCH`, `status KIND NAME: PATCH` | a strategic merge patch of the object, a merge patch of its status |
+//! | `change KIND NAME: PATCH`, `status KIND NAME: PATCH` | a strategic merge patch of the object (of a custom one, a merge patch), a merge patch of its status |
 //! | `image KIND NAME: IMAGE` | changes the image of the template's container |
 //! | `delete KIND NAME: OPTIONS`, `evict Pod NAME:` | as the API has them |
+//! | `metrics: FIGURES` | from here on the metrics APIs tell these figures of the namespace, as [`testkit::metrics`] has them |
+//! | `answer NAME: CONDITIONS` | conditions that somebody who approves requests adds to a CertificateSigningRequest |
 //! | `node NAME: MEMBERS`, `stop NAME:`, `resume NAME:`, `drop NAME:` | a fake node comes, falls silent, comes back, is gone |
 //! | `wait: SECONDS` | lets time pass |
 //! | `look: NAME` | when nothing changes any more, keeps all there is for comparison |
 //!
 //! An object's value is its whole body, or else its spec, in which `pod` adds to the pod's spec, `marks` to its annotations and
-//! `meta` to the object's metadata; selector and template are made up. `$ns` stands for the scenario's namespace, `$now` for the time.
+//! `meta` to the object's metadata; selector and template are made up. A CertificateSigningRequest's says what its certificate shall
+//! say, and `as: {user: USER, group: GROUP}` who makes it. Objects in another namespace (`NAMESPACE/NAME`) are the scenario's by a label, and so are
+//! those in none. `$ns` stands for the scenario's namespace, `$now` for the time.
+//!
+//! There are two custom kinds, `Fleet` and `Herd`; only a Fleet has a scale.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use apimachinery::ObjectKey;
 use client::Resource;
 use client::resources as r;
 use serde_json::{Map, Value, json};
 
 /// Kinds of scenarios, with their version.
-pub static KINDS: [(&str, &str, Resource); 29] = [
+pub static KINDS: [(&str, &str, Resource); 35] = [
     ("Pod", "v1", r::PODS),
     ("ReplicationController", "v1", r::REPLICATION_CONTROLLERS),
     ("Service", "v1", r::SERVICES),
@@ -60,7 +67,40 @@ pub static KINDS: [(&str, &str, Resource); 29] = [
     ("ClusterRole", "rbac.authorization.k8s.io/v1", r::CLUSTER_ROLES),
     ("PriorityClass", "scheduling.k8s.io/v1", r::PRIORITY_CLASSES),
     ("ResourceClaim", "resource.k8s.io/v1", Resource::namespaced("resource.k8s.io", "v1", "resourceclaims")),
+    (
+        "VolumeAttributesClass",
+        "storage.k8s.io/v1",
+        Resource::cluster("storage.k8s.io", "v1", "volumeattributesclasses"),
+    ),
+    ("ServiceCIDR", "networking.k8s.io/v1", Resource::cluster("networking.k8s.io", "v1", "servicecidrs")),
+    ("IPAddress", "networking.k8s.io/v1", Resource::cluster("networking.k8s.io", "v1", "ipaddresses")),
+    ("CertificateSigningRequest", "certificates.k8s.io/v1", REQUESTS),
+    ("Fleet", "example.com/v1", Resource::namespaced("example.com", "v1", "fleets")),
+    ("Herd", "example.com/v1", Resource::namespaced("example.com", "v1", "herds")),
 ];
+
+pub const DEFINITIONS: Resource = Resource::cluster("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+pub const REQUESTS: Resource = Resource::cluster("certificates.k8s.io", "v1", "certificatesigningrequests");
+
+/// The definitions of the custom kinds.
+pub fn definitions() -> Vec<Value> {
+    let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}, "x-kubernetes-preserve-unknown-fields": true},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}},
+            "x-kubernetes-preserve-unknown-fields": true}}}});
+    let definition = |kind: &str, subresources: Value| {
+        let singular = kind.to_lowercase();
+        let plural = format!("{singular}s");
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.example.com")},
+            "spec": {"group": "example.com", "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural, "singular": singular, "listKind": format!("{kind}List")},
+                "versions": [{"name": "v1", "served": true, "storage": true, "subresources": subresources, "schema": schema}]}})
+    };
+    vec![definition("Fleet", json!({"status": {}, "scale": scale})), definition("Herd", json!({"status": {}}))]
+}
 
 /// The row of `kind`.
 pub fn kind(kind: &str) -> Result<&'static (&'static str, &'static str, Resource)> {
@@ -145,10 +185,12 @@ fn replaced(value: &Value, what: &str, by: &str) -> Value {
     }
 }
 
-/// The whole body of an object.
-pub fn object(of: &str, name: &str, ns: &str, value: &Value) -> Result<Value> {
+/// The whole body of an object of the scenario.
+pub fn object(of: &str, key: &ObjectKey, scenario: &str, value: &Value) -> Result<Value> {
     let (_, version, resource) = kind(of)?;
-    let whole = ["spec", "metadata", "data", "subsets", "rules", "endpoints", "provisioner", "aggregationRule"];
+    let name = &*key.name;
+    let whole =
+        ["spec", "metadata", "data", "subsets", "rules", "endpoints", "provisioner", "aggregationRule", "driverName"];
     let mut body = match value {
         Value::Object(members) if whole.iter().any(|key| members.contains_key(*key)) => value.clone(),
         Value::Object(members) => spec(of, name, members),
@@ -159,9 +201,10 @@ pub fn object(of: &str, name: &str, ns: &str, value: &Value) -> Result<Value> {
     body["kind"] = of.into();
     body["metadata"]["name"] = name.into();
     if resource.namespaced {
-        body["metadata"]["namespace"] = ns.into();
-    } else {
-        body["metadata"]["labels"]["scenario"] = ns.into();
+        body["metadata"]["namespace"] = (*key.namespace).into();
+    }
+    if *key.namespace != *scenario {
+        body["metadata"]["labels"]["scenario"] = scenario.into();
     }
     Ok(body)
 }

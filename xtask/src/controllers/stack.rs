@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apimachinery::ObjectKey;
-use client::{Client, Kubeconfig, Tls, resources};
+use client::{Client, Kubeconfig, Tls, TlsConfig, resources};
 use env::Env;
 use pki::{CertificateSpec, ClusterPki};
 use serde_json::json;
@@ -44,11 +44,18 @@ pub struct Stack {
     pub manager: Running,
     pub server: Running,
     pub scheduler: Running,
+    pki: ClusterPki,
+    access: TlsConfig,
     _folder: tempfile::TempDir,
 }
 
 impl Stack {
     pub async fn start(examples: &Path, logs: &Path, manager: Manager) -> Result<Stack> {
+        Stack::start_with(examples, logs, manager, "*").await
+    }
+
+    /// With these controllers, as `--controllers` has them.
+    pub async fn start_with(examples: &Path, logs: &Path, manager: Manager, controllers: &str) -> Result<Stack> {
         fs::create_dir_all(logs).with_context(|| format!("creating {}", logs.display()))?;
         let (folder, env) = (tempfile::tempdir()?, Env::system());
         let [port, own_port] = servers::free_ports()?;
@@ -65,10 +72,14 @@ impl Stack {
         let command = match manager {
             Manager::Ours => {
                 let mut command = Command::new(example(examples, "controllers"));
-                command.arg(&admin).arg(folder.path());
+                command.arg(&admin).arg(folder.path()).env("CONTROLLERS", controllers);
                 command
             }
-            Manager::Upstream { limited } => upstream(folder.path(), &pki, port, own_port, limited)?,
+            Manager::Upstream { limited } => {
+                let mut command = upstream(folder.path(), &pki, port, own_port, limited)?;
+                command.arg(format!("--controllers={controllers}"));
+                command
+            }
         };
         let manager = servers::spawn("controllers", command, logs)?;
         let mut scheduler = Command::new(example(examples, "scheduler"));
@@ -83,7 +94,17 @@ impl Stack {
         }
         // On a connection of its own, as kubelets are.
         let nodes = FakeNodes::start(&connect()?);
-        Ok(Stack { env, client, nodes, manager, server, scheduler, _folder: folder })
+        Ok(Stack { env, client, nodes, manager, server, scheduler, pki, access, _folder: folder })
+    }
+}
+
+impl Stack {
+    /// Somebody else's client.
+    pub fn client_of(&self, user: &str, group: &str) -> Result<Client> {
+        let leaf = self.pki.ca().issue(&CertificateSpec::client(user, group))?;
+        let identity = Some((leaf.certificate_pem().into(), leaf.key_pem().into()));
+        let access = TlsConfig { identity, token: None, ..self.access.clone() };
+        Ok(Client::new(self.env.clone(), Arc::new(Tls::new(self.env.clone(), &access)?), "scenario"))
     }
 }
 
