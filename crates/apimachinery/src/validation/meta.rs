@@ -20,15 +20,17 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 const IMMUTABLE: &str = "field is immutable";
 
 impl NameFormat {
-    /// What is wrong with `name`; a `prefix` (generateName) may end in a dash.
+    /// What is wrong with `name`; a `prefix` (generateName) may end in a dash. Then one letter stands for the dash and what is before it,
+    /// as upstream's maskTrailingDash has it: the prefix of the longest name is no longer than that.
     pub fn check(self, name: &str, prefix: bool) -> Problems {
         let masked;
-        let name = match name.strip_suffix('-') {
-            Some(rest) if prefix && !rest.is_empty() && self != NameFormat::PathSegment => {
-                masked = format!("{rest}a");
+        let stem = name.strip_suffix('-').filter(|stem| prefix && !stem.is_empty());
+        let name = match stem.filter(|_| self != NameFormat::PathSegment) {
+            Some(stem) => {
+                masked = format!("{}a", &stem[..stem.floor_char_boundary(stem.len() - 1)]);
                 &masked
             }
-            _ => name,
+            None => name,
         };
         match self {
             NameFormat::DnsSubdomain => dns1123_subdomain(name),
@@ -291,6 +293,21 @@ mod tests {
 
     fn texts(errors: &[FieldError]) -> Vec<String> {
         errors.iter().map(FieldError::to_string).collect()
+    }
+
+    #[test]
+    fn prefixes_may_end_in_a_dash() {
+        let check = |name: &str, prefix: bool, expect: bool| {
+            assert_eq!(NameFormat::DnsSubdomain.check(name, prefix).is_empty(), expect, "{name} {prefix}");
+        };
+        check("web-", true, true);
+        check("web-", false, false);
+        check("-", true, false);
+        check("-web-", true, false);
+        // The last letter before the dash is not looked at.
+        check("weB-", true, true);
+        check(&format!("{}-", "x".repeat(253)), true, true);
+        check(&format!("{}-", "x".repeat(254)), true, false);
     }
 
     #[test]
