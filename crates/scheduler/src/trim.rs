@@ -1,6 +1,7 @@
 //! What is left of objects that come over the wire: most of a body is nothing that plugins ask for, and thousands are kept.
 
 use apimachinery::Value;
+use client::trim::{each, keep, retain};
 
 /// Leaves what [`PodInfo`](crate::pod::PodInfo) and [`NodeInfo`](crate::node::NodeInfo) read. Names the fields of pods by which
 /// their events are judged before they are decoded.
@@ -78,22 +79,6 @@ fn node(object: &mut Value) {
     keep(object, &["metadata"], METADATA);
     keep(object, &["spec"], &["taints", "unschedulable"]);
     keep(object, &["status"], &["allocatable", "images"]);
-}
-
-fn keep(object: &mut Value, path: &[&str], fields: &[&str]) {
-    if let Some(map) = object.at_mut(path).and_then(Value::as_object_mut) {
-        map.retain(|field, _| fields.contains(&field));
-    }
-}
-
-fn each(object: &mut Value, path: &[&str], change: impl Fn(&mut Value)) {
-    object.at_mut(path).and_then(Value::as_array_mut).into_iter().flatten().for_each(change);
-}
-
-fn retain(object: &mut Value, path: &[&str], wanted: impl Fn(&Value) -> bool) {
-    if let Some(items) = object.at_mut(path).and_then(Value::as_array_mut) {
-        items.retain(|item| wanted(item));
-    }
 }
 
 #[cfg(test)]
