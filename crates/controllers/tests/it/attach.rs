@@ -89,7 +89,7 @@ async fn a_volume_follows_its_pods() {
     eventually("the node is told", || reported(&cluster, "n1") == [VOLUME]).await;
     let told = || cluster.events("SuccessfulAttachVolume");
     eventually("the pod is told", || !told().is_empty()).await;
-    assert_eq!(told(), [r#"AttachVolume.Attach succeeded for volume "v""#]);
+    assert_eq!(told(), [r#"AttachVolume.Attach succeeded for volume "v" "#]);
     in_use(&cluster, "n1", &[VOLUME]);
     // Another node's pod cannot have it too.
     put_user(&cluster, "two", "n2");
