@@ -33,17 +33,6 @@ pub fn matches_node_selector(selector: &NodeSelector, node: &dyn NodeLabels) -> 
     selector.node_selector_terms.iter().any(|term| matches_node_term(term, node))
 }
 
-/// The sum of the weights of the preferred terms that match.
-pub fn preferred_node_score(spec: &PodSpec, node: &dyn NodeLabels) -> i64 {
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let terms = preferred.into_iter().flatten();
-    terms
-        .filter(|term| term.weight != 0 && matches_node_term(&term.preference, node))
-        .map(|term| i64::from(term.weight))
-        .sum()
-}
-
 /// Whether all requirements of the term hold for the node; a term without requirements matches nothing.
 pub fn matches_node_term(term: &NodeSelectorTerm, node: &dyn NodeLabels) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
@@ -112,17 +101,5 @@ mod tests {
         check(expression("zone", "Gt", json!(["4"])), false);
         check(affinity(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]})), true);
         check(affinity(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]})), false);
-    }
-
-    #[test]
-    fn preferences_add_up() {
-        let term = |weight: i32, zone: &str| {
-            json!({"weight": weight, "preference":
-                {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}})
-        };
-        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "affinity": {"nodeAffinity":
-            {"preferredDuringSchedulingIgnoredDuringExecution": [term(5, "a"), term(7, "b"), term(2, "a")]}}}))
-        .unwrap();
-        assert_eq!(preferred_node_score(&spec, &node()), 7);
     }
 }

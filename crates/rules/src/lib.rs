@@ -22,9 +22,7 @@ mod resources;
 mod selector;
 mod tolerations;
 
-pub use affinity::{
-    NodeLabels, matches_node_selector, matches_node_term, preferred_node_score, required_node_affinity,
-};
+pub use affinity::{NodeLabels, matches_node_selector, matches_node_term, required_node_affinity};
 pub use pod::{container_status, is_available, is_ready, is_sidecar, is_terminal, is_terminating, ready_since};
 pub use ports::{HostPort, conflicts, host_ports};
 pub use qos::{QosClass, qos_class};
