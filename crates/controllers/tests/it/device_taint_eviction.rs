@@ -15,11 +15,6 @@ fn start(taints: bool) -> Cluster {
     })
 }
 
-fn put(cluster: &Cluster, resource: &Resource, yaml: &str) {
-    let json: serde_json::Value = serde_yaml_ng::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
-    cluster.put(resource, &json.to_string());
-}
-
 /// A pod `name` on a node that uses the claim `name`, which has the device.
 fn pod(cluster: &Cluster, name: &str, device: &str, tolerations: &str) {
     let claim = format!(
@@ -27,12 +22,12 @@ fn pod(cluster: &Cluster, name: &str, device: &str, tolerations: &str) {
           status: {{allocation: {{devices: {{results: [{{request: r, driver: d, pool: p, device: {device}, tolerations: [{tolerations}]}}]}}}},
             reservedFor: [{{resource: pods, name: {name}, uid: {name}}}]}}}}"
     );
-    put(cluster, &CLAIMS, &claim);
+    cluster.put_yaml(&CLAIMS, &claim);
     let pod = format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: ns, uid: {name}}},
           spec: {{nodeName: n, containers: [], resourceClaims: [{{name: gpu, resourceClaimName: {name}}}]}}, status: {{phase: Running}}}}"
     );
-    put(cluster, &resources::PODS, &pod);
+    cluster.put_yaml(&resources::PODS, &pod);
 }
 
 fn slice(cluster: &Cluster, name: &str, generation: u32, effect: &str) {
@@ -45,7 +40,7 @@ fn slice(cluster: &Cluster, name: &str, generation: u32, effect: &str) {
           spec: {{driver: d, nodeName: n, pool: {{name: p, generation: {generation}, resourceSliceCount: 1}},
             devices: [{{name: x{taints}}}, {{name: y}}]}}}}"
     );
-    put(cluster, &SLICES, &slice);
+    cluster.put_yaml(&SLICES, &slice);
 }
 
 fn lives(cluster: &Cluster, name: &str) -> bool {

@@ -102,6 +102,11 @@ impl Cluster {
         self.server.put(resource, json)
     }
 
+    fn put_yaml(&self, resource: &Resource, yaml: &str) -> Arc<Object> {
+        let json: serde_json::Value = serde_yaml_ng::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
+        self.put(resource, &json.to_string())
+    }
+
     /// Puts a node there that reports until the guard is dropped.
     fn put_node(&self, name: &'static str) -> TaskGuard {
         self.put(&resources::NODES, &node(name));

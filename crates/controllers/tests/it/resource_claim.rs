@@ -13,15 +13,10 @@ fn start() -> Cluster {
     Cluster::start_some(server, &["resourceclaim-controller"])
 }
 
-fn put(cluster: &Cluster, resource: &Resource, yaml: &str) {
-    let json: serde_json::Value = serde_yaml_ng::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
-    cluster.put(resource, &json.to_string());
-}
-
 fn template(cluster: &Cluster) {
     let yaml = "{apiVersion: resource.k8s.io/v1, kind: ResourceClaimTemplate, metadata: {name: t, namespace: ns},
         spec: {metadata: {labels: {l: x}, annotations: {a: y}}, spec: {devices: {requests: [{name: r}]}}}}";
-    put(cluster, &TEMPLATES, yaml);
+    cluster.put_yaml(&TEMPLATES, yaml);
 }
 
 fn pod(cluster: &Cluster, name: &str, node: &str, claims: &str) {
@@ -29,7 +24,7 @@ fn pod(cluster: &Cluster, name: &str, node: &str, claims: &str) {
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: ns, uid: {name}}},
           spec: {{nodeName: '{node}', containers: [], resourceClaims: [{claims}]}}, status: {{phase: Pending}}}}"
     );
-    put(cluster, &resources::PODS, &yaml);
+    cluster.put_yaml(&resources::PODS, &yaml);
 }
 
 /// A claim that is allocated, for these pods.
@@ -41,7 +36,7 @@ fn claim(cluster: &Cluster, name: &str, users: &[&str]) {
           spec: {{}}, status: {{allocation: {{devices: {{}}}}, reservedFor: [{}]}}}}",
         users.join(", ")
     );
-    put(cluster, &CLAIMS, &yaml);
+    cluster.put_yaml(&CLAIMS, &yaml);
 }
 
 /// `allocated users finalizers` of a claim.
@@ -106,7 +101,7 @@ async fn one_that_was_never_told_is_found() {
     let yaml = "{apiVersion: resource.k8s.io/v1, kind: ResourceClaim, metadata: {name: made, namespace: ns,
           annotations: {resource.kubernetes.io/pod-claim-name: gpu},
           ownerReferences: [{apiVersion: v1, kind: Pod, name: p, uid: p, controller: true}]}, spec: {}}";
-    put(&cluster, &CLAIMS, yaml);
+    cluster.put_yaml(&CLAIMS, yaml);
     template(&cluster);
     pod(&cluster, "p", "", "{name: gpu, resourceClaimTemplateName: t}");
     eventually("it is told", || {

@@ -8,15 +8,9 @@ const ATTRIBUTES: Resource = Resource::cluster("storage.k8s.io", "v1", "volumeat
 const CLAIMS: Resource = resources::PERSISTENT_VOLUME_CLAIMS;
 const VOLUMES: Resource = resources::PERSISTENT_VOLUMES;
 
-fn put_yaml(cluster: &Cluster, resource: &Resource, yaml: &str) -> Arc<Object> {
-    let json: serde_json::Value = serde_yaml_ng::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
-    cluster.put(resource, &json.to_string())
-}
-
 /// A class `name` whose volumes `x.example.com/p` makes.
 fn class(cluster: &Cluster, name: &str, more: &str) {
-    put_yaml(
-        cluster,
+    cluster.put_yaml(
         &CLASSES,
         &format!(
             "{{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {{name: {name}}}, provisioner: x.example.com/p, {more}}}"
@@ -25,8 +19,7 @@ fn class(cluster: &Cluster, name: &str, more: &str) {
 }
 
 fn claim(cluster: &Cluster, name: &str, spec: &str) -> Arc<Object> {
-    put_yaml(
-        cluster,
+    cluster.put_yaml(
         &CLAIMS,
         &format!(
             "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}, namespace: ns, finalizers: [kubernetes.io/pvc-protection]}},
@@ -40,8 +33,7 @@ fn volume(cluster: &Cluster, name: &str, spec: &str) -> Arc<Object> {
 }
 
 fn annotated_volume(cluster: &Cluster, name: &str, annotations: &str, spec: &str) -> Arc<Object> {
-    put_yaml(
-        cluster,
+    cluster.put_yaml(
         &VOLUMES,
         &format!(
             "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}, annotations: {{{annotations}}}, finalizers: [kubernetes.io/pv-protection]}},
@@ -52,8 +44,7 @@ fn annotated_volume(cluster: &Cluster, name: &str, annotations: &str, spec: &str
 }
 
 fn pod(cluster: &Cluster, name: &str, node: &str, volumes: &str) -> Arc<Object> {
-    put_yaml(
-        cluster,
+    cluster.put_yaml(
         &resources::PODS,
         &format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: ns}}, spec: {{nodeName: '{node}', containers: [], volumes: [{volumes}]}},
@@ -225,14 +216,12 @@ async fn who_makes_a_volume_is_asked_when_it_is_time() {
     // Classes that nobody serves.
     claim(&cluster, "c", "storageClassName: none");
     told(&cluster, "ProvisioningFailed", "storageclass.storage.k8s.io \"none\" not found").await;
-    put_yaml(
-        &cluster,
+    cluster.put_yaml(
         &CLASSES,
         "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: none}, provisioner: kubernetes.io/no-provisioner}",
     );
     told(&cluster, "ProvisioningFailed", "no volume plugin matched name: kubernetes.io/no-provisioner").await;
-    put_yaml(
-        &cluster,
+    cluster.put_yaml(
         &CLASSES,
         "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: ebs}, provisioner: kubernetes.io/aws-ebs}",
     );
@@ -242,8 +231,7 @@ async fn who_makes_a_volume_is_asked_when_it_is_time() {
         cluster.value(&CLAIMS, "d").str_at(&asked) == Some("ebs.csi.aws.com")
     })
     .await;
-    put_yaml(
-        &cluster,
+    cluster.put_yaml(
         &CLASSES,
         "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: host}, provisioner: kubernetes.io/host-path}",
     );
@@ -259,8 +247,7 @@ async fn who_makes_a_volume_is_asked_when_it_is_time() {
 async fn who_took_over_from_a_plugin_is_noted() {
     let cluster = Cluster::start();
     let volume = |name: &str, made_by: &str, policy: &str, finalizers: &str| {
-        put_yaml(
-            &cluster,
+        cluster.put_yaml(
             &VOLUMES,
             &format!(
                 "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}, finalizers: [{finalizers}],
@@ -289,8 +276,7 @@ async fn who_took_over_from_a_plugin_is_noted() {
     check("kept", None, &[]).await;
     check("others", None, &[other]).await;
     // The class's plugin was asked before its driver took over.
-    let claim = put_yaml(
-        &cluster,
+    let claim = cluster.put_yaml(
         &CLAIMS,
         "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: a, namespace: ns,
            annotations: {volume.beta.kubernetes.io/storage-provisioner: kubernetes.io/gce-pd}},
@@ -310,8 +296,7 @@ async fn a_default_class_that_comes_later_is_taken() {
     claim(&cluster, "none", "storageClassName: ''");
     claim(&cluster, "any", "volumeMode: Filesystem");
     sleep(5).await;
-    put_yaml(
-        &cluster,
+    cluster.put_yaml(
         &CLASSES,
         "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: s, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}},
           provisioner: x, volumeBindingMode: WaitForFirstConsumer}",
@@ -453,13 +438,11 @@ async fn what_is_used_stays() {
     delete(&cluster, &CLAIMS, &key("b")).await;
     eventually("it goes", || phase(&cluster, &CLAIMS, "b") == "gone").await;
     // Objects from before get their protection.
-    put_yaml(
-        &cluster,
+    cluster.put_yaml(
         &VOLUMES,
         "{apiVersion: v1, kind: PersistentVolume, metadata: {name: bare}, spec: {capacity: {storage: 1Gi}}}",
     );
-    put_yaml(
-        &cluster,
+    cluster.put_yaml(
         &ATTRIBUTES,
         "{apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {name: gold}, driverName: d}",
     );
