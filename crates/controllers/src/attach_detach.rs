@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
-    Resource, Watch, resources,
+    Controller, DeleteOptions, Event, EventRecorder, IgnoreNotFound, Informer, PatchKind, ReconcileContext,
+    ReconcileError, Requeue, Resource, Watch, resources,
 };
 use env::Env;
 use parking_lot::Mutex;
@@ -230,10 +230,8 @@ impl AttachDetach {
         let name = node.str_at(&["metadata", "name"]).unwrap_or_default();
         let mut patch = Value::object();
         patch.set(&["status", "volumesAttached"], if after.is_empty() { Value::Null } else { Value::Array(after) });
-        match ctx.client().patch_status(&resources::NODES, &ObjectKey::cluster(name), PatchKind::Merge, &patch).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        let key = ObjectKey::cluster(name);
+        Ok(ctx.client().patch_status(&resources::NODES, &key, PatchKind::Merge, &patch).await.ignore_not_found()?)
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use apimachinery::{Map, Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Event, EventRecorder, EventType, Informer, ObjectReference, ReconcileContext,
-    ReconcileError, Requeue, Watch, resources,
+    Controller, DeleteOptions, Event, EventRecorder, EventType, IgnoreNotFound, Informer, ObjectReference,
+    ReconcileContext, ReconcileError, Requeue, Watch, resources,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -235,10 +235,7 @@ impl Controller for Endpoints {
             self.triggers.forget(key);
             if let Some(current) = current.filter(|_| self.left_over.lock().contains(key)) {
                 let options = DeleteOptions::uid(current.uid());
-                match ctx.client().delete(&resources::ENDPOINTS, key, &options).await {
-                    Err(error) if !error.is_not_found() => return Err(error.into()),
-                    _ => {}
-                }
+                ctx.client().delete(&resources::ENDPOINTS, key, &options).await.ignore_not_found()?;
             }
             self.left_over.lock().remove(key);
             return Ok(Requeue::No);

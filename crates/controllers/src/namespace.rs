@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Client, Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, Workqueue, WriteOptions,
-    resources,
+    Client, Controller, Event, IgnoreNotFound, Informer, ReconcileContext, ReconcileError, Requeue, Watch, Workqueue,
+    WriteOptions, resources,
 };
 
 use crate::Setup;
-use crate::meta::{Condition, list, now, time, write_status};
+use crate::meta::{Condition, between, list, now, time, write_status};
 use content::Remains;
 
 /// What the namespace holds as long as this controller has work there.
@@ -79,11 +79,8 @@ async fn finalize(client: &Client, namespace: &Object) -> Result<(), client::Err
     let mut finalizers = value.items_at(&["spec", "finalizers"]).to_vec();
     finalizers.retain(|finalizer| finalizer.as_str() != Some(FINALIZER));
     value.set(&["spec", "finalizers"], Value::Array(finalizers));
-    let result = client.update_subresource(&resources::NAMESPACES, "finalize", &value, &WriteOptions::default()).await;
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result.map(drop),
-    }
+    let written = client.update_subresource(&resources::NAMESPACES, "finalize", &value, &WriteOptions::default()).await;
+    written.ignore_not_found()
 }
 
 impl Controller for Namespaces {
@@ -131,7 +128,7 @@ impl Controller for Namespaces {
         fields.set(&["phase"], "Terminating");
         namespace = write_status(client, &resources::NAMESPACES, &namespace, fields).await?;
         let deleted = time(namespace.deletion_timestamp());
-        let age = Duration::try_from(client.env().now().duration_since(deleted)).unwrap_or_default();
+        let age = between(deleted, client.env().now());
         let remains = content::delete_all(client, &key.name, age).await;
         let namespace = self.tell(client, &namespace, &remains).await?;
         if let Some(failure) = remains.failure {

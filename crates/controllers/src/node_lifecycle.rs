@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Client, Controller, Event, EventRecorder, EventType, Informer, ObjectReference, PatchKind, ReconcileContext,
-    ReconcileError, Requeue, Selection, Watch, Workqueue, resources,
+    Client, Controller, Event, EventRecorder, EventType, IgnoreNotFound, Informer, ObjectReference, PatchKind,
+    ReconcileContext, ReconcileError, Requeue, Selection, Watch, Workqueue, resources,
 };
 use env::Env;
 use parking_lot::Mutex;
@@ -158,10 +158,7 @@ impl NodeLifecycle {
             patch.set(&["metadata", "uid"], pod.uid());
             patch.set(&["metadata", "resourceVersion"], pod.revision().to_string());
             patch.set(&["status", "conditions"], Value::Array(conditions));
-            match client.patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
+            client.patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await.ignore_not_found()?;
         }
         Ok(())
     }

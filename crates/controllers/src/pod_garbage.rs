@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, DeleteOptions, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
+    Controller, DeleteOptions, Event, IgnoreNotFound, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue,
+    Watch, resources,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -50,10 +51,7 @@ impl PodGarbage {
             None => mark_failed(ctx, pod).await?,
         }
         let options = DeleteOptions::uid(pod.uid()).grace(0);
-        match ctx.client().delete(&resources::PODS, pod.key(), &options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(ctx.client().delete(&resources::PODS, pod.key(), &options).await.ignore_not_found()?)
     }
 
     /// Deletes the oldest ended pods beyond what is kept.
@@ -84,10 +82,7 @@ async fn mark_failed(ctx: &ReconcileContext, pod: &Object) -> Result<(), Reconci
     if pod.generation() > 0 {
         patch.set(&["status", "observedGeneration"], pod.generation());
     }
-    match ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(ctx.client().patch_status(&resources::PODS, pod.key(), PatchKind::Merge, &patch).await.ignore_not_found()?)
 }
 
 /// Somebody says that the node is gone for good, and it does not report.

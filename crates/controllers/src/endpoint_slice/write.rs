@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, Value};
-use client::{Client, DeleteOptions, resources};
+use client::{Client, DeleteOptions, IgnoreNotFound, resources};
 
 use super::pack::Change;
 use crate::meta::controller_reference;
@@ -63,10 +63,7 @@ async fn apply_one(
         }
         Change::Delete(slice) => {
             let options = DeleteOptions::uid(slice.uid());
-            match client.delete(&resources::ENDPOINT_SLICES, slice.key(), &options).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                result => result.map(drop),
-            }
+            client.delete(&resources::ENDPOINT_SLICES, slice.key(), &options).await.ignore_not_found()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of a volume whose claim is gone. Upstream: pv_controller reclaimVolume.
 
-use client::{DeleteOptions, ReconcileContext, ReconcileError, Requeue, resources};
+use client::{DeleteOptions, IgnoreNotFound, ReconcileContext, ReconcileError, Requeue, resources};
 
 use super::Binder;
 use super::bind::update_volume;
@@ -42,10 +42,8 @@ impl Binder {
             return Ok(());
         }
         let options = DeleteOptions::uid(volume.object.uid());
-        match ctx.client().delete(&resources::PERSISTENT_VOLUMES, volume.object.key(), &options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        let key = volume.object.key();
+        Ok(ctx.client().delete(&resources::PERSISTENT_VOLUMES, key, &options).await.ignore_not_found()?)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{DeleteOptions, ReconcileContext, ReconcileError, Requeue, resources};
+use client::{DeleteOptions, IgnoreNotFound, ReconcileContext, ReconcileError, Requeue, resources};
 
 use super::Binder;
 use crate::storage::{CLAIM_INDEX, Volume, is_terminated};
@@ -103,10 +103,7 @@ impl Binder {
     }
 
     async fn remove(&self, ctx: &ReconcileContext, pod: &Object) -> Result<(), ReconcileError> {
-        match ctx.client().delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(ctx.client().delete(&resources::PODS, pod.key(), &DeleteOptions::uid(pod.uid())).await.ignore_not_found()?)
     }
 
     /// Pods that still use the claim which the volume was for. Where there is another claim of that name, they use that one's volume.

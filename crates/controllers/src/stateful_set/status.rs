@@ -1,9 +1,7 @@
 //! What a set's status says.
 
-use std::sync::Arc;
-
-use apimachinery::{Object, Value};
-use client::{Error, resources};
+use apimachinery::Value;
+use client::{Error, IgnoreNotFound, resources};
 
 use super::Sync;
 use super::revisions::Chosen;
@@ -63,11 +61,6 @@ impl Sync<'_> {
         fields.set(&["currentRevision"], status.current_revision);
         fields.set(&["updateRevision"], status.update_revision);
         fields.set(&["collisionCount"], status.collisions);
-        let written: Result<Arc<Object>, Error> =
-            write_status(self.client, &resources::STATEFUL_SETS, &self.set.object, fields).await;
-        match written {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result.map(drop),
-        }
+        write_status(self.client, &resources::STATEFUL_SETS, &self.set.object, fields).await.ignore_not_found()
     }
 }
