@@ -40,9 +40,6 @@ pub(crate) fn is_controller(reference: Option<&OwnerReference>, owner: &Object) 
     reference.is_some_and(|reference| reference.uid == owner.uid())
 }
 
-/// How many bytes an object's name may have.
-pub(crate) const LONGEST_NAME: usize = 253;
-
 /// The beginning of `text`, of at most so many bytes.
 pub(crate) fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]

@@ -7,7 +7,10 @@ use super::Rollout;
 use super::hash::{HASH_LABEL, hash};
 use super::history::annotations_for;
 use super::view::{REVISION, ReplicaSet, comparable};
-use crate::meta::{Condition, LONGEST_NAME, controller_reference, cut};
+use crate::meta::{Condition, controller_reference, cut};
+
+/// How many bytes an object's name may have.
+const LONGEST_NAME: usize = 253;
 
 impl Rollout<'_> {
     /// Brings the set of the current template up to date, if there is one.

@@ -8,7 +8,7 @@ use client::{Client, DeleteOptions, Error, resources};
 use futures_util::future::join_all;
 
 use super::{Member, ReplicaSets, View, rank};
-use crate::meta::{CONTROLLER_INDEX, LONGEST_NAME, controller_reference};
+use crate::meta::{CONTROLLER_INDEX, controller_reference};
 
 /// No more pods than this at a time.
 pub(super) const BURST: usize = 500;
@@ -107,9 +107,7 @@ pub(crate) fn pod_from(template: &Value, owner: &Object) -> Value {
             pod.set(&["metadata", field], value);
         }
     }
-    // The longest names leave no room for a hyphen.
-    let hyphen = if owner.name().len() < LONGEST_NAME { "-" } else { "" };
-    pod.set(&["metadata", "generateName"], format!("{}{hyphen}", owner.name()));
+    pod.set(&["metadata", "generateName"], format!("{}-", owner.name()));
     pod.set(&["metadata", "namespace"], owner.namespace());
     pod.set(&["metadata", "ownerReferences"], vec![controller_reference(owner)]);
     if let Some(spec) = template.get("spec") {
