@@ -1,5 +1,7 @@
 //! Jobs, CronJobs, quotas and limit ranges, with the real kubectl.
 
+mod quotas;
+
 use std::time::Duration;
 
 use testkit::machine::Machine;
@@ -14,13 +16,14 @@ const LATER: Duration = Duration::from_secs(120);
 fn work_that_ends_and_limits() {
     let machine = started("jobs");
     load_images(&machine);
-    let steps: [Step; 6] = [
+    let steps: [Step; 7] = [
         ("a_job_completes", a_job_completes),
         ("an_indexed_job", an_indexed_job),
         ("a_failing_job", a_failing_job),
         ("a_cron_job", a_cron_job),
-        ("a_quota", a_quota),
-        ("a_limit_range", a_limit_range),
+        ("a_quota", quotas::a_quota),
+        ("a_race_for_several_quotas", quotas::a_race_for_several_quotas),
+        ("a_limit_range", quotas::a_limit_range),
     ];
     every(&machine, &steps);
 }
@@ -114,62 +117,4 @@ fn a_cron_job(machine: &Machine) {
     assert!(said.contains("spec.schedule: Invalid value"), "{said}");
     machine.kubectl("delete cronjob nightly").ok();
     machine.kubectl("delete job by-hand --ignore-not-found").ok();
-}
-
-fn a_quota(machine: &Machine) {
-    machine.kubectl("create namespace limited").ok();
-    machine.kubectl("-n limited create quota q --hard=pods=2,requests.cpu=1,count/configmaps=3").ok();
-    let used = || jsonpath(machine, "-n limited quota q", "{.status.used.pods}/{.status.used.requests\\.cpu}");
-    machine.eventually("it is counted", SOON, || (used() == "0/0").then_some(()));
-    let pod = |name: &str, cpu: &str| {
-        format!(
-            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"limited"}},"spec":{{"terminationGracePeriodSeconds":0,
-            "containers":[{{"name":"c","image":"{IMAGE}","command":["sleep","1000"]{cpu}}}]}}}}"#
-        )
-    };
-    let asks = |cpu: &str| format!(r#","resources":{{"requests":{{"cpu":"{cpu}"}}}}"#);
-    let said = machine.kubectl_with("create -f -", &pod("silent", "")).failed();
-    let why = r#"pods "silent" is forbidden: failed quota: q: must specify requests.cpu for: c"#;
-    assert!(said.contains(why), "{said}");
-    machine.kubectl_with("create -f -", &pod("one", &asks("600m"))).ok();
-    assert_eq!(used(), "1/600m");
-    let said = machine.kubectl_with("create -f -", &pod("two", &asks("500m"))).failed();
-    let why = r#"pods "two" is forbidden: exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"#;
-    assert!(said.contains(why), "{said}");
-    machine.kubectl("-n limited delete pod one").ok();
-    machine.eventually("it is given back", SOON, || (used() == "0/0").then_some(()));
-    // Twenty at once: two fit.
-    let names: Vec<String> = (0..20).map(|n| format!("race{n}")).collect();
-    let made: usize = std::thread::scope(|scope| {
-        let makes = |name: &String| {
-            let body = pod(name, &asks("10m"));
-            scope.spawn(move || usize::from(machine.kubectl_with("create -f -", &body).code == Some(0)))
-        };
-        let all: Vec<_> = names.iter().map(makes).collect();
-        all.into_iter().map(|made| made.join().unwrap()).sum()
-    });
-    assert_eq!((made, used()), (2, "2/20m".to_owned()));
-    machine.kubectl("delete namespace limited --wait=false").ok();
-}
-
-fn a_limit_range(machine: &Machine) {
-    machine.kubectl("create namespace ranged").ok();
-    let range = r#"{"apiVersion":"v1","kind":"LimitRange","metadata":{"name":"r","namespace":"ranged"},"spec":{"limits":[{"type":"Container",
-        "default":{"cpu":"200m","memory":"64Mi"},"defaultRequest":{"cpu":"100m"},"max":{"cpu":"500m"}}]}}"#;
-    machine.kubectl_with("apply -f -", range).ok();
-    let pod = |name: &str, cpu: &str| {
-        format!(
-            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"ranged"}},"spec":{{"containers":[{{"name":"c","image":"{IMAGE}",
-            "resources":{{{cpu}}}}}]}}}}"#
-        )
-    };
-    machine.kubectl_with("create -f -", &pod("plain", "")).ok();
-    let resources = jsonpath(machine, "-n ranged pod plain", "{.spec.containers[0].resources}");
-    assert_eq!(resources, r#"{"limits":{"cpu":"200m","memory":"64Mi"},"requests":{"cpu":"100m","memory":"64Mi"}}"#);
-    let note = jsonpath(machine, "-n ranged pod plain", r"{.metadata.annotations.kubernetes\.io/limit-ranger}");
-    assert_eq!(note, "LimitRanger plugin set: cpu, memory request for container c; cpu, memory limit for container c");
-    let said = machine.kubectl_with("create -f -", &pod("large", r#""limits":{"cpu":"2"}"#)).failed();
-    let why = r#"pods "large" is forbidden: maximum cpu usage per Container is 500m, but limit is 2"#;
-    assert!(said.contains(why), "{said}");
-    machine.kubectl("delete namespace ranged --wait=false").ok();
 }
