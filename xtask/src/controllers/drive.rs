@@ -200,51 +200,14 @@ impl Player<'_> {
                 self.world.stack.env.sleep(Duration::from_secs_f64(seconds)).await;
             }
             ["until", kind, name] => self.until(kind, name, step.value.as_str().unwrap_or_default()).await?,
-            ["count", kind] => {
-                let wanted = step.value.to_string();
-                let (conditions, number) = conditions_and_word(wanted.trim_matches('"'));
-                let number: usize = number.parse().context("how many")?;
-                let informer = self.world.informer(kind)?;
-                let met = || {
-                    let objects = objects_of(informer, self.ns).into_iter();
-                    Ok(objects.filter(|value| all_hold(conditions, value)).count() == number)
-                };
-                if !self.wait_for(met).await? {
-                    self.missed.push(format!("{}: {}", step.key, step.value));
-                }
-            }
-            ["take", kind, ref ns @ ..] => {
-                let (conditions, name) = conditions_and_word(step.value.as_str().context("a name")?);
-                let ns = ns.first().copied().unwrap_or(self.ns);
-                let (informer, mut found) = (self.world.informer(kind)?, None);
-                let met = || {
-                    found = objects_of(informer, ns).into_iter().find(|value| all_hold(conditions, value));
-                    Ok(found.is_some())
-                };
-                self.wait_for(met).await?;
-                let metadata = &found.context("there is none")?["metadata"];
-                self.taken.push((format!("{name}.uid"), text(metadata, &["uid"]).to_owned()));
-                self.taken.push((name.to_owned(), text(metadata, &["name"]).to_owned()));
-            }
-            ["change", kind, name] => {
-                let (resource, key) = self.key(kind, name)?;
-                let custom = resource.group.contains("example.com");
-                let patch = if custom { PatchKind::Merge } else { PatchKind::Strategic };
-                let changed = client.patch(&resource, &key, patch, &body(&step.value)).await?;
-                self.world.informer(kind)?.wait_for(changed.revision()).await;
-            }
-            ["status", kind, name] => {
-                let (resource, key) = self.key(kind, name)?;
-                let patch = body(&json!({"status": step.value}));
-                let changed = client.patch_status(&resource, &key, PatchKind::Merge, &patch).await?;
-                self.world.informer(kind)?.wait_for(changed.revision()).await;
-            }
+            ["count", kind] => self.count(kind, step).await?,
+            ["take", kind] => self.take(kind, self.ns, step).await?,
+            ["take", kind, ns] => self.take(kind, ns, step).await?,
+            ["change", kind, name] => self.patch(kind, name, "", &step.value).await?,
+            ["status", kind, name] => self.patch(kind, name, "status", &json!({"status": step.value})).await?,
             ["image", kind, name] => {
-                let (resource, key) = self.key(kind, name)?;
-                let patch =
-                    json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": step.value}]}}}});
-                let changed = client.patch(&resource, &key, PatchKind::Strategic, &body(&patch)).await?;
-                self.world.informer(kind)?.wait_for(changed.revision()).await;
+                let pod = json!({"containers": [{"name": "c", "image": step.value}]});
+                self.patch(kind, name, "", &json!({"spec": {"template": {"spec": pod}}})).await?;
             }
             ["delete", kind, name] => {
                 let (resource, key) = self.key(kind, name)?;
@@ -258,15 +221,7 @@ impl Player<'_> {
                     self.missed.push(format!("{}: {error}", step.key));
                 }
             }
-            ["node", name] => {
-                let mut labels = labels(&[("scenario", self.ns)]);
-                let more = step.value["labels"].as_object().into_iter().flatten();
-                labels.extend(more.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())));
-                let mut rest = step.value.clone();
-                rest.as_object_mut().into_iter().for_each(|rest| drop(rest.remove("labels")));
-                nodes.add(name, &labels, &rest).await?;
-                self.nodes.push(name.to_owned());
-            }
+            ["node", name] => self.node(name, &step.value).await?,
             ["stop", name] => nodes.stop(name).await?,
             ["resume", name] => nodes.resume(name).await?,
             ["drop", name] => nodes.remove(name).await?,
@@ -285,6 +240,59 @@ impl Player<'_> {
             }
             _ => bail!("no such step"),
         }
+        Ok(())
+    }
+
+    /// Waits for so many objects of the kind.
+    async fn count(&mut self, kind: &str, step: &Step) -> Result<()> {
+        let wanted = step.value.to_string();
+        let (conditions, number) = conditions_and_word(wanted.trim_matches('"'));
+        let number: usize = number.parse().context("how many")?;
+        let informer = self.world.informer(kind)?;
+        let met = || {
+            let objects = objects_of(informer, self.ns).into_iter();
+            Ok(objects.filter(|value| all_hold(conditions, value)).count() == number)
+        };
+        if !self.wait_for(met).await? {
+            self.missed.push(format!("{}: {}", step.key, step.value));
+        }
+        Ok(())
+    }
+
+    /// Gives an object that it waits for a name, by which later steps know it.
+    async fn take(&mut self, kind: &str, ns: &str, step: &Step) -> Result<()> {
+        let (conditions, name) = conditions_and_word(step.value.as_str().context("a name")?);
+        let (informer, mut found) = (self.world.informer(kind)?, None);
+        let met = || {
+            found = objects_of(informer, ns).into_iter().find(|value| all_hold(conditions, value));
+            Ok(found.is_some())
+        };
+        self.wait_for(met).await?;
+        let metadata = &found.context("there is none")?["metadata"];
+        self.taken.push((format!("{name}.uid"), text(metadata, &["uid"]).to_owned()));
+        self.taken.push((name.to_owned(), text(metadata, &["name"]).to_owned()));
+        Ok(())
+    }
+
+    /// Patches the object and waits until it is seen. Statuses are merged, as are custom kinds, which know no strategy.
+    async fn patch(&self, kind: &str, name: &str, subresource: &str, patch: &Value) -> Result<()> {
+        let (resource, key) = self.key(kind, name)?;
+        let merged = !subresource.is_empty() || resource.group.contains("example.com");
+        let how = if merged { PatchKind::Merge } else { PatchKind::Strategic };
+        let (client, options) = (self.world.client(), WriteOptions::default());
+        let changed = client.patch_subresource(&resource, &key, subresource, how, &body(patch), &options).await?;
+        self.world.informer(kind)?.wait_for(changed.revision()).await;
+        Ok(())
+    }
+
+    async fn node(&mut self, name: &str, value: &Value) -> Result<()> {
+        let mut labels = labels(&[("scenario", self.ns)]);
+        let more = value["labels"].as_object().into_iter().flatten();
+        labels.extend(more.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())));
+        let mut rest = value.clone();
+        rest.as_object_mut().into_iter().for_each(|rest| drop(rest.remove("labels")));
+        self.world.stack.nodes.add(name, &labels, &rest).await?;
+        self.nodes.push(name.to_owned());
         Ok(())
     }
 
