@@ -117,6 +117,8 @@ impl Request<'_> {
                 return Err(conflict(&format!("pod {name} has non-empty .spec.schedulingGates")));
             }
             pod.set(&["spec", "nodeName"], node);
+            // Where it was to go is of no interest to anybody any more.
+            pod.remove(&["status", "nominatedNodeName"]);
             for member in ["annotations", "labels"] {
                 for (key, value) in
                     binding.at(&["metadata", member]).and_then(Value::as_object).into_iter().flat_map(|map| map.iter())

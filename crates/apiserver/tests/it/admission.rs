@@ -40,6 +40,22 @@ async fn bound_pods_have_the_zone_of_their_node() {
     assert_eq!(labels, json!({"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z"}));
 }
 
+#[tokio::test]
+async fn bound_pods_are_promised_no_node() {
+    let fixture = Fixture::start().await;
+    fixture.account("default").await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    fixture.ok("POST", pods, &pod.to_string()).await;
+    let promise = json!({"status": {"nominatedNodeName": "n1"}});
+    let promised = fixture.ok("PATCH", &format!("{pods}/p/status"), &promise.to_string()).await;
+    assert_eq!(promised["status"]["nominatedNodeName"], "n1");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n2"}});
+    fixture.ok("POST", &format!("{pods}/p/binding"), &binding.to_string()).await;
+    let bound = fixture.ok("GET", &format!("{pods}/p"), "").await;
+    assert_eq!((&bound["spec"]["nodeName"], &bound["status"]["nominatedNodeName"]), (&json!("n2"), &Value::Null));
+}
+
 fn pem_of(der: &[u8], label: &str) -> String {
     use base64::Engine;
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64::prelude::BASE64_STANDARD.encode(der))
