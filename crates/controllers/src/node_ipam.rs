@@ -15,8 +15,15 @@ pub(crate) struct NodeIpam {
     nodes: Informer,
     events: EventRecorder,
     ranges: Vec<(IpNet, u8)>,
+    given: Mutex<Given>,
+}
+
+#[derive(Default)]
+struct Given {
     /// Given away, perhaps before the informer knows.
-    given: Mutex<BTreeMap<String, Vec<IpNet>>>,
+    by_node: BTreeMap<String, Vec<IpNet>>,
+    /// Where the search begins, for each range: what a node gave back is the last to be given again.
+    next: Vec<usize>,
 }
 
 /// Every part of a cluster range is in use.
@@ -56,27 +63,35 @@ impl NodeIpam {
         }
     }
 
-    /// The lowest free range of each family, the same ones when asked again.
+    /// The next free range of each family, the same ones when asked again.
     fn give(&self, node: &str) -> Result<Vec<IpNet>, Exhausted> {
         let mut given = self.given.lock();
-        if let Some(known) = given.get(node) {
+        if let Some(known) = given.by_node.get(node) {
             return Ok(known.clone());
         }
         let of_nodes = self.nodes.list("").into_iter().flat_map(|node| ranges_of(&node));
-        let used: BTreeSet<IpNet> = of_nodes.chain(given.values().flatten().copied()).collect();
-        let free = |(range, prefix): &(IpNet, u8)| {
-            let overlaps = |candidate: &IpNet| {
-                used.contains(candidate) || used.iter().any(|used| used.contains(candidate) || candidate.contains(used))
-            };
-            let mut candidates = range.subnets(*prefix).into_iter().flatten();
-            candidates
-                .find(|candidate| !overlaps(candidate))
-                .ok_or_else(|| Exhausted { node: node.to_owned(), range: *range })
-        };
-        let found = self.ranges.iter().map(free).collect::<Result<Vec<_>, _>>()?;
-        given.insert(node.to_owned(), found.clone());
+        let used: BTreeSet<IpNet> = of_nodes.chain(given.by_node.values().flatten().copied()).collect();
+        given.next.resize(self.ranges.len(), 0);
+        let mut found = Vec::new();
+        for ((range, prefix), next) in self.ranges.iter().zip(&mut given.next) {
+            let (at, free) =
+                free(range, *prefix, *next, &used).ok_or_else(|| Exhausted { node: node.to_owned(), range: *range })?;
+            *next = at + 1;
+            found.push(free);
+        }
+        given.by_node.insert(node.to_owned(), found.clone());
         Ok(found)
     }
+}
+
+/// The first part of `range` from the one of number `next` on that overlaps with nothing in use, and its number; after the last one the
+/// first follows. Upstream: cidrset AllocateNext.
+fn free(range: &IpNet, prefix: u8, next: usize, used: &BTreeSet<IpNet>) -> Option<(usize, IpNet)> {
+    let overlaps = |candidate: &IpNet| {
+        used.contains(candidate) || used.iter().any(|used| used.contains(candidate) || candidate.contains(used))
+    };
+    let all = || range.subnets(prefix).into_iter().flatten().enumerate();
+    all().skip(next).chain(all().take(next)).find(|(_, candidate)| !overlaps(candidate))
 }
 
 fn ranges_of(node: &Object) -> Vec<IpNet> {
@@ -105,7 +120,7 @@ impl Controller for NodeIpam {
 
     async fn reconcile(&self, ctx: &ReconcileContext, key: &ObjectKey) -> Result<Requeue, ReconcileError> {
         let Some(node) = self.nodes.get(key) else {
-            self.given.lock().remove(&key.name);
+            self.given.lock().by_node.remove(&key.name);
             return Ok(Requeue::No);
         };
         if self.ranges.is_empty() || node.is_deleting() || !ranges_of(&node).is_empty() {
@@ -129,10 +144,33 @@ impl Controller for NodeIpam {
             Err(error) => {
                 // Where the outcome is unknown the range stays given, and is offered to the node again.
                 if !error.is_unknown_outcome() {
-                    self.given.lock().remove(&key.name);
+                    self.given.lock().by_node.remove(&key.name);
                 }
+                let message = format!("Node {} status is now: CIDRAssignmentFailed", key.name);
+                self.events.normal(&node, "CIDRAssignmentFailed", message);
                 Err(error.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_go_round() {
+        let check = |next: usize, used: &[&str], expect: Option<(usize, &str)>| {
+            let range = "10.0.0.0/22".parse().unwrap();
+            let used = used.iter().map(|used| used.parse().unwrap()).collect();
+            let found = free(&range, 24, next, &used).map(|(at, free)| (at, free.to_string()));
+            assert_eq!(found, expect.map(|(at, free)| (at, free.to_owned())), "{next} {used:?}");
+        };
+        check(0, &[], Some((0, "10.0.0.0/24")));
+        check(2, &[], Some((2, "10.0.2.0/24")));
+        check(2, &["10.0.2.0/24", "10.0.3.0/25"], Some((0, "10.0.0.0/24")));
+        check(4, &[], Some((0, "10.0.0.0/24")));
+        check(0, &["10.0.0.0/23"], Some((2, "10.0.2.0/24")));
+        check(3, &["10.0.0.0/16"], None);
     }
 }
