@@ -65,6 +65,11 @@ impl TaintEviction {
         if self.waiting.lock().remove(key).is_none() {
             return;
         }
+        self.tell(key, format!("Cancelling deletion of Pod {key}"));
+    }
+
+    /// As upstream, by the name alone: the pod may be gone.
+    fn tell(&self, key: &ObjectKey, message: String) {
         let about = ObjectReference {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
@@ -72,12 +77,11 @@ impl TaintEviction {
             name: key.name.to_string(),
             ..ObjectReference::default()
         };
-        let message = format!("Cancelling deletion of Pod {key}");
         self.events.event(about, EventType::Normal, "TaintManagerEviction", message);
     }
 
     async fn evict(&self, ctx: &ReconcileContext, pod: &Arc<Object>) -> Result<(), ReconcileError> {
-        self.events.normal(pod, "TaintManagerEviction", format!("Marking for deletion Pod {}", pod.key()));
+        self.tell(pod.key(), format!("Marking for deletion Pod {}", pod.key()));
         evict(ctx, pod, ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")).await
     }
 }
@@ -137,13 +141,10 @@ fn stay(taints: &[Taint], pod: &Pod) -> Stay {
     let tolerations: Vec<Toleration> = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
     let mut shortest: Option<i64> = None;
     for taint in taints {
-        let tolerating: Vec<_> = tolerations.iter().filter(|toleration| rules::tolerates(toleration, taint)).collect();
-        if tolerating.is_empty() {
-            return Stay::Not;
-        }
-        for seconds in tolerating.iter().filter_map(|toleration| toleration.toleration_seconds) {
-            shortest = Some(shortest.map_or(seconds, |known| known.min(seconds)));
-        }
+        // Of several that tolerate it the first counts.
+        let first = tolerations.iter().find(|toleration| rules::tolerates(toleration, taint));
+        let Some(toleration) = first else { return Stay::Not };
+        shortest = [shortest, toleration.toleration_seconds].into_iter().flatten().min();
     }
     match shortest {
         None => Stay::Forever,
@@ -167,10 +168,12 @@ impl Controller for TaintEviction {
 
     fn watches(&self) -> Vec<Watch> {
         let tolerations = |pod: &Object| parsed(pod).at(&["spec", "tolerations"]).cloned();
+        let is_same = move |old: &Object, new: &Object| {
+            // What a pod is to be changes with its generation, where servers count it.
+            old.generation() == new.generation() && new.generation() > 0 || tolerations(old) == tolerations(new)
+        };
         let of_pod = move |event: &Event| match event {
-            Event::Modified { old, new } if node_of(old) == node_of(new) && tolerations(old) == tolerations(new) => {
-                Vec::new()
-            }
+            Event::Modified { old, new } if node_of(old) == node_of(new) && is_same(old, new) => Vec::new(),
             event => vec![event.object().key().clone()],
         };
         let pods = self.pods.clone();
@@ -224,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shortest_toleration_counts() {
+    fn of_the_first_toleration_of_each_taint_the_shortest_counts() {
         let check = |tolerations: &str, expect: Stay| {
             let json = format!(r#"{{"spec":{{"containers":[],"tolerations":{tolerations}}}}}"#);
             let pod: Pod = Value::parse(json.as_bytes())
@@ -245,8 +248,13 @@ mod tests {
         check(r#"[{"operator":"Exists","tolerationSeconds":-3}]"#, seconds(0));
         check(
             r#"[{"operator":"Exists","tolerationSeconds":300},{"key":"b","operator":"Exists","tolerationSeconds":9}]"#,
+            seconds(300),
+        );
+        check(
+            r#"[{"key":"b","operator":"Exists","tolerationSeconds":9},{"operator":"Exists","tolerationSeconds":300}]"#,
             seconds(9),
         );
+        check(r#"[{"operator":"Exists"},{"key":"b","operator":"Exists","tolerationSeconds":9}]"#, Stay::Forever);
         check(
             r#"[{"key":"a","operator":"Exists","effect":"NoExecute"},{"key":"b","operator":"Exists","tolerationSeconds":5}]"#,
             seconds(5),
