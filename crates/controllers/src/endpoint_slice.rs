@@ -245,8 +245,9 @@ impl Controller for EndpointSlices {
         };
         let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
         let changed = self.triggers.changed(key, &object, changed);
-        let existing: Vec<_> = self.slices.by_index(SERVICE_INDEX, &key.to_string());
-        let existing: Vec<_> = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
+        let existing = self.slices.by_index(SERVICE_INDEX, &key.to_string()).into_iter();
+        let existing: Vec<_> =
+            existing.filter(|slice| !slice.is_deleting()).map(|slice| (address_type(&slice), slice)).collect();
         let automatic = topology::is_automatic(&object);
         let nodes = if automatic { views(&self.nodes) } else { Vec::new() };
         let families = families(&service);
@@ -258,7 +259,7 @@ impl Controller for EndpointSlices {
         let mut problems: Vec<String> = Vec::new();
         for family in &families {
             // What was an elder Service's of the same name is not ours to change.
-            let of_family = existing.iter().filter(|slice| address_type(slice) == *family);
+            let of_family = existing.iter().filter(|(of, _)| of == family).map(|(_, slice)| slice);
             let (ours, others): (Vec<_>, Vec<_>) = of_family.partition(|slice| is_owned(slice, &object));
             let ours = ours.into_iter().filter_map(|slice| Slice::of(slice, family, dress)).collect();
             let desired = self.desired(&service, &backends, family, automatic, &mut problems);
@@ -276,8 +277,8 @@ impl Controller for EndpointSlices {
                 self.events.event(ObjectReference::to(&object), r#type, reason, message);
             }
         }
-        let elsewhere = existing.iter().filter(|slice| !families.contains(&address_type(slice).as_str()));
-        let elsewhere = elsewhere.map(|slice| Change::Delete(slice.clone())).collect();
+        let elsewhere = existing.into_iter().filter(|(of, _)| !families.contains(&of.as_str()));
+        let elsewhere = elsewhere.map(|(_, slice)| Change::Delete(slice)).collect();
         let written = write::apply(ctx.client(), &object, elsewhere, annotate).await;
         problems.extend(written.err().map(|error| error.to_string()));
         problems.dedup();

@@ -5,28 +5,31 @@ use apimachinery::Value;
 
 /// Puts the ports of an EndpointSlice in order.
 pub(crate) fn sort_slice_ports(ports: &mut [Value]) {
-    ports.sort_by_cached_key(|port| {
-        let text = |field: &str, kind: &str| match port.str_at(&[field]) {
-            Some(text) => format!("(*{kind}){text}"),
-            None => format!("(*{kind})<nil>"),
-        };
-        let (name, protocol) = (text("name", "string"), text("protocol", "v1.Protocol"));
-        let (number, app) = (port.i64_at(&["port"]).unwrap_or_default(), text("appProtocol", "string"));
-        hash(&format!("(v1.EndpointPort){{Name:{name} Protocol:{protocol} Port:(*int32){number} AppProtocol:{app}}}"))
-    });
+    ports.sort_by_cached_key(|port| hash(&print_slice_port(port)));
 }
 
 /// Puts the ports of Endpoints in order.
 pub(crate) fn sort_endpoints_ports(ports: &mut [Value]) {
-    ports.sort_by_cached_key(|port| {
-        let text = |field: &str| port.str_at(&[field]).unwrap_or_default();
-        let (name, protocol) = (text("name"), text("protocol"));
-        let number = port.i64_at(&["port"]).unwrap_or_default();
-        let app = port.str_at(&["appProtocol"]).unwrap_or("<nil>");
-        hash(&format!(
-            "(v1.EndpointPort){{Name:(string){name} Port:(int32){number} Protocol:(v1.Protocol){protocol} AppProtocol:(*string){app}}}"
-        ))
-    });
+    ports.sort_by_cached_key(|port| hash(&print_endpoints_port(port)));
+}
+
+fn print_slice_port(port: &Value) -> String {
+    let text = |field: &str| port.str_at(&[field]).unwrap_or("<nil>");
+    let (name, protocol, app) = (text("name"), text("protocol"), text("appProtocol"));
+    let number = port.i64_at(&["port"]).unwrap_or_default();
+    format!(
+        "(v1.EndpointPort){{Name:(*string){name} Protocol:(*v1.Protocol){protocol} Port:(*int32){number} AppProtocol:(*string){app}}}"
+    )
+}
+
+fn print_endpoints_port(port: &Value) -> String {
+    let text = |field: &str| port.str_at(&[field]).unwrap_or_default();
+    let (name, protocol) = (text("name"), text("protocol"));
+    let number = port.i64_at(&["port"]).unwrap_or_default();
+    let app = port.str_at(&["appProtocol"]).unwrap_or("<nil>");
+    format!(
+        "(v1.EndpointPort){{Name:(string){name} Port:(int32){number} Protocol:(v1.Protocol){protocol} AppProtocol:(*string){app}}}"
+    )
 }
 
 /// FNV-1a of 128 bits.
@@ -39,6 +42,35 @@ fn hash(text: &str) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What go-spew and hash/fnv make of the same ports.
+    #[test]
+    fn ports_are_printed_and_hashed_as_go_does() {
+        let check = |print: fn(&Value) -> String, json: &str, expect: u128| {
+            let port = Value::parse(json.as_bytes()).unwrap();
+            assert_eq!(hash(&print(&port)), expect, "{}", print(&port));
+        };
+        check(
+            print_slice_port,
+            r#"{"name":"http","protocol":"TCP","port":80}"#,
+            0xb6c4_d325_122a_5ba6_f795_b0bb_ffce_bb6f,
+        );
+        check(
+            print_slice_port,
+            r#"{"name":"","protocol":"TCP","port":8081,"appProtocol":"example.com/x"}"#,
+            0xfe0c_eb43_305b_1944_5cf0_5ff6_2047_278f,
+        );
+        check(
+            print_endpoints_port,
+            r#"{"name":"http","protocol":"TCP","port":80}"#,
+            0x754b_003f_50f1_33a5_39c6_0d18_cfb3_0a55,
+        );
+        check(
+            print_endpoints_port,
+            r#"{"protocol":"UDP","port":81,"appProtocol":"a"}"#,
+            0x40b4_5eb8_3bbb_88cd_758b_77c5_943a_b732,
+        );
+    }
 
     #[test]
     fn the_hash_is_fnv() {
