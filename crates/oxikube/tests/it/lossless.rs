@@ -1,6 +1,6 @@
 //! Rollouts, scaling and a daemon that dies, under a steady load: not one request is lost.
 
-mod load;
+pub mod load;
 
 use testkit::machine::Machine;
 

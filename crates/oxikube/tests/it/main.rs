@@ -22,4 +22,5 @@ mod scheduling;
 mod sets;
 mod streams;
 mod support;
+mod survey;
 mod tutorial;
