@@ -44,6 +44,9 @@ pub enum Number {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Map(Vec<(Key, Value)>);
 
+/// A map of at most so many members is looked through one by one.
+const SMALL: usize = 16;
+
 /// Decodes JSON into a typed view. Where the view wants a value, a null is as good as none: upstream's types write a time that was
 /// never set as null.
 pub(crate) fn view<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, serde_json::Error> {
@@ -336,16 +339,24 @@ impl Map {
         self.0.binary_search_by(|(k, _)| k.as_ref().cmp(key))
     }
 
+    fn position(&self, key: &str) -> Option<usize> {
+        match self.0.len() {
+            // Names of other lengths, which most are, needn't be read.
+            0..=SMALL => self.0.iter().position(|(k, _)| k == key),
+            _ => self.find(key).ok(),
+        }
+    }
+
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.find(key).ok().map(|i| &self.0[i].1)
+        self.position(key).map(|i| &self.0[i].1)
     }
 
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.find(key).ok().map(|i| &mut self.0[i].1)
+        self.position(key).map(|i| &mut self.0[i].1)
     }
 
     pub fn contains_key(&self, key: &str) -> bool {
-        self.find(key).is_ok()
+        self.position(key).is_some()
     }
 
     /// Puts `value` under `key` and returns what was there.
