@@ -139,29 +139,32 @@ impl Registry {
     }
 
     pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        let named = |resource: &&Arc<Resource>| resource.kind.group == group && resource.kind.version == version;
-        let found = self.built_in(plural).find(named).cloned();
-        found.or_else(|| {
+        self.built_in(group, version, plural).cloned().or_else(|| {
             let customs = self.customs.read();
             let served = &customs.get(group, plural)?.resources;
             served.iter().find(|resource| resource.kind.version == version).cloned()
         })
     }
 
-    /// The built-in resources with this plural.
-    fn built_in(&self, plural: &str) -> impl Iterator<Item = &Arc<Resource>> {
+    fn built_in(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        let named = |resource: &&Arc<Resource>| resource.kind.group == group && resource.kind.version == version;
+        self.with_plural(plural).find(named)
+    }
+
+    fn with_plural(&self, plural: &str) -> impl Iterator<Item = &Arc<Resource>> {
         self.by_plural.get(plural).into_iter().flatten().map(|place| &self.resources[*place])
     }
 
     /// The row of a resource, also of one that is answered and not kept.
     pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&'static api::Kind> {
-        let stored = self.resource(group, version, plural).map(|resource| resource.kind);
-        stored.or_else(|| api::resource(group, version, plural))
+        let stored = self.built_in(group, version, plural).map(|resource| resource.kind);
+        let known = stored.or_else(|| api::resource(group, version, plural));
+        known.or_else(|| Some(self.resource(group, version, plural)?.kind))
     }
 
     /// The storage of a resource, whatever its version.
     pub(crate) fn storage(&self, group: &str, plural: &str) -> Option<Arc<Storage>> {
-        let found = self.built_in(plural).find(|resource| resource.kind.group == group);
+        let found = self.with_plural(plural).find(|resource| resource.kind.group == group);
         let found = found.map(|resource| resource.storage.clone());
         found.or_else(|| Some(self.customs.read().get(group, plural)?.storage.clone()))
     }

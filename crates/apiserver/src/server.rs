@@ -247,10 +247,11 @@ impl Request<'_> {
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Answer {
         let elsewhere = self.answered_elsewhere();
+        // What is rare lies apart: every request has the room of the largest.
         let result = match self.info.is_resource {
-            _ if elsewhere.is_some() => self.forwarded(elsewhere, body, upgrade).await,
+            _ if elsewhere.is_some() => Box::pin(self.forwarded(elsewhere, body, upgrade)).await,
             true => self.resource(body, upgrade).await,
-            false => self.other().await,
+            false => Box::pin(self.other()).await,
         };
         let shaped = match result {
             Ok(answer) => self.shaped(answer).await,

@@ -241,29 +241,30 @@ impl Iterator for Gzip {
 }
 
 fn watch(events: BoxStream<'static, WatchEvent>, api_version: String, kind: String) -> Chunks {
-    let lines = move |events: Vec<WatchEvent>| match events.as_slice() {
-        [event] => event_line(event, &api_version, &kind),
-        events => events.iter().flat_map(|event| event_line(event, &api_version, &kind)).collect(),
+    let lines = move |events: Vec<WatchEvent>| {
+        let mut out = Vec::new();
+        events.iter().for_each(|event| write_event(event, &api_version, &kind, &mut out));
+        Bytes::from(out)
     };
     events.ready_chunks(AT_ONCE).map(move |events| Ok(lines(events))).boxed()
 }
 
-/// One event as a line of JSON.
-pub(super) fn event_line(event: &WatchEvent, api_version: &str, kind: &str) -> Bytes {
+/// Appends one event as a line of JSON.
+fn write_event(event: &WatchEvent, api_version: &str, kind: &str, out: &mut Vec<u8>) {
     let (name, object) = match event {
         WatchEvent::Added(object) => ("ADDED", object),
         WatchEvent::Modified(object) => ("MODIFIED", object),
         WatchEvent::Deleted(object) => ("DELETED", object),
         WatchEvent::Bookmark { revision, initial_events_end } => {
-            return framed("BOOKMARK", &bookmark(*revision, *initial_events_end, api_version, kind));
+            let bookmark = bookmark(*revision, *initial_events_end, api_version, kind);
+            return out.extend_from_slice(&framed("BOOKMARK", &bookmark));
         }
-        WatchEvent::Error(status) => return framed("ERROR", &status.to_json()),
+        WatchEvent::Error(status) => return out.extend_from_slice(&framed("ERROR", &status.to_json())),
     };
-    let mut out = Vec::with_capacity(object.body().len() + 96);
+    out.reserve(object.body().len() + 96);
     let _ = write!(out, "{{\"type\":\"{name}\",\"object\":");
-    object.write_json(&mut out);
+    object.write_json(out);
     out.extend_from_slice(b"}\n");
-    out.into()
 }
 
 /// The object of a bookmark: nothing but a revision.

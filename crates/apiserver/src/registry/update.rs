@@ -60,7 +60,7 @@ impl Call<'_> {
         let key = cache_key(self.namespace, self.name);
         for _ in 0..ATTEMPTS {
             let Some(current) = self.registry.current(self.resource, &key).await? else {
-                match self.create_missing(change).await {
+                match Box::pin(self.create_missing(change)).await {
                     Err(status) if status.is_already_exists() && matches!(change, Change::Apply { .. }) => continue,
                     result => return result,
                 }

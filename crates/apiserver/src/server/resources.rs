@@ -55,17 +55,17 @@ impl Request<'_> {
             return Err(Status::method_not_allowed());
         }
         let Some(resource) = self.inner.registry.resource(&info.group, &info.version, &info.resource) else {
-            return self.not_stored(kind, body).await;
+            return Box::pin(self.not_stored(kind, body)).await;
         };
         match info.verb.as_str() {
             "get" => self.get(&resource).await,
-            "list" => self.list(&resource).await,
-            "watch" => self.watch(&resource).await,
+            "list" => Box::pin(self.list(&resource)).await,
+            "watch" => Box::pin(self.watch(&resource)).await,
             "create" => self.create(&resource, body.await?).await,
             "update" => self.update(&resource, body.await?).await,
             "patch" => self.patch(&resource, body.await?).await,
             "delete" => self.delete(&resource, body.await?).await,
-            "deletecollection" => self.delete_collection(&resource, body.await?).await,
+            "deletecollection" => Box::pin(self.delete_collection(&resource, body.await?)).await,
             _ => Err(Status::method_not_allowed()),
         }
     }

@@ -38,16 +38,16 @@ impl Request<'_> {
         };
         let Some(resource) = resource else { return Err(Status::path_not_found()) };
         if Nodes::serves(kind, subresource.name) {
-            return self.inner.nodes.connect(self, kind, body, upgrade).await;
+            return Box::pin(self.inner.nodes.connect(self, kind, body, upgrade)).await;
         }
         if !subresource.verbs.contains(&info.verb.as_str()) {
             return Err(Status::method_not_allowed());
         }
         match (subresource.name, info.verb.as_str()) {
-            ("scale", _) => self.scale(&resource, body.await?).await,
+            ("scale", _) => Box::pin(self.scale(&resource, body.await?)).await,
             ("binding", _) => self.bind(body.await?, Some(&info.name)).await,
-            ("eviction", _) => self.evict(&resource, body.await?).await,
-            ("token", _) => self.token(&resource, body.await?).await,
+            ("eviction", _) => Box::pin(self.evict(&resource, body.await?)).await,
+            ("token", _) => Box::pin(self.token(&resource, body.await?)).await,
             (_, "get") => self.get(&resource).await,
             (_, "update") => self.update(&resource, body.await?).await,
             (_, "patch") => self.patch(&resource, body.await?).await,
