@@ -10,9 +10,10 @@ use crate::support::{SOON, Step, every, jsonpath, load_images, started};
 fn sets_keep_names_data_and_history() {
     let machine = started("sets");
     load_images(&machine);
-    let steps: [Step; 5] = [
+    let steps: [Step; 6] = [
         ("a database starts in order", database),
         ("names and data outlive pods", identity),
+        ("a pod that fails is made again, with its name and data", failure),
         ("a StatefulSet is rolled out and back", stateful_rollout),
         ("a DaemonSet is rolled out and back", daemon_rollout),
         ("drain respects budgets", drain),
@@ -83,6 +84,30 @@ fn identity(machine: &Machine) {
     machine.kubectl("rollout status statefulset/db --timeout=60s").ok();
     machine.kubectl("wait --for=condition=Ready pod/db-2 --timeout=60s").ok();
     assert_eq!(exec(machine, "db-2", "cat /data/name"), "db-2\n");
+}
+
+fn failure(machine: &Machine) {
+    let of_pod = |path: &str| jsonpath(machine, "pod/db-1", path);
+    let (uid, others) = (of_pod("{.metadata.uid}"), ["db-0", "db-2"]);
+    let uids = || others.map(|pod| jsonpath(machine, &format!("pod/{pod}"), "{.metadata.uid}"));
+    let before = uids();
+    // Its time is over: the kubelet fails it.
+    machine.kubectl_args(&["patch", "pod", "db-1", "-p", r#"{"spec":{"activeDeadlineSeconds":1}}"#]).ok();
+    machine.eventually("db-1 is another", SOON, || {
+        let now = machine.kubectl("get pod db-1 --ignore-not-found -o jsonpath={.metadata.uid}").ok();
+        (!now.is_empty() && now != uid).then_some(())
+    });
+    machine.kubectl("wait --for=condition=Ready pod/db-1 --timeout=60s").ok();
+    assert_eq!(exec(machine, "db-1", "hostname; cat /data/name"), "db-1\ndb-1\n");
+    let events = "get events --field-selector involvedObject.name=db,reason=SuccessfulDelete";
+    machine.eventually("it is told", SOON, || {
+        machine.kubectl(events).ok().contains("Delete Pod db-1 in StatefulSet db successful").then_some(())
+    });
+    machine.eventually_or("it is found by its name", SOON, || match resolve(machine, "db-1")? {
+        found if found == of_pod("{.status.podIP}") => Ok(()),
+        found => Err(found),
+    });
+    assert_eq!(uids(), before);
 }
 
 fn stage(machine: &Machine, set: &str) -> String {
