@@ -48,6 +48,11 @@ impl<K: Ord + ?Sized, T: Keyed<K>> KeyedSet<K, T> {
     pub fn iter_from(&self, first: &K) -> impl Iterator<Item = &Arc<T>> {
         self.0.range::<K, _>((Bound::Included(first), Bound::Unbounded)).map(|item| &item.0)
     }
+
+    /// The one with this key, else the one before it.
+    pub fn last_up_to(&self, key: &K) -> Option<&Arc<T>> {
+        self.0.range::<K, _>((Bound::Unbounded, Bound::Included(key))).next_back().map(|item| &item.0)
+    }
 }
 
 impl<K: ?Sized, T> Default for KeyedSet<K, T> {
@@ -107,6 +112,8 @@ mod tests {
         assert_eq!(ages(&people), [4, 2, 3]);
         assert_eq!(people.get("ada").map(|person| person.age), Some(4));
         assert_eq!(people.iter_from("b").map(|person| person.age).collect::<Vec<_>>(), [2, 3]);
+        let last = |name: &str| people.last_up_to(name).map(|person| person.age);
+        assert_eq!((last("a"), last("ada"), last("d")), (None, Some(4), Some(2)));
         people.remove("bob");
         assert_eq!(ages(&people), [4, 3]);
         assert_eq!((people.len(), people.is_empty()), (2, false));

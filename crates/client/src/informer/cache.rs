@@ -1,32 +1,34 @@
 //! The objects an informer knows, by key and by indices.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey};
 
 use super::Event;
+use crate::keyed::{Keyed, KeyedSet};
 
 #[derive(Default)]
 pub(super) struct Cache {
-    objects: BTreeSet<Entry>,
+    objects: KeyedSet<ObjectKey, Object>,
     indices: Vec<Index>,
 }
 
 struct Index {
     name: &'static str,
     values: fn(&Object) -> Vec<String>,
-    entries: BTreeMap<String, BTreeSet<Entry>>,
+    entries: BTreeMap<String, KeyedSet<ObjectKey, Object>>,
 }
 
-/// An object, ordered and found by its key.
-struct Entry(Arc<Object>);
+impl Keyed<ObjectKey> for Object {
+    fn key(&self) -> &ObjectKey {
+        Object::key(self)
+    }
+}
 
 impl Cache {
     pub(super) fn get(&self, key: &ObjectKey) -> Option<Arc<Object>> {
-        self.objects.get(key).map(|entry| entry.0.clone())
+        self.objects.get(key).cloned()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -35,17 +37,17 @@ impl Cache {
 
     pub(super) fn list(&self, namespace: &str) -> Vec<Arc<Object>> {
         if namespace.is_empty() {
-            return self.objects.iter().map(|entry| entry.0.clone()).collect();
+            return self.objects.iter().cloned().collect();
         }
         let first = ObjectKey::new(namespace, "");
-        let here = |entry: &&Entry| entry.0.namespace() == namespace;
-        self.objects.range(first..).take_while(here).map(|entry| entry.0.clone()).collect()
+        let here = |object: &&Arc<Object>| object.namespace() == namespace;
+        self.objects.iter_from(&first).take_while(here).cloned().collect()
     }
 
     pub(super) fn by_index(&self, name: &str, value: &str) -> Vec<Arc<Object>> {
         let index = self.indices.iter().find(|index| index.name == name);
         let entries = index.unwrap_or_else(|| panic!("no index {name:?} was added")).entries.get(value);
-        entries.into_iter().flatten().map(|entry| entry.0.clone()).collect()
+        entries.into_iter().flat_map(KeyedSet::iter).cloned().collect()
     }
 
     pub(super) fn add_index(&mut self, name: &'static str, values: fn(&Object) -> Vec<String>) {
@@ -53,7 +55,7 @@ impl Cache {
             return;
         }
         let mut index = Index { name, values, entries: BTreeMap::new() };
-        self.objects.iter().for_each(|entry| index.add(&entry.0));
+        self.objects.iter().for_each(|object| index.add(object));
         self.indices.push(index);
     }
 
@@ -85,8 +87,8 @@ impl Cache {
 
     /// Takes over a complete list.
     pub(super) fn replace(&mut self, items: Vec<Arc<Object>>) -> Vec<Event> {
-        let kept: BTreeSet<Entry> = items.iter().cloned().map(Entry).collect();
-        let gone: Vec<_> = self.objects.difference(&kept).map(|entry| entry.0.clone()).collect();
+        let kept: BTreeSet<&ObjectKey> = items.iter().map(|object| object.key()).collect();
+        let gone: Vec<_> = self.objects.iter().filter(|object| !kept.contains(object.key())).cloned().collect();
         drop(kept); // parts are shared of what nobody else has
         let mut events = Vec::with_capacity(gone.len() + items.len());
         for object in gone {
@@ -103,7 +105,7 @@ impl Cache {
     /// The object, with what it has in common with its older state, or with the object before it: a set's pods have names that follow each other.
     /// One that is a server's in this process is left as it is.
     fn with_shared_parts(&self, mut object: Arc<Object>) -> Arc<Object> {
-        let like = self.objects.range::<ObjectKey, _>(..=object.key()).next_back().map(|entry| entry.0.clone());
+        let like = self.objects.last_up_to(object.key()).cloned();
         if let (Some(like), Some(object)) = (like, Arc::get_mut(&mut object)) {
             object.share_with(&like);
         }
@@ -112,7 +114,7 @@ impl Cache {
 
     fn insert(&mut self, object: Arc<Object>) {
         self.indices.iter_mut().for_each(|index| index.add(&object));
-        self.objects.replace(Entry(object));
+        self.objects.put(object);
     }
 
     fn forget(&mut self, object: &Arc<Object>) {
@@ -124,7 +126,7 @@ impl Cache {
 impl Index {
     fn add(&mut self, object: &Arc<Object>) {
         for value in (self.values)(object) {
-            self.entries.entry(value).or_default().replace(Entry(object.clone()));
+            self.entries.entry(value).or_default().put(object.clone());
         }
     }
 
@@ -137,32 +139,6 @@ impl Index {
                 }
             }
         }
-    }
-}
-
-impl Borrow<ObjectKey> for Entry {
-    fn borrow(&self) -> &ObjectKey {
-        self.0.key()
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> Ordering {
-        self.0.key().cmp(other.0.key())
     }
 }
 
