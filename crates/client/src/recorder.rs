@@ -22,11 +22,12 @@ use correlate::{Correlator, Identity, Send};
 /// The object an event is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectReference {
-    pub api_version: String,
-    pub kind: String,
-    pub namespace: String,
+    // First what differs most: they are compared in this order.
     pub name: String,
     pub uid: String,
+    pub namespace: String,
+    pub kind: String,
+    pub api_version: String,
     pub resource_version: String,
     /// `spec.containers{web}`, or empty.
     pub field_path: String,

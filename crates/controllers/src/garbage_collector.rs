@@ -183,6 +183,11 @@ fn is_collected(api: &ApiResource) -> bool {
     ["delete", "list", "watch"].iter().all(|verb| api.can(verb)) && api.resource.plural != "events"
 }
 
+/// Whether objects of this resource say what is served.
+fn defines_kinds(identity: &Identity) -> bool {
+    matches!(identity.0.as_str(), "customresourcedefinitions" | "apiservices")
+}
+
 fn identity(api: &ApiResource) -> Identity {
     (api.resource.plural.to_string(), api.resource.group.to_string())
 }

@@ -221,6 +221,11 @@ pub(crate) fn parsed(object: &Object) -> Arc<Value> {
     })
 }
 
+/// Whether the object's body has `word` in it, for what few objects have: the others need not be parsed.
+pub(crate) fn mentions(object: &Object, word: &str) -> bool {
+    std::str::from_utf8(object.body()).is_ok_and(|body| body.contains(word))
+}
+
 /// The node that the pod is bound to.
 pub(crate) fn node_of(pod: &Object) -> Option<String> {
     let node = match pod.field("spec.nodeName") {

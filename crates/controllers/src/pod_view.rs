@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use apimachinery::Object;
+use apimachinery::{Object, Value};
 use client::{Informer, Informers, resources};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
+use crate::meta::parsed;
 use crate::views::Views;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -64,42 +64,31 @@ impl Pods {
 }
 
 impl PodView {
-    /// A pod that cannot be read is one without anything.
-    pub(crate) fn of(object: &Object) -> PodView {
-        match object.view::<Pod>() {
-            Ok(pod) => PodView::read(&pod),
-            Err(error) => {
-                tracing::warn!(pod = %object.key(), %error, "a pod cannot be read");
-                PodView::default()
-            }
-        }
-    }
-
-    fn read(pod: &Pod) -> PodView {
-        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
-        let annotations = pod.metadata.annotations.as_ref();
-        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
-        let several = status.iter().flat_map(|status| status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()));
+    pub(crate) fn of(pod: &Object) -> PodView {
+        let pod = parsed(pod);
+        let text = |path: &[&str]| pod.str_at(path).filter(|text| !text.is_empty());
+        let stamp = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+        let ready = pod.items_at(&["status", "conditions"]).iter().find(|one| one.str_at(&["type"]) == Some("Ready"));
+        let ready_changed = ready.and_then(|ready| stamp(ready.str_at(&["lastTransitionTime"])));
+        let is_ready = ready.is_some_and(|ready| ready.str_at(&["status"]) == Some("True"));
+        let several = pod.items_at(&["status", "podIPs"]).iter().filter_map(|ip| ip.str_at(&["ip"]));
         let mut addresses: Vec<IpAddr> = several.filter_map(|ip| ip.parse().ok()).collect();
         if addresses.is_empty() {
-            addresses.extend(status.and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok()));
+            addresses.extend(pod.str_at(&["status", "podIP"]).and_then(|ip| ip.parse::<IpAddr>().ok()));
         }
-        let sidecars = spec.iter().flat_map(|s| s.init_containers.iter().flatten()).filter(|c| rules::is_sidecar(c));
-        let running = spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
-        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let running = pod.items_at(&["spec", "containers"]).iter().chain(sidecars(&pod));
         PodView {
-            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            node: spec.and_then(|spec| filled(&spec.node_name)),
-            phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
-            ready_since: rules::ready_since(pod),
-            ready_changed: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0),
-            restarts: restarts(pod),
-            deletion_cost: annotations.and_then(|a| deletion_cost(a.get(DELETION_COST)?)).unwrap_or_default(),
+            created: stamp(pod.str_at(&["metadata", "creationTimestamp"])),
+            node: text(&["spec", "nodeName"]).map(str::to_owned),
+            phase: text(&["status", "phase"]).unwrap_or_default().to_owned(),
+            ready_since: is_ready.then(|| ready_changed.unwrap_or(Timestamp::UNIX_EPOCH)),
+            ready_changed,
+            restarts: restarts(&pod),
+            deletion_cost: text(&["metadata", "annotations", DELETION_COST]).and_then(deletion_cost).unwrap_or_default(),
             addresses,
-            hostname: spec.and_then(|spec| filled(&spec.hostname)),
-            subdomain: spec.and_then(|spec| filled(&spec.subdomain)),
-            ports: running.flat_map(|c| c.ports.iter().flatten()).filter_map(NamedPort::of).collect(),
+            hostname: text(&["spec", "hostname"]).map(str::to_owned),
+            subdomain: text(&["spec", "subdomain"]).map(str::to_owned),
+            ports: running.flat_map(|c| c.items_at(&["ports"])).filter_map(NamedPort::of).collect(),
         }
     }
 
@@ -113,14 +102,18 @@ impl PodView {
 }
 
 /// How often the pod's containers were restarted. Upstream: maxContainerRestarts.
-pub(crate) fn restarts(pod: &Pod) -> Restarts {
-    let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let sidecars: Vec<&str> = inits.filter(|c| rules::is_sidecar(c)).map(|c| c.name.as_str()).collect();
-    let regular = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
-    let of_sidecars = inits.filter(|status| sidecars.contains(&status.name.as_str()));
-    let most = |count: Option<i32>| count.unwrap_or_default();
-    (most(regular.map(|status| status.restart_count).max()), most(of_sidecars.map(|status| status.restart_count).max()))
+pub(crate) fn restarts(pod: &Value) -> Restarts {
+    let names: Vec<&str> = sidecars(pod).filter_map(|sidecar| sidecar.str_at(&["name"])).collect();
+    let is_sidecar = |status: &&Value| status.str_at(&["name"]).is_some_and(|name| names.contains(&name));
+    let count = |status: &Value| i32::try_from(status.i64_at(&["restartCount"])?).ok();
+    let regular = pod.items_at(&["status", "containerStatuses"]).iter().filter_map(count);
+    let of_sidecars = pod.items_at(&["status", "initContainerStatuses"]).iter().filter(is_sidecar).filter_map(count);
+    (regular.max().unwrap_or_default(), of_sidecars.max().unwrap_or_default())
+}
+
+fn sidecars(pod: &Value) -> impl Iterator<Item = &Value> {
+    let inits = pod.items_at(&["spec", "initContainers"]).iter();
+    inits.filter(|init| init.str_at(&["restartPolicy"]) == Some("Always"))
 }
 
 /// A number as it is usually written: without plus sign and leading zeros.
@@ -130,11 +123,11 @@ fn deletion_cost(text: &str) -> Option<i32> {
 }
 
 impl NamedPort {
-    fn of(port: &ContainerPort) -> Option<NamedPort> {
+    fn of(port: &Value) -> Option<NamedPort> {
         Some(NamedPort {
-            name: port.name.clone()?,
-            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            number: port.container_port,
+            name: port.str_at(&["name"])?.to_owned(),
+            protocol: port.str_at(&["protocol"]).unwrap_or("TCP").to_owned(),
+            number: port.i64_at(&["containerPort"]).and_then(|number| i32::try_from(number).ok()).unwrap_or_default(),
         })
     }
 }

@@ -7,7 +7,7 @@ mod users;
 use apimachinery::{Object, ObjectKey, Value};
 use client::Resource;
 
-use crate::meta::{node_of, parsed};
+use crate::meta::{mentions, node_of, parsed};
 
 pub(crate) use make::PodClaims;
 pub(crate) use users::ClaimUsers;
@@ -67,8 +67,7 @@ fn claims_of(pod: &Object) -> Vec<ObjectKey> {
 
 /// Most pods have none: this looks for the word only.
 pub(crate) fn has_claims(pod: &Object) -> bool {
-    let word = b"\"resourceClaims\"";
-    pod.body().windows(word.len()).any(|window| window == word)
+    mentions(pod, "\"resourceClaims\"")
 }
 
 /// Whether it is certain that none of the pod's containers runs or will run.

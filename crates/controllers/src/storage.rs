@@ -6,7 +6,7 @@ use apimachinery::{Object, ObjectKey, Quantity, Selector, SelectorError, Value};
 
 use client::Resource;
 
-use crate::meta::{created, parsed};
+use crate::meta::{created, mentions, parsed};
 
 pub(crate) const STORAGE_CLASSES: Resource = Resource::cluster("storage.k8s.io", "v1", "storageclasses");
 pub(crate) const VOLUME_ATTRIBUTES_CLASSES: Resource =
@@ -44,6 +44,9 @@ pub(crate) fn by_claim(pod: &Object) -> Vec<String> {
 
 /// The claims that the pod's volumes name, those of its ephemeral volumes among them.
 pub(crate) fn claims_of(pod: &Object) -> Vec<ObjectKey> {
+    if !["\"persistentVolumeClaim\"", "\"ephemeral\""].iter().any(|source| mentions(pod, source)) {
+        return Vec::new();
+    }
     let value = parsed(pod);
     let claims = value.items_at(&["spec", "volumes"]).iter().filter_map(|volume| claim_of(pod.name(), volume));
     claims.map(|name| ObjectKey::new(pod.namespace(), name)).collect()

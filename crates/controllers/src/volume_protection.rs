@@ -72,7 +72,10 @@ impl Controller for ClaimProtection {
         let of_pod = |event: &Event| {
             let (pod, gone) = (event.object(), matches!(event, Event::Deleted(_)));
             let ends = || gone || node_of(pod).is_none() || is_terminated(&parsed(pod));
-            let mut keys = if ends() { claims_of(pod) } else { Vec::new() };
+            let mut keys = claims_of(pod);
+            if !keys.is_empty() && !ends() {
+                keys.clear();
+            }
             if let Some(old) = event.old().filter(|old| old.uid() != pod.uid()) {
                 keys.extend(claims_of(old));
             }

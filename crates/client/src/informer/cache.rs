@@ -74,8 +74,8 @@ impl Cache {
         if old.revision() >= new.revision() {
             return Vec::new();
         }
-        self.indices.iter_mut().for_each(|index| index.remove(&old));
-        self.insert(new.clone());
+        self.indices.iter_mut().for_each(|index| index.update(&old, &new));
+        self.objects.put(new.clone());
         vec![Event::Modified { old, new }]
     }
 
@@ -125,18 +125,29 @@ impl Cache {
 
 impl Index {
     fn add(&mut self, object: &Arc<Object>) {
-        for value in (self.values)(object) {
-            self.entries.entry(value).or_default().put(object.clone());
-        }
+        (self.values)(object).into_iter().for_each(|value| self.enter(value, object));
+    }
+
+    /// Most changes of an object change nothing that it is found under.
+    fn update(&mut self, old: &Arc<Object>, new: &Arc<Object>) {
+        let values = (self.values)(new);
+        (self.values)(old).iter().filter(|value| !values.contains(value)).for_each(|value| self.leave(value, old));
+        values.into_iter().for_each(|value| self.enter(value, new));
     }
 
     fn remove(&mut self, object: &Arc<Object>) {
-        for value in (self.values)(object) {
-            if let Some(entries) = self.entries.get_mut(&value) {
-                entries.remove(object.key());
-                if entries.is_empty() {
-                    self.entries.remove(&value);
-                }
+        (self.values)(object).iter().for_each(|value| self.leave(value, object));
+    }
+
+    fn enter(&mut self, value: String, object: &Arc<Object>) {
+        self.entries.entry(value).or_default().put(object.clone());
+    }
+
+    fn leave(&mut self, value: &str, object: &Arc<Object>) {
+        if let Some(entries) = self.entries.get_mut(value) {
+            entries.remove(object.key());
+            if entries.is_empty() {
+                self.entries.remove(value);
             }
         }
     }

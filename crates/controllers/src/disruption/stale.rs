@@ -8,7 +8,7 @@ use client::{Controller, Event, Informer, PatchKind, ReconcileContext, Reconcile
 use jiff::Timestamp;
 
 use crate::Setup;
-use crate::meta::{now, parsed, time};
+use crate::meta::{mentions, now, parsed, time};
 
 const CONDITION: &str = "DisruptionTarget";
 /// How long the condition may stand without a deletion.
@@ -30,7 +30,7 @@ fn is_target(condition: &Value) -> bool {
 
 /// How long until the pod's condition is stale; `None` where it cannot become so. What the kubelet says stands until it acts.
 fn stale_in(pod: &Arc<Object>, now: Timestamp) -> Option<Duration> {
-    if pod.is_deleting() || !mentions(pod) {
+    if pod.is_deleting() || !mentions(pod, CONDITION) {
         return None;
     }
     let value = parsed(pod);
@@ -43,11 +43,6 @@ fn stale_in(pod: &Arc<Object>, now: Timestamp) -> Option<Duration> {
     stands.then(|| Duration::try_from(left).unwrap_or_default())
 }
 
-/// Most pods don't, and need not be parsed.
-fn mentions(pod: &Object) -> bool {
-    pod.body().windows(CONDITION.len()).any(|window| window == CONDITION.as_bytes())
-}
-
 impl Controller for StaleTargets {
     fn name(&self) -> &'static str {
         "stale-disruption-controller"
@@ -56,7 +51,7 @@ impl Controller for StaleTargets {
     fn watches(&self) -> Vec<Watch> {
         let concerned = |event: &Event| {
             let pod = event.object();
-            let stays = !matches!(event, Event::Deleted(_)) && !pod.is_deleting() && mentions(pod);
+            let stays = !matches!(event, Event::Deleted(_)) && !pod.is_deleting() && mentions(pod, CONDITION);
             stays.then(|| pod.key().clone()).into_iter().collect()
         };
         vec![Watch::new(self.pods.clone(), concerned)]

@@ -223,7 +223,7 @@ impl Collector {
         tracing::debug!(resource = %resource.group_resource(), key = %node.item.key, ?propagation, "deleting, as its owners are gone");
         let mut options = DeleteOptions::uid(&*node.item.uid).propagation(propagation);
         // What was judged is what is deleted.
-        options.revision = Some(node.revision);
+        options.revision = Some(node.revision());
         Ok(self.client.delete(resource, &node.item.key, &options).await.ignore_not_found()?)
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use apimachinery::{Object, ObjectKey, OwnerReference};
 use client::{ApiResource, Keyed, KeyedSet, Resource};
 use parking_lot::RwLock;
 
-use super::{FOREGROUND, ORPHAN, has_finalizer};
+use super::{FOREGROUND, ORPHAN, defines_kinds, has_finalizer};
 
 /// Plural and group.
 pub(super) type Identity = (String, String);
@@ -24,7 +25,7 @@ pub(super) struct Item {
 #[derive(Debug)]
 pub(super) struct Node {
     pub item: Arc<Item>,
-    pub revision: u64,
+    revision: AtomicU64,
     pub owners: Box<[Arc<OwnerReference>]>,
     pub deleting: bool,
     pub foreground: bool,
@@ -80,12 +81,26 @@ impl Node {
     pub(super) fn of(item: Arc<Item>, object: &Object) -> Node {
         Node {
             item,
-            revision: object.revision(),
+            revision: object.revision().into(),
             owners: object.owners().iter().cloned().map(Arc::new).collect(),
             deleting: object.is_deleting(),
             foreground: has_finalizer(object, FOREGROUND),
             orphan: has_finalizer(object, ORPHAN),
         }
+    }
+
+    /// The newest that is known.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
+    }
+
+    /// Whether `newer` is judged as this was: so it is with most changes of most objects.
+    fn stands_for(&self, newer: &Object) -> bool {
+        let plain = !self.deleting && !self.foreground && !self.orphan;
+        plain
+            && !newer.is_deleting()
+            && !newer.has_finalizers()
+            && self.owners.iter().map(|owner| &**owner).eq(newer.owners())
     }
 
     /// Whether the object is being deleted after its dependents.
@@ -118,8 +133,14 @@ impl Graph {
         let Some(kind) = kinds.get_mut(identity) else { return Vec::new() };
         let old = kind.nodes.get(object.key()).cloned();
         let same = old.clone().filter(|old| old.item.uid == object.uid());
-        if same.as_ref().is_some_and(|old| old.revision >= object.revision()) {
-            return Vec::new();
+        if let Some(old) = &same {
+            if old.revision() >= object.revision() {
+                return Vec::new();
+            }
+            if old.stands_for(object) && !defines_kinds(identity) {
+                old.revision.store(object.revision(), Ordering::Relaxed);
+                return Vec::new();
+            }
         }
         if let Some(old) = &old {
             kind.nodes.remove(object.key());
@@ -324,7 +345,9 @@ mod tests {
         check(graph.put(&identity, &object("y", "2", 2, &["a", "b"])), &["+2"], &["x", "y"], &["y"]);
         check(graph.put(&identity, &object("y", "2", 2, &[])), &[], &["x", "y"], &["y"]);
         check(graph.put(&identity, &object("y", "2", 3, &["b"])), &["~2"], &["x"], &["y"]);
-        check(graph.put(&identity, &object("x", "3", 4, &["b"])), &["-1", "+3"], &[], &["x", "y"]);
+        check(graph.put(&identity, &object("y", "2", 4, &["b"])), &[], &["x"], &["y"]);
+        assert_eq!(graph.dependents("b")[0].revision(), 4);
+        check(graph.put(&identity, &object("x", "3", 5, &["b"])), &["-1", "+3"], &[], &["x", "y"]);
         check(graph.remove(&identity, &ObjectKey::new("n", "x"), "1").into_iter().collect(), &[], &[], &["x", "y"]);
         let list = [Arc::new(object("z", "4", 5, &["a"])), Arc::new(object("y", "2", 3, &["b"]))];
         check(graph.replace(&identity, &list), &["-3", "+4"], &["z"], &["y"]);

@@ -7,7 +7,7 @@ use client::{
 };
 use tokio::sync::watch;
 
-use super::Collector;
+use super::{Collector, defines_kinds};
 use super::graph::{Change, Identity};
 
 /// Ends when dropped.
@@ -67,7 +67,7 @@ impl Source {
 impl Collector {
     fn learn(&self, identity: &Identity, changes: Vec<Change>) {
         changes.iter().for_each(|change| self.note(change));
-        if !changes.is_empty() && matches!(identity.0.as_str(), "customresourcedefinitions" | "apiservices") {
+        if !changes.is_empty() && defines_kinds(identity) {
             self.served_changed.notify_one();
         }
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::view::Spec;
+use crate::meta::parsed;
 use crate::pod_view::{Restarts, restarts};
 use crate::views::Views;
 
@@ -78,7 +79,7 @@ impl JobPods {
 impl JobPod {
     fn of(object: &Object) -> JobPod {
         match object.view::<Pod>() {
-            Ok(pod) => JobPod::read(&pod),
+            Ok(pod) => JobPod { most_restarts: restarts(&parsed(object)), ..JobPod::read(&pod) },
             Err(error) => {
                 tracing::warn!(pod = %object.key(), %error, "a pod cannot be read");
                 JobPod { is_deleting: object.is_deleting(), ..JobPod::default() }
@@ -119,7 +120,7 @@ impl JobPod {
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             finished: finished(pod),
             restarts: all().map(|status| i64::from(status.restart_count)).sum(),
-            most_restarts: restarts(pod),
+            most_restarts: Restarts::default(),
             conditions: conditions.map(|condition| (condition.type_.clone(), condition.status.clone())).collect(),
             ended: all().filter_map(exit_code).collect(),
         }
