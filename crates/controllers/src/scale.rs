@@ -13,8 +13,9 @@ pub(crate) enum ScaleError {
     NoKind { kind: String, version: String },
     #[error("no matches for kind {kind:?} in group {group:?}")]
     NoKindInGroup { kind: String, group: String },
-    #[error("{0} does not implement the scale subresource")]
-    NoScale(String),
+    /// With what the server said.
+    #[error("{resource} does not implement the scale subresource")]
+    NoScale { resource: String, error: client::Error },
     #[error(transparent)]
     Client(#[from] client::Error),
 }
@@ -52,10 +53,15 @@ pub(crate) async fn scale_of_group(
     kind: &str,
     key: &ObjectKey,
 ) -> Result<(Resource, Arc<Object>), ScaleError> {
-    let absent = |resource: &Resource| client::Error::from(Status::not_found(&resource.group_resource(), &key.name));
+    let told = |result: Result<Result<_, Resource>, ScaleError>| match result {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(resource)) => Err(client::Error::from(Status::not_found(&resource.group_resource(), &key.name)).into()),
+        Err(ScaleError::NoScale { error, .. }) => Err(error.into()),
+        Err(error) => Err(error),
+    };
     match found(client, api_version, kind, key).await {
         Err(ScaleError::NoKind { .. }) => {}
-        result => return result.and_then(|found| found.map_err(|resource| absent(&resource).into())),
+        result => return told(result),
     }
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let versions = match client.get_json::<Group>(format!("/apis/{group}")).await {
@@ -66,7 +72,7 @@ pub(crate) async fn scale_of_group(
     for version in versions.iter().filter(|version| version.group_version != api_version) {
         match found(client, &version.group_version, kind, key).await {
             Err(ScaleError::NoKind { .. }) => {}
-            result => return result.and_then(|found| found.map_err(|resource| absent(&resource).into())),
+            result => return told(result),
         }
     }
     Err(ScaleError::NoKindInGroup { kind: kind.to_owned(), group: group.to_owned() })
@@ -111,7 +117,7 @@ async fn found(
             if served.resources.iter().any(|resource| resource.name == subresource) {
                 return Ok(Err(resource));
             }
-            Err(ScaleError::NoScale(resource.group_resource().to_string()))
+            Err(ScaleError::NoScale { resource: resource.group_resource().to_string(), error })
         }
         Err(error) => Err(error.into()),
     }

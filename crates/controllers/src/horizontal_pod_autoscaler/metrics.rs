@@ -49,9 +49,11 @@ pub(super) enum MetricsError {
 
 /// A failure that no `Status` tells, in the words of upstream's client.
 fn told(error: &Error, what: &str) -> String {
-    match error.status().filter(|status| status.details.is_none()).map(|status| status.code) {
-        Some(404) => format!("the server could not find the requested resource (get {what})"),
-        Some(503) => format!("the server is currently unable to handle the request (get {what})"),
+    match error.status().map(|status| (status.code, status.message.trim())) {
+        Some((404, "404 page not found")) => format!("the server could not find the requested resource (get {what})"),
+        Some((503, "service unavailable")) => {
+            format!("the server is currently unable to handle the request (get {what})")
+        }
         _ => error.to_string(),
     }
 }

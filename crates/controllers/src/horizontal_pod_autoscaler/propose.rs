@@ -51,13 +51,11 @@ pub(super) struct Failed {
 
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    #[error("{what}: {error}{}", .of.as_deref().unwrap_or_default())]
-    Metrics {
-        what: String,
-        error: MetricsError,
-        /// On what it was, after the error.
-        of: Option<String>,
-    },
+    #[error("{what}: {error}")]
+    Metrics { what: String, error: MetricsError },
+    /// Upstream's words are out of order.
+    #[error("{what}/{error}")]
+    MetricsOf { what: String, error: MetricsError },
     #[error(transparent)]
     Size(#[from] NoSize),
     #[error("{what}: {error}")]
@@ -178,7 +176,7 @@ impl Asked<'_> {
         let (client, selector) = (self.ctx.client(), &self.scale.selector);
         let samples = metrics::of_resource(client, self.namespace, selector, name, container).await;
         let what = format!("{get}: unable to get metrics for resource {name}");
-        let unable = |error| Why::Metrics { what, error, of: None };
+        let unable = |error| Why::Metrics { what, error };
         let samples = samples.map_err(unable)?;
         let no_size = |error| Why::SizeOf { what: get.clone(), error };
         let aim = match (target, percent) {
@@ -217,7 +215,7 @@ impl Asked<'_> {
         let metric_selector = selector(spec)?;
         let (client, pods) = (self.ctx.client(), &self.scale.selector);
         let samples = metrics::of_pods(client, self.namespace, pods, name, &metric_selector).await;
-        let unable = |error| Why::Metrics { what: format!("unable to get metric {name}"), error, of: None };
+        let unable = |error| Why::Metrics { what: format!("unable to get metric {name}"), error };
         let samples = samples.map_err(unable)?;
         let target = spec.at(&["target", "averageValue"]).and_then(milli).unwrap_or_default();
         let (now, current) = (self.ctx.env().now(), self.scale.current);
@@ -234,10 +232,9 @@ impl Asked<'_> {
         let text = |key: &str| object.str_at(&[key]).unwrap_or_default();
         let key = ObjectKey::new(self.namespace, text("name"));
         let value = metrics::of_object(self.ctx.client(), &object, &key, name, &selector(spec)?).await;
-        let unable = |error| Why::Metrics {
-            what: format!("unable to get metric {name}"),
+        let unable = |error| Why::MetricsOf {
+            what: format!("unable to get metric {name}: {} on {} {}", text("kind"), key.namespace, key.name),
             error,
-            of: Some(format!(" on {} {key}", text("kind"))),
         };
         // Upstream calls a share of an object's value external.
         let metric = match spec.at(&["target", "averageValue"]) {
@@ -255,7 +252,7 @@ impl Asked<'_> {
         let unable = |error| {
             let selector = go_selector::shown(spec.at(&["metric", "selector"]));
             let what = format!("unable to get external metric {}/{name}/{selector}", self.namespace);
-            Why::Metrics { what, error, of: None }
+            Why::Metrics { what, error }
         };
         self.by_one_value(spec, value.map_err(unable)?, external_metric(spec))
     }
@@ -288,11 +285,10 @@ fn identified(spec: &Value, name: &str, thousandths: i64) -> Value {
     shown
 }
 
-/// Memory is told in powers of two, as metrics-server tells it: whole bytes, rounded up, but for very little.
+/// Memory is told in powers of two, as metrics-server tells it.
 fn amount(resource: &str, thousandths: i64) -> String {
-    if resource == "memory" && thousandths.abs() >= 1_024_000 {
-        let bytes = thousandths / 1000 + i64::from(thousandths % 1000 > 0);
-        return Quantity::new(bytes, Format::BinarySi).to_string();
+    if resource == "memory" && thousandths % 1000 == 0 {
+        return Quantity::new(thousandths / 1000, Format::BinarySi).to_string();
     }
     Quantity::from_milli(thousandths).to_string()
 }
@@ -316,7 +312,7 @@ mod tests {
         check("cpu", 150, "150m");
         check("cpu", 2000, "2");
         check("memory", (100 << 20) * 1000, "100Mi");
-        check("memory", 86_571_733_667, "86571734");
+        check("memory", 86_571_733_667, "86571733667m");
         check("memory", 500_333, "500333m");
     }
 
