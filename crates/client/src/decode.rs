@@ -336,7 +336,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_read_for_little() {
-        let json = br#"{"kind":"Pod","metadata":{"name":"a-x7","namespace":"n","resourceVersion":"9","uid":"u"},"spec":{}}"#;
+        let json =
+            br#"{"kind":"Pod","metadata":{"name":"a-x7","namespace":"n","resourceVersion":"9","uid":"u"},"spec":{}}"#;
         let expect = Written { key: ObjectKey::new("n", "a-x7"), uid: "u".into(), revision: 9 };
         assert_eq!(written(Body::Bytes(Bytes::from_static(json))).await.unwrap(), expect);
         let object = Arc::new(Object::parse(json).unwrap());

@@ -84,7 +84,9 @@ impl PodView {
             ready_since: is_ready.then(|| ready_changed.unwrap_or(Timestamp::UNIX_EPOCH)),
             ready_changed,
             restarts: restarts(&pod),
-            deletion_cost: text(&["metadata", "annotations", DELETION_COST]).and_then(deletion_cost).unwrap_or_default(),
+            deletion_cost: text(&["metadata", "annotations", DELETION_COST])
+                .and_then(deletion_cost)
+                .unwrap_or_default(),
             addresses,
             hostname: text(&["spec", "hostname"]).map(str::to_owned),
             subdomain: text(&["spec", "subdomain"]).map(str::to_owned),

@@ -7,8 +7,8 @@ use client::{
 };
 use tokio::sync::watch;
 
-use super::{Collector, defines_kinds};
 use super::graph::{Change, Identity};
+use super::{Collector, defines_kinds};
 
 /// Ends when dropped.
 pub(super) enum Source {

@@ -112,7 +112,8 @@ impl Seen {
         let container = pod.items_at(&["status", "containerStatuses"]).first();
         let state = |path: &[&str]| container.and_then(|container| container.at(path));
         let mut conditions = pod.items_at(&["status", "conditions"]).iter();
-        let ready = conditions.any(|one| one.str_at(&["type"]) == Some("Ready") && one.str_at(&["status"]) == Some("True"));
+        let ready =
+            conditions.any(|one| one.str_at(&["type"]) == Some("Ready") && one.str_at(&["status"]) == Some("True"));
         match pod.str_at(&["status", "phase"]) {
             Some("Running") => {
                 let restarts = state(&["restartCount"]).and_then(Value::as_i64).unwrap_or(0);
