@@ -5,7 +5,9 @@ mod topology;
 pub(crate) mod trigger;
 pub(crate) mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
@@ -13,6 +15,7 @@ use client::{
     Watch, resources,
 };
 use k8s_openapi::api::core::v1::{Node, Service};
+use parking_lot::Mutex;
 
 use crate::Setup;
 use crate::meta::{NODE_INDEX, by_node};
@@ -31,6 +34,9 @@ pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const OURSELVES: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const SERVICE_INDEX: &str = "service";
+/// What failed is tried again after this, then twice as long, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(1000);
 
 pub(crate) struct EndpointSlices {
     services: Informer,
@@ -40,14 +46,8 @@ pub(crate) struct EndpointSlices {
     events: EventRecorder,
     triggers: Triggers,
     topology: Arc<Topology>,
-}
-
-/// What went wrong with a Service's slices, in the words of upstream's event.
-#[derive(Debug, thiserror::Error)]
-#[error("Error updating Endpoint Slices for Service {service}: {why}")]
-struct Incomplete {
-    service: ObjectKey,
-    why: String,
+    /// How often in a row the slices of a Service could not be brought up to date.
+    failures: Mutex<BTreeMap<ObjectKey, u32>>,
 }
 
 impl EndpointSlices {
@@ -69,7 +69,19 @@ impl EndpointSlices {
             events: setup.recorder("endpointslice-controller", "endpoint-slice-controller"),
             triggers: Triggers::default(),
             topology: Arc::default(),
+            failures: Mutex::default(),
         }
+    }
+
+    /// Tells what went wrong, and how long to wait: twice as long each time.
+    fn incomplete(&self, service: &Object, why: String) -> Duration {
+        let message = format!("Error updating Endpoint Slices for Service {}: {why}", service.key());
+        tracing::debug!(message);
+        self.events.warning(service, "FailedToUpdateEndpointSlices", message);
+        let mut failures = self.failures.lock();
+        let failures = failures.entry(service.key().clone()).or_default();
+        *failures += 1;
+        FIRST_PAUSE.saturating_mul(1 << (*failures - 1).min(16)).min(LAST_PAUSE)
     }
 
     /// The endpoints of one family, by the ports they serve on.
@@ -241,6 +253,7 @@ impl Controller for EndpointSlices {
             // The slices are the Service's own, and go with it.
             self.triggers.forget(key);
             self.topology.forget(key);
+            self.failures.lock().remove(key);
             return Ok(Requeue::No);
         };
         let Some(Behind { service, backends, changed }) = behind(&object, &self.pods)? else { return Ok(Requeue::No) };
@@ -283,13 +296,14 @@ impl Controller for EndpointSlices {
         problems.extend(written.err().map(|error| error.to_string()));
         problems.dedup();
         let why = match &mut problems[..] {
-            [] => return Ok(Requeue::No),
+            [] => {
+                self.failures.lock().remove(key);
+                return Ok(Requeue::No);
+            }
             [one] => std::mem::take(one),
             many => format!("[{}]", many.join(", ")),
         };
-        let incomplete = Incomplete { service: key.clone(), why };
-        self.events.warning(&object, "FailedToUpdateEndpointSlices", incomplete.to_string());
-        Err(incomplete.into())
+        Ok(Requeue::After(self.incomplete(&object, why)))
     }
 }
 
