@@ -21,11 +21,13 @@ impl Run {
             (resources::STATEFUL_SETS, "db", stateful_set(3, CLAIMS, "v0")),
             (resources::DAEMON_SETS, "agent", daemon_set(REPLACE, "v0")),
             (resources::POD_DISRUPTION_BUDGETS, "guard", BUDGET.to_owned()),
+            // It is counted before the first pod: until then nobody is refused, which upstream too finds out later.
             (
                 QUOTAS,
                 "q",
                 format!(
-                    r#"{{"apiVersion":"v1","kind":"ResourceQuota","metadata":{{"name":"q","namespace":"ns"}},"spec":{{"hard":{{"pods":"{MOST_PODS}"}}}}}}"#
+                    r#"{{"apiVersion":"v1","kind":"ResourceQuota","metadata":{{"name":"q","namespace":"ns"}},"spec":{{"hard":{{"pods":"{MOST_PODS}"}}}},
+                        "status":{{"hard":{{"pods":"{MOST_PODS}"}},"used":{{"pods":"0"}}}}}}"#
                 ),
             ),
         ];
