@@ -13,7 +13,7 @@ use super::OpenError;
 use super::disk::{Disk, drop_cache};
 use super::memory::Memory;
 use super::record::{NewRecord, RecordId};
-use super::snapshot::Snapshot;
+use super::snapshot::{Read, Snapshot};
 
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -340,7 +340,7 @@ fn begin_read<'db>(engine: &Engine) -> Result<Snapshot<'db>, Failure> {
     let Engine::File(redb) = engine else { return Err(Failure::Gone) };
     let txn = redb.begin_read()?;
     let log = txn.open_table(LOG)?;
-    Ok(Snapshot::File { txn, log })
+    Ok(Snapshot::File(Box::new(Read { txn, log })))
 }
 
 impl Place {

@@ -9,8 +9,14 @@ use super::record::{Record, RecordId};
 
 /// A consistent view of the log. Of one in memory nobody writes meanwhile.
 pub(super) enum Snapshot<'db> {
-    File { txn: ReadTransaction, log: ReadOnlyTable<u64, &'static [u8]> },
+    File(Box<Read>),
     Memory(MappedRwLockReadGuard<'db, Memory>),
+}
+
+/// A read of the file under way.
+pub(super) struct Read {
+    pub(super) txn: ReadTransaction,
+    pub(super) log: ReadOnlyTable<u64, &'static [u8]>,
 }
 
 impl Snapshot<'_> {
@@ -18,8 +24,8 @@ impl Snapshot<'_> {
     pub(super) fn get<T>(&self, id: RecordId, read: impl FnOnce(Record<'_>) -> T) -> Result<Option<T>, Failure> {
         match self {
             Snapshot::Memory(memory) => Ok(memory.log.get(&id).map(|record| read(record.as_record()))),
-            Snapshot::File { log, .. } => {
-                let Some(bytes) = log.get(id.0)? else { return Ok(None) };
+            Snapshot::File(file) => {
+                let Some(bytes) = file.log.get(id.0)? else { return Ok(None) };
                 let record = Record::decode(id, bytes.value()).ok_or(Failure::Record(id))?;
                 Ok(Some(read(record)))
             }
@@ -40,8 +46,8 @@ impl Snapshot<'_> {
                     }
                 }
             }
-            Snapshot::File { log, .. } => {
-                for entry in log.range(range.start.0..range.end.0)? {
+            Snapshot::File(file) => {
+                for entry in file.log.range(range.start.0..range.end.0)? {
                     let (id, bytes) = entry?;
                     let id = RecordId(id.value());
                     if !each(Record::decode(id, bytes.value()).ok_or(Failure::Record(id))?)? {
@@ -64,8 +70,8 @@ impl Snapshot<'_> {
                     each(*id, &bytes)?;
                 }
             }
-            Snapshot::File { log, .. } => {
-                for entry in log.iter()? {
+            Snapshot::File(file) => {
+                for entry in file.log.iter()? {
                     let (id, bytes) = entry?;
                     each(RecordId(id.value()), bytes.value())?;
                 }
@@ -78,14 +84,14 @@ impl Snapshot<'_> {
     pub(super) fn last(&self) -> Result<Option<RecordId>, Failure> {
         match self {
             Snapshot::Memory(memory) => Ok(memory.log.keys().next_back().copied()),
-            Snapshot::File { log, .. } => Ok(log.last()?.map(|(id, _)| RecordId(id.value()))),
+            Snapshot::File(file) => Ok(file.log.last()?.map(|(id, _)| RecordId(id.value()))),
         }
     }
 
     pub(super) fn meta(&self, key: &str) -> Result<Option<u64>, Failure> {
         match self {
             Snapshot::Memory(memory) => Ok(memory.meta.get(key).copied()),
-            Snapshot::File { txn, .. } => Ok(txn.open_table(META)?.get(key)?.map(|value| value.value())),
+            Snapshot::File(file) => Ok(file.txn.open_table(META)?.get(key)?.map(|value| value.value())),
         }
     }
 }
