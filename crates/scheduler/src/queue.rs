@@ -134,6 +134,13 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Takes in a new state of a pod that is being bound: what it is tried with if it can't be.
+    pub fn refresh(&self, pod: &Arc<PodInfo>) {
+        if let Some(waiting) = self.state.lock().pods.get_mut(&pod.uid) {
+            waiting.pod = pod.clone();
+        }
+    }
+
     /// What changed about a pod may make it schedulable.
     fn own_change(&self, state: &mut State, uid: &str, event: ClusterEvent) {
         let Some(waiting) = state.pods.get(uid) else { return };

@@ -272,6 +272,7 @@ fn waits(shared: &Shared, info: Arc<PodInfo>) {
     let assumed = shared.cache.lock().pod(&info.uid).cloned();
     if let Some(assumed) = assumed {
         // The binding is under way. It will fail if the pod is to go: its place is free for others now.
+        shared.queue.refresh(&info);
         if info.terminating && !assumed.terminating {
             leave(shared, &info.uid);
         }

@@ -53,6 +53,7 @@ async fn a_pod_that_is_to_go_while_it_is_bound_leaves_its_place() {
         "spec": {"storageClassName": "s", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     world.server.put(&resources::PERSISTENT_VOLUME_CLAIMS, &claim.to_string());
     let first = edited(&pod("first", "2"), |pod| {
+        pod["metadata"]["finalizers"] = json!(["example.com/slow"]);
         pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
     });
     world.server.put(&resources::PODS, &first);
@@ -65,5 +66,11 @@ async fn a_pod_that_is_to_go_while_it_is_bound_leaves_its_place() {
         .server
         .edit(&resources::PODS, &first, |pod| pod.set(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z"));
     world.eventually("binding", || world.node_of("second").is_some()).await;
+    // What was begun for it fails; it isn't tried again.
+    world.server.edit(&resources::PERSISTENT_VOLUME_CLAIMS, &ObjectKey::new("ns", "c"), |claim| {
+        claim.remove(&["metadata", "annotations"]);
+    });
+    let skipped = || told(&world).iter().any(|[_, message, _]| message == "skip schedule deleting pod: ns/first");
+    world.eventually("no other attempt", skipped).await;
     assert_eq!(world.node_of("first"), None);
 }
