@@ -341,3 +341,62 @@ async fn pods_that_always_fail_are_made_more_and_more_seldom() {
         assert!(made[3] >= *last.start() && made[3] <= *last.end(), "{what}: {made:?}");
     }
 }
+
+/// Upstream too makes another as soon as one has failed, and leaves it to kubelets how often that is: never more than one for each.
+#[tokio::test(start_paused = true)]
+async fn pods_that_fail_are_replaced_one_for_one() {
+    let parallel = stateful_set(3, r#","podManagementPolicy":"Parallel""#, "v1");
+    for (what, resource, json, at_once) in [
+        ("ReplicaSet", resources::REPLICA_SETS, replica_set("web", 3), 3),
+        ("Deployment", resources::DEPLOYMENTS, deployment(3, ROLLING, "v1"), 3),
+        ("StatefulSet", resources::STATEFUL_SETS, stateful_set(3, "", "v1"), 1),
+        ("parallel StatefulSet", resources::STATEFUL_SETS, parallel, 3),
+    ] {
+        let cluster = Cluster::start();
+        let _alive = cluster.put_node("n1");
+        let _kubelet = failing_kubelet(&cluster.server);
+        cluster.put(&resource, &json);
+        sleep(10).await;
+        let writes = cluster.writes_in_a_minute().await;
+        let made = writes.iter().filter(|write| write.starts_with("POST") && write.ends_with("/pods")).count();
+        println!("{what}: {} writes for {made} pods a minute", writes.len());
+        // Each lives for a second; one of a StatefulSet has to go before the next can come.
+        assert!((20 * at_once..=61 * at_once).contains(&made), "{what}: {made}");
+        assert!(writes.len() <= 7 * made, "{what}: {} writes for {made} pods", writes.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_full_is_counted_no_more_than_needed() {
+    const FULL: usize = 5;
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    let asked = refuse_pods(&server, FULL);
+    let cluster = Cluster::start_with(server, |_| {});
+    let _kubelet = Kubelet::start(&cluster.server);
+    let _alive = cluster.put_node("n1");
+    let quotas = Resource::namespaced("", "v1", "resourcequotas");
+    let quota = r#"{"apiVersion":"v1","kind":"ResourceQuota","metadata":{"name":"q","namespace":"ns"},"spec":{"hard":{"pods":"5"}}}"#;
+    cluster.put(&quotas, quota);
+    cluster.put(&resources::REPLICA_SETS, &replica_set("web", 20));
+    let used = || cluster.value(&quotas, "q").str_at(&["status", "used", "pods"]).map(str::to_owned);
+    eventually("it is full", || used().as_deref() == Some("5")).await;
+    // Somebody deletes pods all the time: whoever was refused comes again, and so do the counts.
+    cluster.server.forget_requests();
+    asked.store(0, SeqCst);
+    for _ in 0..60 {
+        let pod = cluster.server.list(&resources::PODS)[0].key().clone();
+        cluster.server.remove(&resources::PODS, &pod);
+        sleep(1).await;
+    }
+    let counts = cluster.server.writes().into_iter().filter(|write| write.contains("/resourcequotas/")).count();
+    let asked_for = asked.swap(0, SeqCst);
+    println!("{counts} counts and {asked_for} pods asked for, for 60 that went");
+    // One that is made, two that are refused together as batches double, and one at each look after that.
+    assert!(counts <= 2 * 60 && asked_for <= 6 * 60, "{counts} counts, {asked_for} pods asked for");
+    sleep(3600).await;
+    asked.store(0, SeqCst);
+    let writes = cluster.writes_in_a_minute().await;
+    let counts = writes.iter().filter(|write| write.contains("/resourcequotas/")).count();
+    assert_eq!((counts, used().as_deref()), (0, Some("5")));
+    assert!(asked.load(SeqCst) <= CALM && writes.len() <= 3 * CALM, "{writes:?}");
+}
