@@ -109,6 +109,7 @@ async fn a_race_for_several_quotas() {
     put_quota(&fixture, "a", json!({"count/configmaps": "17", "count/widgets.example.com": "18"})).await;
     put_quota(&fixture, "b", json!({"configmaps": "19"})).await;
     put_quota(&fixture, "c", json!({"count/configmaps": "18", "count/widgets.example.com": "17"})).await;
+    let before = fixture.store.revision();
     // Who writes quotas meanwhile doesn't disturb.
     let touch = async {
         for n in 0..20 {
@@ -122,6 +123,8 @@ async fn a_race_for_several_quotas() {
         race(&fixture, &maps, map, &[("a", "count/configmaps"), ("b", "configmaps"), ("c", "count/configmaps")]),
         touch
     );
+    // Each that was made is written once, at the revision of the last of its three charges; what was refused writes nothing.
+    assert_eq!(fixture.store.revision() - before, 17 * 3 + 20);
     crate::crds::define(&fixture, &crate::crds::widgets()).await;
     let widgets = client::Resource::namespaced("example.com", "v1", "widgets");
     let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"size": 1}});
