@@ -201,8 +201,7 @@ impl Player<'_> {
             }
             ["until", kind, name] => self.until(kind, name, step.value.as_str().unwrap_or_default()).await?,
             ["count", kind] => self.count(kind, step).await?,
-            ["take", kind] => self.take(kind, self.ns, step).await?,
-            ["take", kind, ns] => self.take(kind, ns, step).await?,
+            ["take", kind] => self.take(kind, step).await?,
             ["change", kind, name] => self.patch(kind, name, "", &step.value).await?,
             ["status", kind, name] => self.patch(kind, name, "status", &json!({"status": step.value})).await?,
             ["image", kind, name] => {
@@ -260,11 +259,11 @@ impl Player<'_> {
     }
 
     /// Gives an object that it waits for a name, by which later steps know it.
-    async fn take(&mut self, kind: &str, ns: &str, step: &Step) -> Result<()> {
+    async fn take(&mut self, kind: &str, step: &Step) -> Result<()> {
         let (conditions, name) = conditions_and_word(step.value.as_str().context("a name")?);
         let (informer, mut found) = (self.world.informer(kind)?, None);
         let met = || {
-            found = objects_of(informer, ns).into_iter().find(|value| all_hold(conditions, value));
+            found = objects_of(informer, self.ns).into_iter().find(|value| all_hold(conditions, value));
             Ok(found.is_some())
         };
         self.wait_for(met).await?;

@@ -73,6 +73,7 @@ impl Mask<'_> {
                 | "FailedComputeMetricsReplicas"
                 | "FailedGetScale"
                 | "FailedAttachVolume"
+                | "TaintManagerEviction"
                 | "AmbiguousSelector"
                 | "SelectorRequired"
                 | "UnmanagedPods"

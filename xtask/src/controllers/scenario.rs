@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `until KIND NAME: CONDITION, ...` | waits for `path=value`, `condition.TYPE=STATUS`, `condition.TYPE.reason=REASON`, `taint KEY=EFFECT`, `there` or `gone` |
 //! | `count KIND: CONDITION, ... N` | waits for N objects that meet the conditions |
-//! | `take KIND [NAMESPACE]: CONDITION, ... WORD` | from here on `$WORD` is the name, `$WORD.uid` the uid of the first such object |
+//! | `take KIND: CONDITION, ... WORD` | from here on `$WORD` is the name, `$WORD.uid` the uid of the first such object |
 //! | `change KIND NAME: PATCH`, `status KIND NAME: PATCH` | a strategic merge patch of the object (of a custom one, a merge patch), a merge patch of its status |
 //! | `image KIND NAME: IMAGE` | changes the image of the template's container |
 //! | `delete KIND NAME: OPTIONS`, `evict Pod NAME:` | as the API has them |
