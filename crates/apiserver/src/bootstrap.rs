@@ -43,8 +43,10 @@ pub(crate) async fn run(server: &Server, pki: &pki::ClusterPki) {
     future::join_all(namespaces.iter().map(|object| persist(server, || ensure(&local, object)))).await;
 
     let client = Client::new(server.inner().env.clone(), Arc::new(local.clone()), AGENT);
-    let wanted: Vec<Wanted> =
-        policy::priority_classes().into_iter().chain(policy::rbac(server.inner().settings.device_taints)).collect();
+    let wanted: Vec<Wanted> = policy::priority_classes()
+        .into_iter()
+        .chain(policy::rbac(server.inner().settings.features.device_taints))
+        .collect();
     let policies = wanted.chunks(CHUNK).map(|chunk| {
         let client = &client;
         persist(server, move || async move { policy::ensure(client, chunk).await.map_err(|error| error.to_string()) })

@@ -33,8 +33,8 @@ pub struct Settings {
     /// The issuer of service-account tokens, and their default audience.
     pub issuer: String,
     pub cluster_domain: String,
-    /// Whether devices have taints. Upstream: the feature gate DRADeviceTaints, off by default.
-    pub device_taints: bool,
+    /// What fields are kept that are dropped by default.
+    pub features: rules::Features,
     /// What a cluster begins with besides upstream's own objects: paths of collections and objects, made once, before anything
     /// else. Whoever changes or deletes them keeps their way.
     pub begins_with: Vec<(&'static str, serde_json::Value)>,
@@ -50,7 +50,7 @@ impl Settings {
             node_ports: 30000..=32767,
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
-            device_taints: false,
+            features: rules::Features::default(),
             begins_with: Vec::new(),
         }
     }

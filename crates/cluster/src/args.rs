@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use rules::Features;
 
 /// Kubernetes, complete, in one binary.
 #[derive(Parser, Debug)]
@@ -82,7 +83,8 @@ pub struct Start {
     pub controllers: Vec<String>,
 
     /// Features that are off by default: DRADeviceTaints=true keeps the taints of devices and what tolerates them, and takes pods away from
-    /// devices whose taints drive them out [default: what was said last].
+    /// devices whose taints drive them out; MaxUnavailableStatefulSet=true keeps and obeys the maxUnavailable of StatefulSets' rolling
+    /// updates [default: what was said last].
     #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', value_parser = feature_gate)]
     pub feature_gates: Vec<(String, bool)>,
 
@@ -137,15 +139,13 @@ fn runtime_handler(text: &str) -> Result<(String, PathBuf), String> {
     if program.is_absolute() { Ok((name.to_owned(), program)) } else { Err("a program's path begins with /".into()) }
 }
 
-/// The feature gate of devices' taints.
-pub const DEVICE_TAINTS: &str = "DRADeviceTaints";
-
 fn feature_gate(text: &str) -> Result<(String, bool), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("missing bool value for {text}"))?;
     let value = value.parse().map_err(|_| format!("invalid value of {name}={value}, it is no bool"))?;
-    match name {
-        DEVICE_TAINTS => Ok((name.to_owned(), value)),
-        _ => Err(format!("unrecognized feature gate: {name}")),
+    if Features::default().switch(name, value) {
+        Ok((name.to_owned(), value))
+    } else {
+        Err(format!("unrecognized feature gate: {name}"))
     }
 }
 
@@ -211,6 +211,7 @@ mod tests {
         };
         check("DRADeviceTaints=true", Ok(true));
         check("DRADeviceTaints=false", Ok(false));
+        check("MaxUnavailableStatefulSet=true", Ok(true));
         check("DRADeviceTaints", Err("missing bool value for DRADeviceTaints"));
         check("DRADeviceTaints=x", Err("invalid value of DRADeviceTaints=x, it is no bool"));
         check("Wings=true", Err("unrecognized feature gate: Wings"));

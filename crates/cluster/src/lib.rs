@@ -27,7 +27,7 @@ mod stop;
 mod turn;
 mod volumes;
 
-pub use args::{Args, Command, DEVICE_TAINTS};
+pub use args::{Args, Command};
 pub use check::{Outcome, Requirement};
 pub use kubeconfig::renew as renew_kubeconfig;
 pub use settings::Settings;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rules::Features;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Args, Start};
@@ -153,9 +154,15 @@ impl Settings {
         })
     }
 
-    /// Whether the feature was switched on.
-    pub fn has_feature(&self, gate: &str) -> bool {
-        self.feature_gates.get(gate).copied().unwrap_or_default()
+    /// Which features are on that are off by default.
+    pub fn features(&self) -> Features {
+        let mut features = Features::default();
+        for (gate, on) in &self.feature_gates {
+            if !features.switch(gate, *on) {
+                tracing::warn!("the feature gate {gate} is not known, and ignored");
+            }
+        }
+        features
     }
 
     /// Writes the record into the run and the data folder, which are made.

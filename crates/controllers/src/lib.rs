@@ -93,8 +93,8 @@ pub struct Config {
     /// Which controllers run, as upstream's `--controllers`: `*` stands for all that are on by default, `name` for this one, `-name` for
     /// all but this one; what comes first counts.
     pub controllers: Vec<String>,
-    /// Whether devices have taints, which drive pods out. Upstream: the feature gate DRADeviceTaints, off by default.
-    pub device_taints: bool,
+    /// What is done that isn't by default.
+    pub features: rules::Features,
     /// Keys of the authority that signs certificates, and of service accounts; without, neither is done here.
     pub pki: Option<Arc<pki::ClusterPki>>,
 }
@@ -113,7 +113,7 @@ impl Config {
             node_prefixes: (24, 64),
             leader_election: None,
             controllers: vec!["*".to_owned()],
-            device_taints: false,
+            features: rules::Features::default(),
             pki: None,
         }
     }

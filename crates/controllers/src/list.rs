@@ -215,7 +215,8 @@ pub fn absent(names: &[String]) -> Vec<&'static str> {
 /// Everything that the configuration asks for, to be run.
 pub(crate) fn enabled(setup: &Setup<'_>) -> Vec<BoxFuture<'static, ()>> {
     let wanted = ALL.iter().filter(|row| {
-        is_enabled(&setup.config.controllers, row.name) && (row.name != DEVICE_TAINTS || setup.config.device_taints)
+        is_enabled(&setup.config.controllers, row.name)
+            && (row.name != DEVICE_TAINTS || setup.config.features.device_taints)
     });
     wanted.map(|row| (row.start)(setup, row.account)).collect()
 }

@@ -29,6 +29,8 @@ pub(crate) struct StatefulSets {
     claims: Informer,
     pods: Pods,
     events: EventRecorder,
+    /// Whether `maxUnavailable` is obeyed.
+    max_unavailable: bool,
 }
 
 /// One reconcile of one set.
@@ -37,6 +39,7 @@ struct Sync<'a> {
     events: &'a EventRecorder,
     claims: &'a Informer,
     set: &'a StatefulSet,
+    max_unavailable: bool,
     now: Timestamp,
 }
 
@@ -81,6 +84,7 @@ impl StatefulSets {
             claims: setup.informers.of(&resources::PERSISTENT_VOLUME_CLAIMS),
             pods,
             events: setup.recorder("statefulset-controller", "statefulset-controller"),
+            max_unavailable: setup.config.features.max_unavailable_stateful_set,
         }
     }
 
@@ -165,8 +169,14 @@ impl Controller for StatefulSets {
         };
         let mut history = self.claim_revisions(ctx.client(), &object, &selector).await?;
         let pods = self.claim_pods(ctx.client(), &set, &selector).await?;
-        let sync =
-            Sync { client: ctx.client(), events: &self.events, claims: &self.claims, set: &set, now: ctx.env().now() };
+        let sync = Sync {
+            client: ctx.client(),
+            events: &self.events,
+            claims: &self.claims,
+            set: &set,
+            max_unavailable: self.max_unavailable,
+            now: ctx.env().now(),
+        };
         let live: Vec<String> = pods.iter().map(|pod| pod.revision.clone()).collect();
         let next = pods.iter().filter_map(|pod| pod.available_in(set.min_ready(), sync.now)).min();
         let Some(chosen) = sync.choose_revisions(&mut history).await? else { return Ok(Requeue::No) };

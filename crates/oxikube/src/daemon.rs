@@ -264,7 +264,7 @@ async fn start_api_server(
 ) -> Result<Clients> {
     let mut served = apiserver::Settings::new(settings.node_ip);
     served.service_cidrs = vec![settings.service_cidr.clone()];
-    served.device_taints = settings.has_feature(cluster::DEVICE_TAINTS);
+    served.features = settings.features();
     served.begins_with = vec![(STORAGE_CLASSES, local_class())];
     let any: IpAddr = if settings.node_ip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let built: ApiServer = apiserver::build(apiserver::Config {
@@ -299,7 +299,7 @@ fn start_control_plane(
     config.accounts = Some(clients.accounts.clone());
     config.cluster_cidrs = vec![range(&settings.pod_cidr)?];
     config.pki = Some(pki.clone());
-    config.device_taints = settings.has_feature(cluster::DEVICE_TAINTS);
+    config.features = settings.features();
     if !settings.controllers.is_empty() {
         config.controllers = settings.controllers.clone();
     }

@@ -14,6 +14,7 @@
 mod affinity;
 pub mod cron;
 pub mod devices;
+mod features;
 mod pod;
 mod ports;
 mod qos;
@@ -23,6 +24,7 @@ mod selector;
 mod tolerations;
 
 pub use affinity::{NodeLabels, matches_node_selector, matches_node_term, required_node_affinity};
+pub use features::Features;
 pub use pod::{container_status, is_available, is_ready, is_sidecar, is_terminal, is_terminating, ready_since};
 pub use ports::{HostPort, conflicts, host_ports};
 pub use qos::{QosClass, qos_class};

@@ -5,7 +5,10 @@ use apimachinery::{FieldError, Value};
 use super::field::{Path, Report, fill, fill_absent, has, items_mut, text};
 use super::{Context, Strategy, keep, persistent_volume_claim, pod, workload};
 
-pub(super) struct StatefulSet;
+pub(super) struct StatefulSet {
+    /// Whether `maxUnavailable` is kept where it isn't already (MaxUnavailableStatefulSet).
+    pub(super) max_unavailable: bool,
+}
 
 /// What an update may change.
 const MUTABLE: [&str; 7] = [
@@ -18,7 +21,6 @@ const MUTABLE: [&str; 7] = [
     "minReadySeconds",
 ];
 
-/// Belongs to a feature that upstream switches off by default (MaxUnavailableStatefulSet): kept only where it is already.
 const MAX_UNAVAILABLE: [&str; 4] = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
 
 impl Strategy for StatefulSet {
@@ -38,7 +40,11 @@ impl Strategy for StatefulSet {
         let update = spec.make_object().entry("updateStrategy");
         fill(update, "type", "RollingUpdate");
         if text(update, "type") == "RollingUpdate" {
-            fill_absent(update.make_object().entry("rollingUpdate"), "partition", 0);
+            let rolling = update.make_object().entry("rollingUpdate");
+            fill_absent(rolling, "partition", 0);
+            if self.max_unavailable {
+                fill_absent(rolling, "maxUnavailable", 1);
+            }
         }
         let retention = spec.make_object().entry("persistentVolumeClaimRetentionPolicy");
         fill(retention, "whenDeleted", "Retain");
@@ -54,11 +60,13 @@ impl Strategy for StatefulSet {
     }
 
     fn prepare_create(&self, _ctx: &Context<'_>, new: &mut Value) {
-        new.remove(&MAX_UNAVAILABLE);
+        if !self.max_unavailable {
+            new.remove(&MAX_UNAVAILABLE);
+        }
     }
 
     fn prepare_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
-        if old.at(&MAX_UNAVAILABLE).is_none() {
+        if !self.max_unavailable && old.at(&MAX_UNAVAILABLE).is_none() {
             new.remove(&MAX_UNAVAILABLE);
         }
     }
@@ -88,6 +96,10 @@ impl Strategy for StatefulSet {
                 let rolling = update.get("rollingUpdate").unwrap_or(&empty);
                 errors.non_negative(&rolling_path, rolling, "partition");
                 workload::int_or_percent(rolling, "maxUnavailable", &rolling_path, errors);
+                if has(rolling, "maxUnavailable") && workload::is_zero(rolling, "maxUnavailable") {
+                    let shown = rolling.get("maxUnavailable").cloned().unwrap_or_default();
+                    errors.invalid(&rolling_path.child("maxUnavailable"), shown, "cannot be 0");
+                }
                 workload::at_most_all(rolling, "maxUnavailable", &rolling_path, errors);
             }
             _ => errors.invalid(&update_path, update, "must be 'RollingUpdate' or 'OnDelete'"),
@@ -152,5 +164,27 @@ fn mount_claims(spec: &mut Value) {
     }
     if !volumes.is_empty() {
         spec.set(&["template", "spec", "volumes"], volumes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(rolling: &str) -> Value {
+        let text = format!(r#"{{"spec":{{"updateStrategy":{{"type":"RollingUpdate","rollingUpdate":{rolling}}}}}}}"#);
+        Value::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_may_be_missing_is_defaulted_only_where_the_feature_is_on() {
+        let check = |max_unavailable: bool, rolling: &str, expect: Option<Value>| {
+            let mut value = set(rolling);
+            StatefulSet { max_unavailable }.default(&mut value);
+            assert_eq!(value.at(&MAX_UNAVAILABLE), expect.as_ref(), "{max_unavailable} {rolling}");
+        };
+        check(false, "{}", None);
+        check(true, "{}", Some(1.into()));
+        check(true, r#"{"maxUnavailable":"50%"}"#, Some("50%".into()));
     }
 }

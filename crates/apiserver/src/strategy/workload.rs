@@ -87,10 +87,12 @@ pub(super) fn at_most_all(holder: &Value, key: &str, path: &Path<'_>, errors: &m
     }
 }
 
-/// Whether an amount is 0 or `0%`.
+/// Whether an amount is 0 or `0%`, or says nothing.
 pub(super) fn is_zero(holder: &Value, key: &str) -> bool {
     match member(holder, key) {
-        Some(Value::String(value)) => value.strip_suffix('%').and_then(|digits| digits.parse::<i64>().ok()) == Some(0),
+        Some(Value::String(value)) => {
+            value.strip_suffix('%').and_then(|digits| digits.parse::<i64>().ok()).unwrap_or(0) == 0
+        }
         _ => int(holder, key) == 0,
     }
 }

@@ -12,6 +12,7 @@ use super::revisions::Chosen;
 use super::status::Status;
 use super::view::{Pod, Replica, StatefulSet};
 use super::{Failure, Sync};
+use crate::meta::scaled;
 
 /// The first batch of a parallel set; each later one is twice as large, as long as all succeed.
 const FIRST_BATCH: usize = 1;
@@ -246,24 +247,31 @@ impl Sync<'_> {
         Ok(Step::Wait)
     }
 
-    /// Deletes the last pod of another revision than the newest, once all after it are available. Upstream lets more than one be
-    /// unavailable only where its feature gate MaxUnavailableStatefulSet is on, which it is not by default.
+    /// Deletes pods of other revisions than the newest, the last first.
     async fn roll(&self, replicas: &[Replica], chosen: &Chosen, status: &mut Status) -> Result<(), Failure> {
         let strategy = &self.set.spec.update_strategy;
         if strategy.r#type == "OnDelete" {
             return Ok(());
         }
         // Every ordinal has its pod by now.
-        let partition = strategy.rolling_update.as_ref().map_or(0, |rolling| rolling.partition.max(0)) as usize;
-        for pod in replicas.get(partition..).unwrap_or_default().iter().rev() {
-            if pod.revision != chosen.update.name() && !pod.is_terminating() {
-                self.delete(pod).await?;
-                status.current -= 1;
-                break;
-            }
-            if pod.is_unavailable(self.set.min_ready(), self.now) {
-                break;
-            }
+        let rolling = strategy.rolling_update.as_ref();
+        let partition = rolling.map_or(0, |rolling| rolling.partition.max(0)) as usize;
+        let candidates = replicas.get(partition..).unwrap_or_default().iter().rev();
+        let is_old = |pod: &Replica| pod.revision != chosen.update.name() && !pod.is_terminating();
+        let is_unavailable = |pod: &Replica| pod.is_unavailable(self.set.min_ready(), self.now);
+        let condemned: Vec<&Replica> = if self.max_unavailable {
+            let limit = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
+            let limit = limit.map_or(1, |limit| at_most(limit, self.set.replicas()));
+            let unavailable = replicas.iter().filter(|pod| is_unavailable(pod)).count();
+            candidates.filter(|pod| is_old(pod)).take(limit.saturating_sub(unavailable)).collect()
+        } else {
+            // One at a time, once all after it are available.
+            let mut candidates = candidates.skip_while(|pod| !is_old(pod) && !is_unavailable(pod));
+            candidates.next().filter(|pod| is_old(pod)).into_iter().collect()
+        };
+        for pod in condemned {
+            self.delete(pod).await?;
+            status.current -= 1;
         }
         Ok(())
     }
@@ -301,4 +309,9 @@ impl Sync<'_> {
 
 fn pod_name(set: &StatefulSet, pod: &Replica) -> String {
     set.pod_name(pod.ordinal)
+}
+
+/// How many pods may be unavailable: a number, or a percentage rounded down; at least one.
+fn at_most(limit: &Value, replicas: i64) -> usize {
+    scaled(limit, replicas, f64::floor).max(1) as usize
 }

@@ -64,6 +64,7 @@ pub(super) struct UpdateStrategy {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RollingUpdate {
     pub partition: i64,
+    pub max_unavailable: Option<Value>,
 }
 
 #[derive(Deserialize, Default)]

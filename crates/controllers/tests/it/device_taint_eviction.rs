@@ -11,7 +11,7 @@ fn start(taints: bool) -> Cluster {
     server.serve(&SLICES, "ResourceSlice");
     Cluster::start_with(server, |config| {
         config.controllers = vec!["device-taint-eviction-controller".to_owned()];
-        config.device_taints = taints;
+        config.features.device_taints = taints;
     })
 }
 

@@ -344,8 +344,15 @@ async fn pods_that_cannot_be_made_are_asked_for_ever_more_rarely() {
 
 /// A cluster with the StatefulSets' controller alone, whose set has the members `more`, and the pods that it makes.
 async fn alone(more: &str, pods: usize) -> (Cluster, Kubelet) {
+    alone_with(rules::Features::default(), more, pods).await
+}
+
+async fn alone_with(features: rules::Features, more: &str, pods: usize) -> (Cluster, Kubelet) {
     let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
-    let cluster = Cluster::start_some(server, &["statefulset-controller"]);
+    let cluster = Cluster::start_with(server, |config| {
+        config.controllers = vec!["statefulset-controller".to_owned()];
+        config.features = features;
+    });
     let kubelet = Kubelet::start(&cluster.server);
     cluster.put(&resources::STATEFUL_SETS, &stateful_set(pods as i64, more, "v1"));
     eventually("the pods are there", || cluster.db("readyReplicas") == pods as i64).await;
@@ -383,6 +390,29 @@ async fn one_pod_at_a_time_is_rolled_whatever_may_be_missing() {
     cluster.settles().await;
     let images: Vec<String> = cluster.pods().into_iter().map(|(_, image)| image).collect();
     assert_eq!(images, ["v1", "v1", "bad"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_pods_are_rolled_as_may_be_missing_where_the_feature_is_on() {
+    let check = async |may_be_missing: Value, partition: i64, expect: &[&str]| {
+        let features = rules::Features { max_unavailable_stateful_set: true, ..Default::default() };
+        // An ordered set would make only the first of them again, as that one never gets ready.
+        let (cluster, _kubelet) = alone_with(features, r#","podManagementPolicy":"Parallel""#, expect.len()).await;
+        cluster.edit_set(&resources::STATEFUL_SETS, "db", |set| {
+            let rolling = ["spec", "updateStrategy", "rollingUpdate"];
+            set.set(&[&rolling[..], &["maxUnavailable"]].concat(), may_be_missing.clone());
+            set.set(&[&rolling[..], &["partition"]].concat(), partition);
+        });
+        cluster.set_image_of(&resources::STATEFUL_SETS, "db", "bad");
+        cluster.settles().await;
+        let images: Vec<String> = cluster.pods().into_iter().map(|(_, image)| image).collect();
+        assert_eq!(images, expect, "{may_be_missing:?} of {}, from {partition}", expect.len());
+    };
+    check(2.into(), 0, &["v1", "v1", "bad", "bad"]).await;
+    check("75%".into(), 0, &["v1", "bad", "bad", "bad"]).await;
+    check("10%".into(), 0, &["v1", "v1", "v1", "bad"]).await;
+    check(3.into(), 2, &["v1", "v1", "bad", "bad"]).await;
+    check(Value::Null, 0, &["v1", "bad"]).await;
 }
 
 #[tokio::test(start_paused = true)]
