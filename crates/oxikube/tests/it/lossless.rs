@@ -65,6 +65,7 @@ spec:
   - name: main
     image: oxikube.local/busybox:1
     command: [sh, /programs/ask]
+    readinessProbe: {exec: {command: [test, -e, /asked]}, periodSeconds: 1}
     volumeMounts: [{name: programs, mountPath: /programs}]
   volumes: [{name: programs, configMap: {name: programs}}]
 "#;
