@@ -261,9 +261,10 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':')
 }
 
+/// A moment; what follows of its zone is a word of its own.
 fn is_time(word: &str) -> bool {
     let bytes = word.as_bytes();
-    bytes.len() >= 20 && bytes.ends_with(b"Z") && bytes[4] == b'-' && bytes[10] == b'T' && bytes[13] == b':'
+    bytes.len() >= 19 && bytes[4] == b'-' && bytes[10] == b'T' && bytes[13] == b':'
 }
 
 fn is_uuid(word: &str) -> bool {
@@ -305,6 +306,7 @@ mod tests {
         check("Created pod: web-6c9f7b5d4-x2vbq", "Created pod: web-<hash1>-*");
         check("Scaled up replica set web-6c9f7b5d4 from 0 to 3", "Scaled up replica set web-<hash1> from 0 to 3");
         check("2026-01-01T00:00:00Z", "<time>");
+        check("2026-01-01T01:00:00+01:00", "<time>+01:00");
         check("at 10.128.0.7: x", "at <ip>: x");
         check("min-ready pods", "min-ready pods");
         check("0/8 nodes are available: 8 are full.", "0/<nodes> nodes are available: 8 are full.");
