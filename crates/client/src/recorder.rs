@@ -46,11 +46,6 @@ impl ObjectReference {
         }
     }
 
-    pub fn with_field_path(mut self, path: impl Into<String>) -> ObjectReference {
-        self.field_path = path.into();
-        self
-    }
-
     fn to_value(&self) -> Value {
         let mut value = Value::object();
         let fields = [

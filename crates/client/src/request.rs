@@ -159,19 +159,9 @@ impl Client {
 
     /// Creates `body`, in the namespace that its metadata names.
     pub async fn create(&self, resource: &Resource, body: &Value) -> Result<Arc<Object>, Error> {
-        self.create_with(resource, body, &WriteOptions::default()).await
-    }
-
-    pub async fn create_with(
-        &self,
-        resource: &Resource,
-        body: &Value,
-        options: &WriteOptions,
-    ) -> Result<Arc<Object>, Error> {
         let key = key_of(body);
-        let path = options.query().behind(resource.path(&key.namespace, "", ""));
-        let result = self.object(Call::new(Method::POST, path).json(body)).await;
-        self.note_write(resource, &key, options.dry_run, &result);
+        let result = self.object(Call::new(Method::POST, resource.path(&key.namespace, "", "")).json(body)).await;
+        self.note_write(resource, &key, false, &result);
         result
     }
 

@@ -8,6 +8,10 @@ fn namespace(name: &str) -> String {
     )
 }
 
+/// A pod that takes half a minute to end.
+const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"ns"},"status":{"phase":"Running"},
+    "spec":{"nodeName":"n1","terminationGracePeriodSeconds":30,"containers":[]}}"#;
+
 #[tokio::test(start_paused = true)]
 async fn a_namespace_gets_its_account_and_certificate() {
     let cluster = Cluster::start();
@@ -37,10 +41,7 @@ async fn a_deleted_namespace_is_emptied_first() {
     };
     cluster.put(&resources::SECRETS, &secret("ns", r#","finalizers":["example.com/hold"]"#));
     cluster.put(&resources::SECRETS, &secret("other", ""));
-    cluster.put(
-        &resources::PODS,
-        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"ns"},"spec":{"nodeName":"n1","terminationGracePeriodSeconds":30,"containers":[]},"status":{"phase":"Running"}}"#,
-    );
+    cluster.put(&resources::PODS, POD);
     sleep(1).await;
     let client = cluster.server.client();
     client.delete(&resources::NAMESPACES, &ObjectKey::cluster("ns"), &DeleteOptions::default()).await.unwrap();
@@ -83,10 +84,7 @@ async fn pods_that_do_not_end_in_time_are_told() {
     cluster.put(&resources::NAMESPACES, &namespace("ns"));
     cluster.put(&resources::NODES, &node("n1"));
     let _alive = cluster.heartbeat(&["n1"]);
-    cluster.put(
-        &resources::PODS,
-        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"ns"},"spec":{"nodeName":"n1","terminationGracePeriodSeconds":30,"containers":[]},"status":{"phase":"Running"}}"#,
-    );
+    cluster.put(&resources::PODS, POD);
     sleep(1).await;
     let client = cluster.server.client();
     client.delete(&resources::NAMESPACES, &ObjectKey::cluster("ns"), &DeleteOptions::default()).await.unwrap();
