@@ -52,11 +52,13 @@ pub fn every(machine: &Machine, steps: &[Step]) {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
-/// Talks to the API server as kubectl would, from the machine's network namespace.
+/// Talks to the API server as kubectl would, from the machine's network namespace. What `work` spawns goes on while it
+/// waits for a command.
 pub fn with_client<T: Send>(machine: &Machine, work: impl AsyncFnOnce(Client) -> T + Send) -> T {
     let kubeconfig = machine.folder().join(".kube/config");
     let inside = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // Its threads come from this one, so they are in the namespace.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let env = env::Env::system();
             let config = Kubeconfig::load(&[kubeconfig]).unwrap().access(None).unwrap();
