@@ -190,10 +190,16 @@ impl NodeInfo {
         &self.ports
     }
 
-    /// Puts the pod on this node, in place of an earlier state of it.
+    /// Puts the pod on this node, in place of an earlier state of it: snapshots compare pods by their places.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
-        self.remove(&pod.uid);
-        self.put(pod);
+        let Some(at) = self.pods.iter().position(|known| known.uid == pod.uid) else { return self.put(pod) };
+        if Arc::ptr_eq(&self.pods[at].template, &pod.template) {
+            self.pods[at] = pod;
+        } else {
+            self.take(at);
+            self.put(pod);
+            self.pods[at..].rotate_right(1);
+        }
     }
 
     /// Puts a pod on this node that isn't there.

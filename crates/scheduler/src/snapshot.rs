@@ -1,5 +1,6 @@
 //! The nodes as one attempt sees them, and indexes over the pods on them. Only what changed is taken over between attempts.
 
+mod groups;
 mod index;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,6 +10,7 @@ use index::Index;
 pub use index::{Namespaces, Query, TermUse, Topology};
 
 use crate::node::NodeInfo;
+use crate::pod::PodInfo;
 
 /// All nodes. A node keeps its slot for as long as it exists; tables of the indexes are ordered by slot.
 #[derive(Default)]
@@ -55,16 +57,23 @@ impl Snapshot {
         let (old, new) = (old.as_deref(), new.as_deref());
         self.count_images(old, new);
         let (gone, came) = difference(old, new);
-        for (pods, by) in [(gone, -1), (came, 1)] {
-            for pod in pods {
-                for claim in pod.named_claims() {
-                    add(&mut self.claims, &format!("{}/{claim}", pod.key.namespace), by);
-                }
-                self.index.count(slot, pod, by as i64);
+        for at in 0..gone.len().max(came.len()) {
+            let (gone, came) = (gone.get(at), came.get(at));
+            if !gone.zip(came).is_some_and(|(gone, came)| counted_alike(gone, came)) {
+                gone.into_iter().for_each(|pod| self.count(slot, pod, -1));
+                came.into_iter().for_each(|pod| self.count(slot, pod, 1));
             }
         }
         self.index.relabel(slot, old, new);
         old.map(zone) != new.map(zone)
+    }
+
+    /// Counts a pod that came to (`by` 1) or left (-1) the node in `slot`.
+    fn count(&mut self, slot: u32, pod: &Arc<PodInfo>, by: isize) {
+        for claim in pod.named_claims() {
+            add(&mut self.claims, &format!("{}/{claim}", pod.key.namespace), by);
+        }
+        self.index.count(slot, pod, by as i64);
     }
 
     fn count_images(&mut self, old: Option<&NodeInfo>, new: Option<&NodeInfo>) {
@@ -131,7 +140,7 @@ impl Snapshot {
 
     /// How many pods of each node the query selects, by slot.
     pub fn matching(&self, query: &Query) -> Arc<Vec<u32>> {
-        self.index.matching(query, &self.slots)
+        self.index.matching(query, self.slots.len())
     }
 
     /// The distinct terms of the pods on nodes, of one use, each with its weight by slot.
@@ -171,7 +180,15 @@ fn zone(node: &NodeInfo) -> (&str, &str) {
     )
 }
 
-type Pods<'a> = &'a [Arc<crate::pod::PodInfo>];
+type Pods<'a> = &'a [Arc<PodInfo>];
+
+/// Whether one may take the other's place without anything that is counted here: mostly a pod that runs now.
+fn counted_alike(one: &Arc<PodInfo>, other: &Arc<PodInfo>) -> bool {
+    Arc::ptr_eq(&one.template, &other.template)
+        && one.terminating == other.terminating
+        && one.key.namespace == other.key.namespace
+        && one.volumes == other.volumes
+}
 
 /// The pods that left and came: all but those that both lists begin and end with.
 fn difference<'a>(old: Option<&'a NodeInfo>, new: Option<&'a NodeInfo>) -> (Pods<'a>, Pods<'a>) {

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use apimachinery::Selector;
 use parking_lot::Mutex;
 
+use super::groups::Groups;
 use crate::node::NodeInfo;
 use crate::pod::{PodInfo, Term};
 
-/// How many queries' answers are kept current.
-const QUERIES: usize = 64;
+/// How many queries' answers are kept current: each pod that comes or goes is compared with all of them.
+const QUERIES: usize = 16;
+/// How many topologies are.
+const TOPOLOGIES: usize = 64;
 
 /// Which pods to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +32,8 @@ pub enum Namespaces {
 }
 
 impl Query {
-    fn selects(&self, pod: &PodInfo) -> bool {
+    /// Whether it counts the pod.
+    pub(super) fn selects(&self, pod: &PodInfo) -> bool {
         (self.terminating || !pod.terminating)
             && match &self.namespaces {
                 Namespaces::All => true,
@@ -92,6 +96,7 @@ pub(super) struct Index {
     required_anti: Terms,
     required: Terms,
     preferred: Terms,
+    groups: Groups,
     memo: Mutex<Memo>,
 }
 
@@ -104,7 +109,8 @@ struct Memo {
 
 impl Index {
     /// Counts a pod that came to (`by` 1) or left (-1) the node in `slot`.
-    pub fn count(&mut self, slot: u32, pod: &PodInfo, by: i64) {
+    pub fn count(&mut self, slot: u32, pod: &Arc<PodInfo>, by: i64) {
+        self.groups.count(slot, pod, by as i32);
         let affinity = &pod.affinity;
         for term in &affinity.required_anti {
             put(&mut self.required_anti, term, slot, by);
@@ -150,14 +156,14 @@ impl Index {
             topology.set(slot as u32, node.as_deref());
         }
         let topology = Arc::new(topology);
-        if memo.topologies.len() >= QUERIES {
+        if memo.topologies.len() >= TOPOLOGIES {
             memo.topologies.clear();
         }
         memo.topologies.insert(key.to_owned(), topology.clone());
         topology
     }
 
-    pub fn matching(&self, query: &Query, slots: &[Option<Arc<NodeInfo>>]) -> Arc<Vec<u32>> {
+    pub fn matching(&self, query: &Query, slots: usize) -> Arc<Vec<u32>> {
         let mut memo = self.memo.lock();
         if let Some(at) = memo.queries.iter().position(|(known, _)| known == query) {
             let entry = memo.queries.remove(at);
@@ -165,11 +171,7 @@ impl Index {
             memo.queries.push(entry);
             return counts;
         }
-        let of = |node: &Option<Arc<NodeInfo>>| {
-            let pods = node.iter().flat_map(|node| node.pods());
-            pods.filter(|pod| query.selects(pod)).count() as u32
-        };
-        let counts: Arc<Vec<u32>> = Arc::new(slots.iter().map(of).collect());
+        let counts = Arc::new(self.groups.matching(query, slots));
         if memo.queries.len() >= QUERIES {
             memo.queries.remove(0);
         }

@@ -1,7 +1,5 @@
 //! Indexes against counting anew, under random changes.
 
-use std::collections::BTreeSet;
-
 use apimachinery::Selector;
 use env::Env;
 use jiff::Timestamp;
@@ -23,9 +21,25 @@ fn random_pod(env: &Env, id: u64) -> Arc<PodInfo> {
         }
         _ => {}
     }
-    let pod = json!({"metadata": {"name": format!("p{id}"), "uid": format!("u{id}"), "labels": {"app": app},
+    let mut pod = json!({"metadata": {"name": format!("p{id}"), "uid": format!("u{id}"), "labels": {"app": app},
         "namespace": format!("n{}", env.random_below(2))}, "spec": spec});
+    if env.random_below(4) == 0 {
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    }
     Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap()))
+}
+
+/// One of more queries than are kept current.
+fn random_query(env: &Env) -> Query {
+    let selectors =
+        ["app=a1", "app in (a0,a0,a2)", "app,app!=a1", "app=a0,app in (a0,a1)", "app=a9", "", "app notin (a0)"];
+    let namespaces = [&["n1"][..], &["n0", "n1"], &["n9"]];
+    let namespaces = match env.random_below(4) as usize {
+        3 => Namespaces::All,
+        i => Namespaces::These(namespaces[i].iter().map(|name| (*name).to_owned()).collect()),
+    };
+    let selector = Selector::parse(selectors[env.random_below(selectors.len() as u64) as usize]).unwrap();
+    Query { namespaces, selector, terminating: env.random_below(2) == 0 }
 }
 
 #[test]
@@ -33,11 +47,6 @@ fn indexes_agree_with_counting_anew() {
     for seed in 0..40 {
         let env = Env::seeded(seed, Timestamp::UNIX_EPOCH);
         let (mut cache, mut snapshot) = (Cache::default(), Snapshot::default());
-        let query = Query {
-            namespaces: Namespaces::These(BTreeSet::from(["n1".to_owned()])),
-            selector: Selector::from_labels([("app", "a1")]),
-            terminating: true,
-        };
         for step in 0..120 {
             let name = format!("node{}", env.random_below(6));
             match env.random_below(6) {
@@ -52,7 +61,7 @@ fn indexes_agree_with_counting_anew() {
             }
             if env.random_below(3) == 0 {
                 snapshot.update(cache.changes());
-                check(&snapshot, &query);
+                (0..3).for_each(|_| check(&snapshot, &random_query(&env)));
             }
         }
     }
@@ -64,7 +73,8 @@ fn check(snapshot: &Snapshot, query: &Query) {
     let mut anti: i64 = 0;
     let mut preferred: i64 = 0;
     for node in snapshot.nodes() {
-        let expect = node.pods().iter().filter(|p| p.key.namespace == "n1" && p.labels["app"] == "a1").count();
+        let selected = |pod: &&Arc<PodInfo>| query.selects(pod);
+        let expect = node.pods().iter().filter(selected).count();
         assert_eq!(counts.get(node.slot as usize).copied().unwrap_or_default() as usize, expect);
         let same = snapshot.nodes().filter(|other| other.label("zone") == node.label("zone")).count();
         let domain = topology.domain(node.slot);
