@@ -14,10 +14,13 @@ use apimachinery::{Quantity, Value};
 use jiff::Timestamp;
 
 pub use amounts::Amounts;
-pub use pods::{PodAmounts, expires, pod_amounts};
+pub use pods::{PodAmounts, expires, is_terminating, pod_amounts};
 pub use scopes::Scope;
 
 const CLAIM_CLASS: &str = ".storageclass.storage.k8s.io/";
+const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// What a claim for all devices may get at most. Upstream: AllocationResultsMaxSize.
+const MOST_DEVICES: i64 = 32;
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const CLAIM_RESOURCES: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
 const SERVICE_RESOURCES: [&str; 4] = ["count/services", "services", "services.nodeports", "services.loadbalancers"];
@@ -99,6 +102,7 @@ impl<'a> Resource<'a> {
                         .iter()
                         .any(|of| name.strip_suffix(of).is_some_and(|class| class.ends_with(CLAIM_CLASS)))
             }
+            ("resource.k8s.io", "resourceclaims") => is_count() || name.ends_with(DEVICES_OF_CLASS),
             ("", plural) if OLD_NAMES.contains(&plural) => name == plural || is_count(),
             _ => is_count(),
         }
@@ -120,6 +124,9 @@ impl<'a> Resource<'a> {
             (group, plural) => {
                 let mut usage = Amounts::default();
                 usage.set(self.count_name(), one());
+                if (group, plural) == ("resource.k8s.io", "resourceclaims") {
+                    usage.add(&devices(object));
+                }
                 if group.is_empty() && OLD_NAMES.contains(&plural) {
                     usage.set(plural, one());
                 }
@@ -239,11 +246,37 @@ fn claims(claim: &Value) -> Amounts {
     usage
 }
 
+/// The devices that a claim asks for, by class: of requests that name alternatives the most that one of them takes of each class.
+fn devices(claim: &Value) -> Amounts {
+    let of = |asked: &Value| {
+        let class = asked.str_at(&["deviceClassName"]).unwrap_or_default();
+        let count = match asked.str_at(&["allocationMode"]) {
+            Some("ExactCount") => asked.i64_at(&["count"]).unwrap_or_default(),
+            Some("All") => MOST_DEVICES,
+            _ => 0,
+        };
+        let mut devices = Amounts::default();
+        devices.set(format!("{class}{DEVICES_OF_CLASS}"), Quantity::new(count, apimachinery::Format::DecimalSi));
+        devices
+    };
+    let mut devices = Amounts::default();
+    for request in claim.items_at(&["spec", "devices", "requests"]) {
+        let mut most = Amounts::default();
+        let alternatives = request.items_at(&["firstAvailable"]).iter();
+        alternatives.chain(request.get("exactly")).for_each(|asked| most.raise_to(&of(asked)));
+        devices.add(&most);
+    }
+    devices
+}
+
 /// The group and plural of the kind that `name` limits, if it is one that can be limited.
 pub fn limited(name: &str) -> Option<(&str, &str)> {
     if let Some(counted) = name.strip_prefix("count/") {
         let (plural, group) = counted.split_once('.').unwrap_or((counted, ""));
         return Some((group, plural));
+    }
+    if name.ends_with(DEVICES_OF_CLASS) {
+        return Some(("resource.k8s.io", "resourceclaims"));
     }
     let core = ["services", "persistentvolumeclaims", "pods"].into_iter().chain(OLD_NAMES);
     core.map(|plural| ("", plural)).find(|(group, plural)| Resource::new(group, plural).has(name))

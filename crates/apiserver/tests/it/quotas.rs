@@ -255,6 +255,24 @@ async fn a_claim_that_grows_is_charged() {
 }
 
 #[tokio::test]
+async fn devices_are_charged_by_class() {
+    let fixture = Fixture::start().await;
+    let of_class = "gpu.deviceclass.resource.k8s.io/devices";
+    put_quota(&fixture, "q", json!({of_class: "3", "count/resourceclaims.resource.k8s.io": "9"})).await;
+    let create = async |name: &str, count: u64| {
+        let requests = json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "count": count}}]);
+        let claim = json!({"metadata": {"name": name}, "spec": {"devices": {"requests": requests}}});
+        fixture.send("POST", "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims", &claim.to_string()).await
+    };
+    let reply = create("a", 2).await;
+    assert_eq!(reply.code, 201, "{}", reply.text);
+    let reply = create("b", 2).await;
+    let why = format!("exceeded quota: q, requested: {of_class}=2, used: {of_class}=2, limited: {of_class}=3");
+    assert!(reply.code == 403 && reply.text.contains(&why), "{}", reply.text);
+    assert_eq!(used(&fixture, "q").await, json!({of_class: "2", "count/resourceclaims.resource.k8s.io": "1"}));
+}
+
+#[tokio::test]
 async fn limit_ranges_are_kept() {
     let fixture = Fixture::start().await;
     fixture.account("default").await;

@@ -62,6 +62,11 @@ pub(super) fn usage(pod: &Value, now: Timestamp) -> Amounts {
     usage
 }
 
+/// Whether the pod ends by itself. Upstream: IsTerminating.
+pub fn is_terminating(pod: &Value) -> bool {
+    pod.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0)
+}
+
 fn has_ended(pod: &Value) -> bool {
     matches!(pod.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"))
 }

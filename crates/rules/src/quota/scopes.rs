@@ -3,7 +3,7 @@
 use apimachinery::Value;
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::Resource;
+use super::{Resource, is_terminating};
 
 /// A requirement of a quota's scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +43,9 @@ impl Scope {
     }
 
     fn has_pod(&self, pod: &Value) -> bool {
-        let ends = || pod.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0);
         match self.name.as_str() {
-            "Terminating" => ends(),
-            "NotTerminating" => !ends(),
+            "Terminating" => is_terminating(pod),
+            "NotTerminating" => !is_terminating(pod),
             "BestEffort" => is_best_effort(pod),
             "NotBestEffort" => !is_best_effort(pod),
             "PriorityClass" => {

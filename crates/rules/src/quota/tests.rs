@@ -52,6 +52,19 @@ fn services_and_claims_use() {
          gold.storageclass.storage.k8s.io/requests.storage=1Gi,persistentvolumeclaims=1,requests.storage=1Gi",
     );
     check("secrets", "{}", "count/secrets=1,secrets=1");
+    let claim = r#"{"spec":{"devices":{"requests":[
+        {"exactly":{"deviceClassName":"a","allocationMode":"ExactCount","count":2}},
+        {"exactly":{"deviceClassName":"b","allocationMode":"All"}},
+        {"firstAvailable":[{"deviceClassName":"a","allocationMode":"ExactCount","count":3},
+            {"deviceClassName":"c","allocationMode":"ExactCount","count":1},
+            {"deviceClassName":"a","allocationMode":"ExactCount","count":1}]}]}}}"#;
+    let usage = Resource::new("resource.k8s.io", "resourceclaims").usage(&value(claim), Timestamp::UNIX_EPOCH);
+    assert_eq!(
+        usage.to_string(),
+        "a.deviceclass.resource.k8s.io/devices=5,b.deviceclass.resource.k8s.io/devices=32,\
+         c.deviceclass.resource.k8s.io/devices=1,count/resourceclaims.resource.k8s.io=1"
+    );
+    assert_eq!(limited("a.deviceclass.resource.k8s.io/devices"), Some(("resource.k8s.io", "resourceclaims")));
     let usage = Resource::new("apps", "deployments").usage(&value("{}"), Timestamp::UNIX_EPOCH);
     assert_eq!(usage.to_string(), "count/deployments.apps=1");
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use apimachinery::{Object, Status, Value};
 use parking_lot::Mutex;
-use rules::quota::{Quota, Request, Resource, check};
+use rules::quota::{Quota, Request, Resource, check, is_terminating};
 
 use super::Write;
 use crate::registry::{Call, Charge, Operation};
@@ -77,8 +77,10 @@ fn concerns(write: &Write<'_>, new: &Value, old: Option<&Value>) -> bool {
     match (write.group, write.resource, write.subresource) {
         ("" | "events.k8s.io", "events", _) => false,
         ("", "pods", "resize") => updates,
-        ("", "pods", "") => creates || updates && differ(&[&["spec", "activeDeadlineSeconds"]]),
-        ("", "services" | "persistentvolumeclaims", "") => creates || updates,
+        ("", "pods", "") => creates || updates && old.is_some_and(|old| is_terminating(old) != is_terminating(new)),
+        ("", "services" | "persistentvolumeclaims", "") | ("resource.k8s.io", "resourceclaims", "") => {
+            creates || updates
+        }
         ("", "persistentvolumeclaims", "status") => {
             updates
                 && differ(&[
