@@ -76,7 +76,7 @@ async fn informers_follow_many_writers() {
     let revisions = futures_util::future::join_all(writes).await;
     let newest = *revisions.iter().max().unwrap();
     for informer in &followed {
-        let followed = tokio::time::timeout(Duration::from_secs(20), informer.wait_for(newest)).await;
+        let followed = tokio::time::timeout(Duration::from_secs(60), informer.wait_for(newest)).await;
         followed.expect("the informer follows");
         let ours = informer.list("default").iter().filter(|object| object.name().starts_with('m')).count();
         assert_eq!(ours, WRITES);

@@ -175,7 +175,7 @@ fn list_json(list: client::ObjectList) -> Vec<u8> {
 
 /// The next event, as `ADDED name`.
 pub async fn next(events: &mut futures_util::stream::BoxStream<'static, client::WatchEvent>) -> String {
-    let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("an event comes");
+    let event = tokio::time::timeout(Duration::from_secs(60), events.next()).await.expect("an event comes");
     match event {
         None => "END".to_owned(),
         Some(client::WatchEvent::Added(object)) => format!("ADDED {}", object.name()),

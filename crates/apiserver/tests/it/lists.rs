@@ -86,7 +86,7 @@ async fn a_watch_can_begin_with_a_list() {
     let fixture = Fixture::start().await;
     create(&fixture, "a", json!({})).await;
     let query =
-        "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1";
+        "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=5";
     let mut events = fixture.watch(&format!("{MAPS}?{query}")).await;
     assert_eq!(next(&mut events).await, "ADDED a");
     assert_eq!(next(&mut events).await, "BOOKMARK true");

@@ -21,7 +21,7 @@ async fn changes_go_on_while_a_waiter_asks() {
                 let _ = tx.send(());
             });
             // Else asking for the revision here would wait for the writer, and the writer for us.
-            told = Some(rx.recv_timeout(Duration::from_secs(10)).is_ok().then(|| informer.revision()));
+            told = Some(rx.recv_timeout(Duration::from_secs(60)).is_ok().then(|| informer.revision()));
             true
         })
         .await;

@@ -20,7 +20,7 @@ pub const GATEWAY: &str = "10.244.1.1";
 pub const NODE6: &str = "fd00:50::11";
 pub const OUTSIDER6: &str = "fd00:50::2";
 /// Longer than anything takes here that is answered at all.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one connection may take. The kernel sends a flow's later packets where it sent the first, even if that was
 /// before there were rules: whoever waits for rules has to connect again. Long enough for a refusal, of which the kernel sends one a second.
 const CONNECT: Duration = Duration::from_secs(4);

@@ -41,7 +41,7 @@ impl Place {
     async fn reopen(&mut self) {
         self.store = None;
         // Work that was given up may still hold the lock for a moment.
-        let deadline = self.env.monotonic() + Duration::from_secs(10);
+        let deadline = self.env.monotonic() + Duration::from_secs(60);
         loop {
             match ImageStore::open(self.config()).await {
                 Ok(store) => break self.store = Some(store),
@@ -70,7 +70,7 @@ impl Place {
 
     /// Collects garbage until downloads that were given up, or had just ended, have left nothing.
     async fn becomes_empty(&self, what: &str) {
-        let deadline = self.env.monotonic() + Duration::from_secs(10);
+        let deadline = self.env.monotonic() + Duration::from_secs(60);
         loop {
             self.store().collect_garbage().await.unwrap();
             if self.content().is_empty() || self.env.monotonic() >= deadline {

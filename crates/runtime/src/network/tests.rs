@@ -128,7 +128,7 @@ async fn serve(env: &Env, ns: &NetNs, name: &'static str, port: u16) {
 }
 
 /// Longer than anything takes here.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a new TCP connection from `ns` to `address` is answered.
 async fn get(ns: &NetNs, address: impl Into<IpAddr>, port: u16) -> String {

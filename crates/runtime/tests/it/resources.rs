@@ -45,7 +45,7 @@ pub async fn limits_are_set_updated_and_measured(mut node: Node) {
     assert!(linux.process.unwrap().process_count.is_some());
     node.stop(&id, 0).await;
     // An ended container has no group any more.
-    for _ in 0..1000 {
+    for _ in 0..DEADLINE.as_millis() / 5 {
         if !group.exists() {
             break;
         }

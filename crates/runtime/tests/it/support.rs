@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use testkit::image::{Image, Layer, Packing, docker_save};
 
 /// What every wait of a test is bounded by.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Node {
     pub env: Env,
