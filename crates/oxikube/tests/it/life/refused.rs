@@ -41,7 +41,10 @@ fn what_is_missing_is_named() {
     // Somebody who is not root needs a program that may be read.
     fs::set_permissions(machine.folder(), Permissions::from_mode(0o755)).unwrap();
     let program = machine.folder().join("oxikube");
-    fs::copy(env!("CARGO_BIN_EXE_oxikube"), &program).unwrap();
+    // By another program: what other tests start at this moment would hold our copy open for writing, which can't be executed then.
+    let mut copy = machine.command("cp");
+    copy.arg(env!("CARGO_BIN_EXE_oxikube")).arg(&program);
+    machine.run(copy).ok();
     let nobody = |verb: &str| {
         let mut command = machine.command(&program);
         command.args([verb, "--name", machine.name()]).current_dir("/").uid(65534).gid(65534);
