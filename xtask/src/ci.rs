@@ -1,6 +1,6 @@
 //! All checks, in the order in which they fail fastest.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{call, clients, conformance, peers, powercut, prerequisites, root, tidy};
 
@@ -14,8 +14,16 @@ pub fn run() -> Result<()> {
     call("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     peers::build(&root(), peers::OF_TESTS)?;
     clients::build(&root())?;
-    call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
-    call("cargo", &["--config", STRICT_DOCS, "doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
-    powercut::run(&["--only", "store", "--cuts", "3"])?;
-    conformance::run(&root(), "Conformance", &["--sample"])
+    // Whatever fails of these, the others are told too.
+    let outcomes = [
+        call("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"]),
+        call("cargo", &["--config", STRICT_DOCS, "doc", "--workspace", "--no-deps", "--locked", "--quiet"]),
+        powercut::run(&["--only", "store", "--cuts", "3"]),
+        conformance::run(&root(), "Conformance", &["--sample"]),
+    ];
+    let failed: Vec<String> = outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n"));
+    }
+    Ok(())
 }
