@@ -10,6 +10,8 @@ use crate::{Client, Error, Resource};
 pub struct ApiResource {
     pub resource: Resource,
     pub kind: String,
+    /// All that it is served in, the resource's own first.
+    pub versions: Vec<String>,
     pub verbs: Vec<String>,
 }
 
@@ -93,9 +95,14 @@ pub async fn discover(client: &Client) -> Result<(Vec<ApiResource>, Vec<(String,
                 plural: wire.name.into(),
                 namespaced: wire.namespaced,
             };
-            let known = |r: &ApiResource| r.resource.group == resource.group && r.resource.plural == resource.plural;
-            if !found.iter().any(known) {
-                found.push(ApiResource { resource, kind: wire.kind, verbs: wire.verbs });
+            let same =
+                |r: &&mut ApiResource| r.resource.group == resource.group && r.resource.plural == resource.plural;
+            match found.iter_mut().find(same) {
+                Some(known) => known.versions.push(version.to_owned()),
+                None => {
+                    let versions = vec![version.to_owned()];
+                    found.push(ApiResource { resource, kind: wire.kind, versions, verbs: wire.verbs });
+                }
             }
         }
     }

@@ -159,6 +159,11 @@ impl FakeServer {
         self.0.world.lock().serve(resource, kind);
     }
 
+    /// Names the resource, in this version, in discovery no longer.
+    pub fn unserve(&self, resource: &Resource) {
+        self.0.world.lock().unserve(resource);
+    }
+
     /// Forgets the history, so that watches from before now get 410; ends open watches.
     pub fn compact(&self) {
         self.0.world.lock().compact();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Object;
-use client::{ApiResource, Backoff, Client, EventRecorder, Informers, TaskGuard, Workqueue, discover};
+use client::{ApiResource, Backoff, Client, EventRecorder, Informers, Resource, TaskGuard, Workqueue, discover};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -26,6 +26,9 @@ const ORPHAN: &str = "orphan";
 const WORKERS: usize = 20;
 /// How long a resource that cannot be read may hold up the rest.
 const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is followed, and in which version.
+type Followed = BTreeMap<Arc<Identity>, (Resource, Source)>;
 
 struct Collector {
     client: Client,
@@ -50,11 +53,11 @@ pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'stati
             served_changed: Notify::new(),
             absent: Mutex::default(),
         });
-        let mut followed = BTreeMap::new();
+        let mut followed = Followed::new();
         let mut complete = collector.follow(&informers, &mut followed).await;
         let env = collector.client.env().clone();
         let synced = async {
-            for source in followed.values() {
+            for (_, source) in followed.values() {
                 source.synced().await;
             }
         };
@@ -81,7 +84,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> impl Future<Output = ()> + Send + 'stati
 
 impl Collector {
     /// Follows the resources that are served now; hands back whether every group said which.
-    async fn follow(self: &Arc<Self>, informers: &Informers, followed: &mut BTreeMap<Arc<Identity>, Source>) -> bool {
+    async fn follow(self: &Arc<Self>, informers: &Informers, followed: &mut Followed) -> bool {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let (found, failed) = loop {
             match discover(&self.client).await {
@@ -92,17 +95,25 @@ impl Collector {
                 }
             }
         };
-        let collected = found.into_iter().filter(is_collected);
-        let collected: BTreeMap<_, _> = collected.map(|api| (Arc::new(identity(&api)), api)).collect();
-        followed.retain(|identity, _| collected.contains_key(identity) || !failed.is_empty());
-        self.graph.retain(|identity| followed.contains_key(identity));
-        for (identity, api) in collected {
-            if followed.contains_key(&identity) {
+        let silent = |identity: &Identity| failed.iter().any(|(version, _)| group_of(version) == identity.1);
+        let served = found.into_iter().map(|api| (Arc::new(identity(&api)), api));
+        let served: BTreeMap<_, _> = served.filter(|(_, api)| api.can("get") || is_collected(api)).collect();
+        followed.retain(|identity, (resource, _)| {
+            let same = |api: &ApiResource| is_collected(api) && api.resource == *resource;
+            silent(identity) || served.get(identity).is_some_and(same)
+        });
+        let kept =
+            |identity: &Identity| followed.contains_key(identity) || served.get(identity).is_some_and(is_collected);
+        self.graph.retain(kept);
+        for (identity, api) in served {
+            if followed.contains_key(&identity) && silent(&identity) {
                 continue;
             }
-            self.graph.add(&identity, &api);
-            let source = Source::start(self, informers, identity.clone(), &api.resource);
-            followed.insert(identity, source);
+            self.graph.add(&identity, &api, is_collected(&api));
+            if is_collected(&api) && !followed.contains_key(&identity) {
+                let source = Source::start(self, informers, identity.clone(), &api.resource);
+                followed.insert(identity, (api.resource, source));
+            }
         }
         failed.is_empty()
     }
@@ -134,8 +145,11 @@ impl Collector {
                     self.queue.add(new.item.clone());
                 }
                 if !old.deleting && new.deleting {
-                    self.note_deletion(new);
                     self.queue_owners(new);
+                }
+                // Who asks again may ask for its dependents, too.
+                if !old.waits_for_dependents() {
+                    self.note_deletion(new);
                 }
             }
         }
@@ -152,8 +166,9 @@ impl Collector {
         self.graph.dependents(&node.item.uid).iter().for_each(|node| self.queue.add(node.item.clone()));
     }
 
+    /// Whom `node` may have held up, even if it called them by a wrong name.
     fn queue_owners(&self, node: &Node) {
-        let owners = node.owners.iter().filter_map(|owner| self.graph.owner(node, owner));
+        let owners = node.owners.iter().filter_map(|owner| self.graph.of_uid(&owner.uid));
         owners.filter(|owner| owner.deleting).for_each(|owner| self.queue.add(owner.item.clone()));
     }
 
@@ -186,6 +201,10 @@ fn is_collected(api: &ApiResource) -> bool {
 /// Whether objects of this resource say what is served.
 fn defines_kinds(identity: &Identity) -> bool {
     matches!(identity.0.as_str(), "customresourcedefinitions" | "apiservices")
+}
+
+fn group_of(group_version: &str) -> &str {
+    group_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 fn identity(api: &ApiResource) -> Identity {

@@ -42,6 +42,10 @@ impl World {
         self.served.push((resource.clone(), kind.to_owned()));
     }
 
+    pub(super) fn unserve(&mut self, resource: &Resource) {
+        self.served.retain(|(served, _)| served != resource);
+    }
+
     pub(super) fn compact(&mut self) {
         self.revision += 1;
         self.compacted = self.revision;
@@ -198,6 +202,14 @@ impl World {
         if !wanted.is_empty() && wanted != current.uid() {
             let why =
                 format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {}", current.uid());
+            return Err(Status::conflict(&resource.group_resource(), &target.name, &why));
+        }
+        let wanted = options.str_at(&["preconditions", "resourceVersion"]).unwrap_or_default();
+        let found = current.revision().to_string();
+        if !wanted.is_empty() && wanted != found {
+            let why = format!(
+                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {found}"
+            );
             return Err(Status::conflict(&resource.group_resource(), &target.name, &why));
         }
         let mut value = current.to_value();

@@ -6,7 +6,7 @@ use apimachinery::{Object, OwnerReference, Value};
 use client::{
     Client, DeleteOptions, Error, EventType, IgnoreNotFound, ObjectReference, PatchKind, Propagation, Resource,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::{Collector, FOREGROUND, Item, Node, ORPHAN, WORKERS};
 use crate::meta::metadata;
@@ -24,6 +24,9 @@ pub(super) enum CollectError {
     /// Nobody can say by whom it is owned, and trying again does not help.
     #[error("an object of the cluster names an owner in a namespace")]
     OwnerInNamespace,
+    /// Nobody tells when it goes: it is asked for now and then.
+    #[error("the owner is there, but its kind cannot be watched")]
+    Unwatched,
 }
 
 /// The owners that an object names, by what has become of them.
@@ -35,11 +38,15 @@ struct Owners {
     gone: Vec<String>,
     /// Being deleted, and waiting for their dependents.
     waiting: Vec<String>,
+    /// Whether one of them is of a kind that nobody tells of.
+    unwatched: bool,
 }
 
 /// What is to become of an object that is not being deleted yet.
 enum Verdict {
     Stays,
+    /// It stays as long as an owner does that has to be asked for.
+    StaysUnwatched,
     /// It stays, without the owners of these uids.
     LosesOwners(Vec<String>),
     /// It goes after its dependents, which may wait for it in turn.
@@ -51,13 +58,19 @@ impl Collector {
     pub(super) async fn process(&self, item: &Arc<Item>) -> Result<(), CollectError> {
         let Some(resource) = self.graph.resource(&item.resource) else { return Ok(()) };
         // A deletion holds for what was judged only: knowledge that is behind costs a refusal, after which the server is asked.
-        if let Some(known) = self.graph.known(item).filter(|known| !known.deleting) {
+        let known = self.graph.known(item);
+        if known.as_ref().is_some_and(|known| known.deleting && !known.orphan && !known.foreground) {
+            // It goes without waiting for anything that is done here.
+            return Ok(());
+        }
+        if let Some(known) = known.filter(|known| !known.deleting) {
             if self.is_well_owned(&known) {
                 return Ok(());
             }
             if self.queue.failures(item) == 0 {
                 match self.judge(&known).await? {
                     Verdict::Stays => return Ok(()),
+                    Verdict::StaysUnwatched => return Err(CollectError::Unwatched),
                     Verdict::Goes(propagation) => return self.delete(&resource, &known, propagation).await,
                     // What is to be edited is the server's.
                     Verdict::LosesOwners(_) | Verdict::GoesAfterDependents => {}
@@ -80,6 +93,7 @@ impl Collector {
         }
         match self.judge(&node).await? {
             Verdict::Stays => Ok(()),
+            Verdict::StaysUnwatched => Err(CollectError::Unwatched),
             Verdict::LosesOwners(uids) => Ok(remove_owners(&self.client, &resource, &live, &uids).await?),
             Verdict::GoesAfterDependents => {
                 self.break_circle(&resource, &live).await?;
@@ -101,7 +115,11 @@ impl Collector {
         let owners = self.classify(node).await?;
         if !owners.solid.is_empty() {
             let lost = [owners.gone, owners.waiting].concat();
-            return Ok(if lost.is_empty() { Verdict::Stays } else { Verdict::LosesOwners(lost) });
+            return Ok(match (lost.is_empty(), owners.unwatched) {
+                (false, _) => Verdict::LosesOwners(lost),
+                (true, false) => Verdict::Stays,
+                (true, true) => Verdict::StaysUnwatched,
+            });
         }
         if !owners.waiting.is_empty() && !self.graph.dependents(&node.item.uid).is_empty() {
             return Ok(Verdict::GoesAfterDependents);
@@ -120,7 +138,10 @@ impl Collector {
             match self.find_owner(node, owner).await? {
                 None => owners.gone.push(uid),
                 Some(found) if found.waits_for_dependents() => owners.waiting.push(uid),
-                Some(_) => owners.solid.push(uid),
+                Some(found) => {
+                    owners.unwatched |= !self.graph.is_followed(&found.item.resource);
+                    owners.solid.push(uid);
+                }
             }
         }
         Ok(owners)
@@ -203,7 +224,9 @@ impl Collector {
             }
         };
         let dependents = stream::iter(self.graph.dependents(object.uid()).into_iter().map(orphan));
-        dependents.buffer_unordered(WORKERS).try_collect::<()>().await?;
+        // One that can't be let go keeps none of the others.
+        let results: Vec<Result<(), Error>> = dependents.buffer_unordered(WORKERS).collect().await;
+        results.into_iter().collect::<Result<(), _>>()?;
         Ok(remove_finalizer(&self.client, resource, object, ORPHAN).await?)
     }
 
@@ -213,7 +236,8 @@ impl Collector {
             return Ok(());
         }
         let mut references = metadata(object).items_at(&["ownerReferences"]).to_vec();
-        for reference in &mut references {
+        let blocks = |reference: &Value| reference.bool_at(&["blockOwnerDeletion"]) == Some(true);
+        for reference in references.iter_mut().filter(|reference| blocks(reference)) {
             reference.set(&["blockOwnerDeletion"], false);
         }
         patch_metadata(&self.client, resource, object, "ownerReferences", references).await
@@ -224,7 +248,19 @@ impl Collector {
         let mut options = DeleteOptions::uid(&*node.item.uid).propagation(propagation);
         // What was judged is what is deleted.
         options.revision = Some(node.revision());
-        Ok(self.client.delete(resource, &node.item.key, &options).await.ignore_not_found()?)
+        match self.client.delete(resource, &node.item.key, &options).await {
+            Err(error) if error.is_conflict() => {
+                let live = self.client.find(resource, &node.item.key).await?.filter(|live| live.uid() == node.item.uid);
+                let Some(live) = live else { return Ok(()) };
+                if live.revision() == node.revision() || !node.is_judged_as(&live) {
+                    return Err(error.into());
+                }
+                // What changes all the time goes all the same.
+                options.revision = None;
+                Ok(self.client.delete(resource, &node.item.key, &options).await.ignore_not_found()?)
+            }
+            result => Ok(result.ignore_not_found()?),
+        }
     }
 }
 

@@ -64,6 +64,10 @@ struct State {
 struct Kind {
     resource: Resource,
     kind: String,
+    /// Those that objects may be named in.
+    versions: Vec<String>,
+    /// Whether somebody tells of its objects.
+    followed: bool,
     nodes: KeyedSet<ObjectKey, Node>,
 }
 
@@ -103,6 +107,13 @@ impl Node {
             && self.owners.iter().map(|owner| &**owner).eq(newer.owners())
     }
 
+    /// Whether what was found out about this holds for the object as it is now.
+    pub(super) fn is_judged_as(&self, now: &Object) -> bool {
+        let now = Node::of(self.item.clone(), now);
+        (self.deleting, self.foreground, self.orphan, &self.owners)
+            == (now.deleting, now.foreground, now.orphan, &now.owners)
+    }
+
     /// Whether the object is being deleted after its dependents.
     pub(super) fn waits_for_dependents(&self) -> bool {
         self.deleting && self.foreground
@@ -110,9 +121,12 @@ impl Node {
 }
 
 impl Graph {
-    pub(super) fn add(&self, identity: &Arc<Identity>, api: &ApiResource) {
-        let kind = Kind { resource: api.resource.clone(), kind: api.kind.clone(), nodes: KeyedSet::default() };
-        self.0.write().kinds.insert(identity.clone(), kind);
+    /// Makes a resource known, or known anew: what was known of its objects stays.
+    pub(super) fn add(&self, identity: &Arc<Identity>, api: &ApiResource, followed: bool) {
+        let kinds = &mut self.0.write().kinds;
+        let nodes = kinds.remove(identity).map(|known| known.nodes).unwrap_or_default();
+        let (resource, kind, versions) = (api.resource.clone(), api.kind.clone(), api.versions.clone());
+        kinds.insert(identity.clone(), Kind { resource, kind, versions, followed, nodes });
     }
 
     pub(super) fn retain(&self, keep: impl Fn(&Identity) -> bool) {
@@ -196,8 +210,18 @@ impl Graph {
         self.0.read().kinds.get(identity).map(|kind| (kind.resource.clone(), kind.kind.clone()))
     }
 
+    pub(super) fn is_followed(&self, identity: &Identity) -> bool {
+        self.0.read().kinds.get(identity).is_some_and(|kind| kind.followed)
+    }
+
     pub(super) fn known(&self, item: &Item) -> Option<Arc<Node>> {
         self.0.read().known(item)
+    }
+
+    /// The object of this uid, by whatever name it was asked for.
+    pub(super) fn of_uid(&self, uid: &str) -> Option<Arc<Node>> {
+        let state = self.0.read();
+        state.known(state.items.get(uid)?)
     }
 
     /// The objects that name `uid` as an owner.
@@ -206,7 +230,7 @@ impl Graph {
         state.dependents.get(uid).into_iter().flat_map(|of_uid| of_uid.nodes.values().cloned()).collect()
     }
 
-    /// Where the owner of `dependent` is to be found; `None` if its kind is not followed.
+    /// Where the owner of `dependent` is to be found; `None` if its kind is not served in that version.
     pub(super) fn place(&self, dependent: &Node, owner: &OwnerReference) -> Option<(Resource, Item)> {
         let state = self.0.read();
         let (item, kind) = state.place(dependent, owner)?;
@@ -249,8 +273,11 @@ impl State {
     }
 
     fn place(&self, dependent: &Node, owner: &OwnerReference) -> Option<(Item, &Kind)> {
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let (identity, kind) = self.kinds.iter().find(|(id, kind)| id.1 == group && kind.kind == owner.kind)?;
+        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+        let is_meant = |id: &Identity, kind: &Kind| {
+            id.1 == group && kind.kind == owner.kind && kind.versions.iter().any(|served| served == version)
+        };
+        let (identity, kind) = self.kinds.iter().find(|(id, kind)| is_meant(id, kind))?;
         let namespace = if kind.resource.namespaced { &*dependent.item.key.namespace } else { "" };
         let key = ObjectKey::new(namespace, &*owner.name);
         Some((Item { resource: identity.clone(), key, uid: owner.uid.clone() }, kind))
@@ -317,7 +344,12 @@ mod tests {
     }
 
     fn config_maps() -> ApiResource {
-        ApiResource { resource: client::resources::CONFIG_MAPS, kind: "ConfigMap".to_owned(), verbs: Vec::new() }
+        ApiResource {
+            resource: client::resources::CONFIG_MAPS,
+            kind: "ConfigMap".to_owned(),
+            versions: vec!["v1".to_owned()],
+            verbs: Vec::new(),
+        }
     }
 
     fn told(changes: &[Change]) -> Vec<String> {
@@ -333,7 +365,7 @@ mod tests {
     #[test]
     fn the_graph_follows_changes() {
         let (graph, identity) = (Graph::default(), Arc::new(("configmaps".to_owned(), String::new())));
-        graph.add(&identity, &config_maps());
+        graph.add(&identity, &config_maps(), true);
         let check = |changes: Vec<Change>, expect: &[&str], of_a: &[&str], of_b: &[&str]| {
             assert_eq!(told(&changes), expect);
             for (uid, expect) in [("a", of_a), ("b", of_b)] {
@@ -358,7 +390,7 @@ mod tests {
     #[test]
     fn owners_of_other_namespaces_are_found_out_once() {
         let (graph, identity) = (Graph::default(), Arc::new(("configmaps".to_owned(), String::new())));
-        graph.add(&identity, &config_maps());
+        graph.add(&identity, &config_maps(), true);
         let elsewhere =
             Object::parse(br#"{"metadata":{"name":"o","namespace":"far","uid":"o","resourceVersion":"2"}}"#).unwrap();
         assert_eq!(told(&graph.put(&identity, &object("before", "1", 1, &["o"]))), ["+1"]);
@@ -372,7 +404,7 @@ mod tests {
     #[test]
     fn references_in_the_same_words_are_kept_once() {
         let (graph, identity) = (Graph::default(), Arc::new(("configmaps".to_owned(), String::new())));
-        graph.add(&identity, &config_maps());
+        graph.add(&identity, &config_maps(), true);
         for name in ["x", "y"] {
             graph.put(&identity, &object(name, name, 1, &["a"]));
         }
