@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod apply;
 mod backoff;
 mod changing;
 mod decode;

@@ -14,6 +14,8 @@ pub enum PatchKind {
     Merge,
     /// Upstream's strategic merge, by merge keys.
     Strategic,
+    /// All that a field manager says of the object.
+    Apply,
 }
 
 impl PatchKind {
@@ -22,6 +24,7 @@ impl PatchKind {
             PatchKind::Json => "application/json-patch+json",
             PatchKind::Merge => "application/merge-patch+json",
             PatchKind::Strategic => "application/strategic-merge-patch+json",
+            PatchKind::Apply => "application/apply-patch+yaml",
         }
     }
 }
@@ -128,6 +131,8 @@ pub struct WriteOptions {
     pub field_manager: String,
     /// `Strict`, `Warn`, `Ignore` or empty.
     pub field_validation: String,
+    /// Whether what is applied takes fields from other managers.
+    pub force: bool,
 }
 
 impl WriteOptions {
@@ -137,6 +142,9 @@ impl WriteOptions {
             query.text("dryRun", "All");
         }
         query.text("fieldManager", &self.field_manager).text("fieldValidation", &self.field_validation);
+        if self.force {
+            query.text("force", "true");
+        }
         query
     }
 }

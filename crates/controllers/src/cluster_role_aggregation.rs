@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Selector, Value};
-use client::{
-    Controller, Event, IgnoreNotFound, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Watch, resources,
-};
+use client::{Controller, Event, Informer, ReconcileContext, ReconcileError, Requeue, Watch, resources};
 
 use crate::Setup;
 
@@ -64,11 +62,15 @@ impl Controller for ClusterRoleAggregation {
         if rules == value.items_at(&["rules"]) {
             return Ok(Requeue::No);
         }
-        let mut patch = Value::object();
-        patch.set(&["metadata", "uid"], role.uid());
-        patch.set(&["metadata", "resourceVersion"], role.revision().to_string());
-        patch.set(&["rules"], rules);
-        ctx.client().patch(&resources::CLUSTER_ROLES, key, PatchKind::Merge, &patch).await.ignore_not_found()?;
+        let mut applied = Value::object();
+        applied.set(&["apiVersion"], "rbac.authorization.k8s.io/v1");
+        applied.set(&["kind"], "ClusterRole");
+        applied.set(&["metadata", "name"], role.name());
+        // As upstream, rules that somebody else wrote stay where there are none to put in their place.
+        if !rules.is_empty() {
+            applied.set(&["rules"], rules);
+        }
+        ctx.client().apply(&resources::CLUSTER_ROLES, "", &applied, self.name()).await?;
         Ok(Requeue::No)
     }
 }

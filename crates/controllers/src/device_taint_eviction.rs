@@ -1,11 +1,12 @@
 //! Pods leave devices whose `NoExecute` taints their claims do not tolerate, or no longer. Upstream: pkg/controller/devicetainteviction, without
 //! DeviceTaintRules; runs only where devices have taints (upstream's gate DRADeviceTaints, off by default).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::{Object, ObjectKey};
 use client::{
-    Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, resources,
+    Controller, Event, EventRecorder, EventType, Informer, ObjectReference, ReconcileContext, ReconcileError, Requeue,
+    Resource, Watch, resources,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::resource::v1::{
@@ -22,14 +23,15 @@ const SLICES: Resource = Resource::cluster("resource.k8s.io", "v1", "resourcesli
 /// Slices, and claims that have devices, by `driver/pool`.
 const POOL_INDEX: &str = "device-pools";
 const REASON: &str = "DeviceTaintManagerEviction";
+const NAME: &str = "device-taint-eviction-controller";
 
 pub(crate) struct DeviceTaintEviction {
     pods: Informer,
     claims: Informer,
     slices: Informer,
     events: EventRecorder,
-    /// Pods that are to leave.
-    leaving: Mutex<BTreeSet<ObjectKey>>,
+    /// The uids of pods that are to leave.
+    leaving: Mutex<BTreeMap<ObjectKey, String>>,
 }
 
 impl DeviceTaintEviction {
@@ -42,7 +44,7 @@ impl DeviceTaintEviction {
             pods: setup.informers.of(&resources::PODS),
             claims,
             slices,
-            events: setup.recorder("device-taint-eviction-controller", "device_taint_eviction"),
+            events: setup.recorder(NAME, NAME),
             leaving: Mutex::default(),
         }
     }
@@ -64,6 +66,21 @@ impl DeviceTaintEviction {
             }
         }
         Ok(due)
+    }
+
+    /// As upstream, of the pod whatever its revision.
+    fn tell(&self, pod: &Object, message: &str) {
+        let about = ObjectReference { resource_version: String::new(), ..ObjectReference::to(pod) };
+        self.events.event(about, EventType::Normal, REASON, message);
+    }
+
+    /// Deletes the pod as it is now, unless that is another one, or is going already.
+    async fn evict(&self, ctx: &ReconcileContext, pod: &Object) -> Result<(), ReconcileError> {
+        let live = ctx.client().find(&resources::PODS, pod.key()).await?;
+        let Some(live) = live.filter(|live| live.uid() == pod.uid() && !live.is_deleting()) else { return Ok(()) };
+        self.tell(&live, "Marking for deletion");
+        let why = ("DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint");
+        evict(ctx, &live, why).await
     }
 
     /// The device's taints, as the newest slices of its pool tell them.
@@ -122,7 +139,7 @@ fn pools_of_claim(claim: &Object) -> Vec<String> {
 
 impl Controller for DeviceTaintEviction {
     fn name(&self) -> &'static str {
-        "device-taint-eviction-controller"
+        NAME
     }
 
     fn watches(&self) -> Vec<Watch> {
@@ -155,21 +172,17 @@ impl Controller for DeviceTaintEviction {
         };
         let due = if node_of(&pod).is_some() { self.due(&pod)? } else { None };
         let Some(due) = due else {
-            if self.leaving.lock().remove(key) {
-                self.events.normal(&pod, REASON, "Cancelling deletion".to_owned());
+            if self.leaving.lock().remove(key).is_some_and(|uid| uid == pod.uid()) {
+                self.tell(&pod, "Cancelling deletion");
             }
             return Ok(Requeue::No);
         };
-        self.leaving.lock().insert(key.clone());
+        self.leaving.lock().insert(key.clone(), pod.uid().to_owned());
         let now = ctx.env().now();
         if due > now {
             return Ok(Requeue::After(between(now, due)));
         }
-        if !pod.is_deleting() {
-            self.events.normal(&pod, REASON, "Marking for deletion".to_owned());
-            let why = ("DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint");
-            evict(ctx, &pod, why).await?;
-        }
+        self.evict(ctx, &pod).await?;
         self.leaving.lock().remove(key);
         Ok(Requeue::No)
     }

@@ -5,14 +5,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use apimachinery::{Object, ObjectKey, Value};
-use client::{Controller, Event, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
+use client::{
+    Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
+};
 use ipnet::IpNet;
 
 use crate::Setup;
-use crate::meta::{Condition, between, list, metadata, now, time, write_status_at};
+use crate::meta::{between, metadata, now, time};
 
 const RANGES: Resource = Resource::cluster("networking.k8s.io", "v1", "servicecidrs");
 const ADDRESSES: Resource = Resource::cluster("networking.k8s.io", "v1", "ipaddresses");
+const NAME: &str = "service-cidr-controller";
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 const ALLOCATOR: &str = "ipallocator.k8s.io";
@@ -22,11 +25,16 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct ServiceCidrs {
     ranges: Informer,
     addresses: Informer,
+    events: EventRecorder,
 }
 
 impl ServiceCidrs {
     pub(crate) fn new(setup: &Setup<'_>) -> Self {
-        ServiceCidrs { ranges: setup.informers.of(&RANGES), addresses: setup.informers.of(&ADDRESSES) }
+        ServiceCidrs {
+            ranges: setup.informers.of(&RANGES),
+            addresses: setup.informers.of(&ADDRESSES),
+            events: setup.recorder("service-cidrs-controller", NAME),
+        }
     }
 
     async fn protect(
@@ -81,38 +89,34 @@ async fn set_finalizers(
     Ok(ctx.client().patch(&RANGES, range.key(), PatchKind::Merge, &patch).await?)
 }
 
-async fn set_condition(
+/// Says in the range's status whether it is ready.
+async fn set_ready(
     ctx: &ReconcileContext,
-    range: &std::sync::Arc<Object>,
+    range: &Object,
     status: &str,
     reason: &str,
     message: &str,
 ) -> Result<(), ReconcileError> {
-    let known: Vec<Condition> =
-        range.to_value().at(&["status", "conditions"]).and_then(|list| list.view().ok()).unwrap_or_default();
-    let same = |c: &Condition| (c.status.as_str(), c.reason.as_str(), c.message.as_str()) == (status, reason, message);
-    if Condition::find(&known, "Ready").is_some_and(same) {
+    let fields = [("type", "Ready"), ("status", status), ("reason", reason), ("message", message)];
+    let says = |known: &Value| fields.iter().all(|(field, text)| known.str_at(&[field]).unwrap_or_default() == *text);
+    if range.to_value().items_at(&["status", "conditions"]).iter().any(says) {
         return Ok(());
     }
-    let mut condition = Condition::new("Ready", status, reason, message);
-    let changed = Condition::find(&known, "Ready").filter(|known| known.status == status);
-    condition.last_transition_time =
-        changed.and_then(|known| known.last_transition_time.clone()).or_else(|| Some(now(ctx.env())));
-    let mut conditions: Vec<Value> = range.to_value().items_at(&["status", "conditions"]).to_vec();
-    conditions.retain(|condition| condition.str_at(&["type"]) != Some("Ready"));
-    let mut ready = Value::from_serialize(&condition)?;
-    // Required, also where it is empty.
-    ready.set(&["reason"], reason);
-    conditions.push(ready);
-    let mut fields = Value::object();
-    fields.set(&["conditions"], list(&conditions));
-    write_status_at(ctx.client(), &RANGES, range, &fields).await?;
+    let mut condition = Value::object();
+    fields.iter().for_each(|(field, text)| condition.set(&[field], *text));
+    condition.set(&["lastTransitionTime"], now(ctx.env()));
+    let mut applied = Value::object();
+    applied.set(&["apiVersion"], "networking.k8s.io/v1");
+    applied.set(&["kind"], "ServiceCIDR");
+    applied.set(&["metadata", "name"], range.name());
+    applied.set(&["status", "conditions"], vec![condition]);
+    ctx.client().apply(&RANGES, "status", &applied, NAME).await?;
     Ok(())
 }
 
 impl Controller for ServiceCidrs {
     fn name(&self) -> &'static str {
-        "service-cidr-controller"
+        NAME
     }
 
     fn watches(&self) -> Vec<Watch> {
@@ -137,12 +141,16 @@ impl Controller for ServiceCidrs {
         let Some(range) = self.ranges.get(key) else { return Ok(Requeue::No) };
         let Some(deleted) = range.deletion_timestamp() else {
             let range = self.protect(ctx, &range).await?;
-            set_condition(ctx, &range, "True", "", "Kubernetes Service CIDR is ready").await?;
-            return Ok(Requeue::No);
+            let told = set_ready(ctx, &range, "True", "", "Kubernetes Service CIDR is ready").await;
+            if told.is_err() {
+                let message = "The ServiceCIDR Status can not be set to Ready=True";
+                self.events.warning(&range, "KubernetesServiceCIDRError", message);
+            }
+            return told.map(|()| Requeue::No);
         };
         if !self.may_go(&range) {
             let why = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
-            set_condition(ctx, &range, "False", "Terminating", why).await?;
+            set_ready(ctx, &range, "False", "Terminating", why).await?;
             return Ok(Requeue::No);
         }
         let left = GRACE.saturating_sub(between(time(Some(deleted)), ctx.env().now()));

@@ -7,15 +7,15 @@ use std::collections::BTreeSet;
 use apimachinery::{GroupVersion, ObjectKey, Value};
 use cel::admission::Declarations;
 use cel::{Decl, Type};
-use client::{
-    Controller, IgnoreNotFound, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
-};
+use client::{Controller, IgnoreNotFound, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch};
 
 use crate::Setup;
 
 const POLICIES: Resource = Resource::cluster("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
 const DEFINITIONS: Resource = Resource::cluster("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 
+/// Who applies the status.
+const MANAGER: &str = "validatingadmissionpolicy-status";
 /// The most kinds that one rule is checked against. Upstream: `maxTypesToCheck`.
 const MAX_KINDS: usize = 10;
 
@@ -171,23 +171,17 @@ impl Controller for ValidatingAdmissionPolicyStatus {
             return Ok(Requeue::No);
         }
         let warnings = warnings(&policy, &self.definitions());
-        let checking = if warnings.is_empty() {
-            // What an earlier generation was warned of goes.
-            let before = policy.at(&["status", "typeChecking", "expressionWarnings"]).is_some();
-            let mut empty = Value::object();
-            if before {
-                empty.set(&["expressionWarnings"], Value::Null);
-            }
-            empty
-        } else {
-            let mut some = Value::object();
-            some.set(&["expressionWarnings"], Value::Array(warnings));
-            some
-        };
-        let mut patch = Value::object();
-        patch.set(&["status", "observedGeneration"], generation);
-        patch.set(&["status", "typeChecking"], checking);
-        ctx.client().patch_status(&POLICIES, key, PatchKind::Merge, &patch).await.ignore_not_found()?;
+        let mut applied = Value::object();
+        applied.set(&["apiVersion"], "admissionregistration.k8s.io/v1");
+        applied.set(&["kind"], "ValidatingAdmissionPolicy");
+        applied.set(&["metadata", "name"], &*key.name);
+        applied.set(&["status", "observedGeneration"], generation);
+        applied.set(&["status", "typeChecking"], Value::object());
+        // What an earlier generation was warned of goes where nothing is said of it.
+        if !warnings.is_empty() {
+            applied.set(&["status", "typeChecking", "expressionWarnings"], Value::Array(warnings));
+        }
+        ctx.client().apply(&POLICIES, "status", &applied, MANAGER).await.ignore_not_found()?;
         Ok(Requeue::No)
     }
 }

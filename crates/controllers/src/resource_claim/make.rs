@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey, Value};
 use client::{
-    Controller, Event, EventRecorder, Informer, PatchKind, ReconcileContext, ReconcileError, Requeue, Resource, Watch,
-    resources,
+    Controller, Event, EventRecorder, Informer, ReconcileContext, ReconcileError, Requeue, Resource, Watch, resources,
 };
 
 use super::{CLAIMS, Entry, claims_of, entries, entry, has_claims, is_allocated, is_done, is_reserved};
@@ -20,13 +19,19 @@ const USED_INDEX: &str = "resource-claims";
 const TEMPLATE_INDEX: &str = "resource-claim-templates";
 /// On a generated claim: the pod's own name for it.
 const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
+/// Who applies pods' statuses.
+const MANAGER: &str = "ResourceClaimController";
 /// Longer names are cut, so that a random part fits.
 const MAX_BASE: usize = 57;
+/// A claim that has so many users takes no more. Upstream: ResourceClaimReservedForMaxSize.
+const MAX_USERS: usize = 256;
 
 /// Why a pod's claim isn't there.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error("pod {pod:?}, spec.resourceClaim {entry:?}: none of the supported fields are set")]
+    #[error(
+        "checking for claim before creating it: pod {pod:?}, spec.resourceClaim {entry:?}: none of the supported fields are set"
+    )]
     Unsupported { pod: String, entry: String },
     #[error("resource claim template {name:?}: resourceclaimtemplate.resource.k8s.io {name:?} not found")]
     NoTemplate { name: String },
@@ -127,7 +132,7 @@ impl PodClaims {
                 return Err(NotOwner { claim: key, pod: pod.key().clone() }.into());
             }
             let mut claim = claim.to_value();
-            if !is_allocated(&claim) || is_reserved(&claim, pod) {
+            if !may_reserve(&claim, pod) {
                 continue;
             }
             let mut users = claim.items_at(&["status", "reservedFor"]).to_vec();
@@ -172,6 +177,11 @@ fn base_name(pod: &str, entry: &str) -> String {
     format!("{cut}-{}", &entry[..entry.len() * MAX_BASE / whole.len()])
 }
 
+/// Whether the pod is missing among the claim's users, and there is room for it.
+fn may_reserve(claim: &Value, pod: &Object) -> bool {
+    is_allocated(claim) && !is_reserved(claim, pod) && claim.items_at(&["status", "reservedFor"]).len() < MAX_USERS
+}
+
 /// Whether something is to be done for the pod. Upstream: podNeedsWork.
 fn needs_work(pod: &Object, claims: &Informer) -> bool {
     if pod.is_deleting() || !has_claims(pod) || is_done(pod) {
@@ -189,11 +199,8 @@ fn needs_work(pod: &Object, claims: &Informer) -> bool {
         if own && !is_controller(claim.controller(), pod) {
             return false;
         }
-        if node_of(pod).is_some() {
-            let claim = claim.to_value();
-            if is_allocated(&claim) && !is_reserved(&claim, pod) {
-                return true;
-            }
+        if node_of(pod).is_some() && may_reserve(&claim.to_value(), pod) {
+            return true;
         }
     }
     false
@@ -255,7 +262,7 @@ impl Controller for PodClaims {
             }
         }
         if !made.is_empty() {
-            // Those told before stay told.
+            // Those told before stay told: what isn't applied again would go.
             let known = value.items_at(&["status", "resourceClaimStatuses"]).iter();
             made.extend(
                 known
@@ -263,10 +270,14 @@ impl Controller for PodClaims {
                     .cloned()
                     .collect::<Vec<_>>(),
             );
-            let mut patch = Value::object();
-            patch.set(&["metadata", "uid"], pod.uid());
-            patch.set(&["status", "resourceClaimStatuses"], made);
-            ctx.client().patch_status(&resources::PODS, key, PatchKind::Strategic, &patch).await?;
+            let mut applied = Value::object();
+            applied.set(&["apiVersion"], "v1");
+            applied.set(&["kind"], "Pod");
+            for (field, text) in [("name", pod.name()), ("namespace", pod.namespace()), ("uid", pod.uid())] {
+                applied.set(&["metadata", field], text);
+            }
+            applied.set(&["status", "resourceClaimStatuses"], made);
+            ctx.client().apply(&resources::PODS, "status", &applied, MANAGER).await?;
         }
         if node_of(&pod).is_some() {
             self.reserve(ctx, &pod, &value).await?;

@@ -69,6 +69,21 @@ async fn a_service_range_goes_when_it_is_empty() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_range_that_cannot_be_called_ready_is_told() {
+    let server = FakeServer::new(Env::seeded(1, "2026-01-01T00:00:00Z".parse().unwrap()));
+    server.react(|request| {
+        let refused = request.target.contains("/servicecidrs/one/status");
+        let status = apimachinery::Status::new(403, apimachinery::Reason::Forbidden, "not this one");
+        refused.then_some(client::fake::Reaction::Refuse(status))
+    });
+    let cluster = Cluster::start_some(server, &["service-cidr-controller"]);
+    let range = r#"{"apiVersion":"networking.k8s.io/v1","kind":"ServiceCIDR","metadata":{"name":"one"},"spec":{"cidrs":["10.1.0.0/24"]}}"#;
+    cluster.put(&RANGES, range);
+    let told = || cluster.events("KubernetesServiceCIDRError");
+    eventually("it is told", || told() == ["The ServiceCIDR Status can not be set to Ready=True"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn answered_requests_go() {
     let cluster = Cluster::start();
     let put = |name: &str, conditions: &str, certificate: &str| {

@@ -69,6 +69,10 @@ async fn pods_leave_devices_that_drive_them_out() {
     assert!(lives(&cluster, "later"));
     let events = cluster.events("DeviceTaintManagerEviction");
     assert_eq!(events, ["Marking for deletion", "Cancelling deletion"]);
+    let told = cluster.server.list(&resources::EVENTS)[0].to_value();
+    assert_eq!(told.str_at(&["source", "component"]), Some("device-taint-eviction-controller"));
+    let about = told.get("involvedObject").unwrap().to_string();
+    assert_eq!(about, r#"{"apiVersion":"v1","kind":"Pod","name":"hurt","namespace":"ns","uid":"hurt"}"#);
     slice(&cluster, "u", 3, "NoExecute");
     eventually("its time is over", || !lives(&cluster, "later")).await;
 }

@@ -181,3 +181,20 @@ async fn generated_claims_go_with_the_end_of_their_pod() {
     eventually("it goes", || claims(&cluster).is_empty()).await;
     cluster.settles().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_takes_so_many_users_and_no_more() {
+    let cluster = start();
+    let users: Vec<String> = (0..256).map(|n| format!("p{n}")).collect();
+    claim(&cluster, "c", &users.iter().map(String::as_str).collect::<Vec<_>>());
+    for user in &users {
+        pod(&cluster, user, "n1", "{name: gpu, resourceClaimName: c}");
+    }
+    pod(&cluster, "late", "n1", "{name: gpu, resourceClaimName: c}");
+    let count = || cluster.value(&CLAIMS, "c").items_at(&["status", "reservedFor"]).len();
+    cluster.settles().await;
+    assert_eq!((count(), state(&cluster, "c").contains("late")), (256, false));
+    cluster.server.remove(&resources::PODS, &key("p7"));
+    eventually("there is room", || state(&cluster, "c").contains("late")).await;
+    assert_eq!(count(), 256);
+}
