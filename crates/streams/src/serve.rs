@@ -1,5 +1,7 @@
 //! HTTP on a listener.
 
+mod gather;
+
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use env::Env;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+
+use crate::tls::HTTP_2;
+use gather::Gather;
 
 /// How a listener is served. The defaults suit a cluster's API.
 #[derive(Clone)]
@@ -144,7 +150,9 @@ impl Server {
             Some(Ok(stream)) => {
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = peer(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
-                self.http(stream, peer, service, watcher).await;
+                // Of many answers and events at a time; whoever takes over a connection of the older protocol may not flush.
+                let many = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+                self.http(Gather::new(stream, many), peer, service, watcher).await;
             }
             Some(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
             None => tracing::debug!(%remote, "TLS handshake timed out"),
@@ -174,8 +182,8 @@ impl Server {
         let remote = peer.remote;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            let answer = service(request);
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+            // An async block would keep room for the future twice.
+            service(request).map(Ok::<_, std::convert::Infallible>)
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
