@@ -15,6 +15,9 @@ pub(crate) fn key(name: &str) -> Key {
 
 const SLOTS: usize = 2048;
 
+/// Of some thousand numbers the one that gives nearly every name a place of its own.
+const MIXER: u64 = 0x0561_fcdd_227f_81c1;
+
 /// Each name where its hash puts it; of two for one place the first stays.
 static TABLE: LazyLock<Box<[&'static str; SLOTS]>> = LazyLock::new(|| {
     let mut table = Box::new([""; SLOTS]);
@@ -27,12 +30,17 @@ static TABLE: LazyLock<Box<[&'static str; SLOTS]>> = LazyLock::new(|| {
     table
 });
 
-/// FNV-1a.
+/// Its ends and its length tell nearly every name from the others, and are read at once.
 fn slot(name: &[u8]) -> usize {
-    let hash = name
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
-    (hash >> 32) as usize % SLOTS
+    let (head, tail) = match (name.first_chunk(), name.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => match (name.first_chunk(), name.last_chunk()) {
+            (Some(head), Some(tail)) => (u32::from_le_bytes(*head).into(), u32::from_le_bytes(*tail).into()),
+            _ => name.iter().fold((0, 0), |(head, _), byte| (head << 8 | u64::from(*byte), 0)),
+        },
+    };
+    let mixed = head.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ tail.rotate_left(29) ^ name.len() as u64;
+    (mixed.wrapping_mul(MIXER) >> 48) as usize % SLOTS
 }
 
 /// Of what is written most: metadata, pods, what makes them, nodes, leases, events, endpoints.
@@ -93,6 +101,6 @@ mod tests {
         }
         let names = NAMES.split_ascii_whitespace();
         let missed = names.filter(|name| matches!(key(name), Cow::Owned(_))).count();
-        assert!(missed < 60, "{missed} names share places with others");
+        assert!(missed < 20, "{missed} names share places with others");
     }
 }
