@@ -47,6 +47,12 @@ impl Clause {
     }
 }
 
+/// Whether the client wants plain JSON and nothing else, as most do.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(ACCEPT).iter();
+    all.next().is_none_or(|first| first == "application/json") && all.next().is_none()
+}
+
 /// The clauses of `Accept`, best first; `*/*` when there is none.
 pub(crate) fn clauses(headers: &HeaderMap) -> Vec<Clause> {
     let texts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -96,6 +102,9 @@ pub(crate) fn route(headers: &HeaderMap, available: &[&str]) -> Result<(), Statu
 
 /// Picks the form of an answer that holds objects; `watch` answers are streams, and not every kind has `tables`.
 pub(crate) fn negotiate(headers: &HeaderMap, watch: bool, tables: bool) -> Result<Form, Status> {
+    if wants_json(headers) {
+        return Ok(Form::default());
+    }
     let fits = |form: &Form| tables || !matches!(form.shape, Shape::Table(_));
     let form = clauses(headers).iter().find_map(|clause| form(clause, watch).filter(fits));
     form.ok_or_else(|| if watch { no_such_stream() } else { not_acceptable() })
@@ -103,6 +112,9 @@ pub(crate) fn negotiate(headers: &HeaderMap, watch: bool, tables: bool) -> Resul
 
 /// Picks the encoding of an answer that has no other shape, such as a `Status`.
 pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
+    if wants_json(headers) {
+        return Encoding::default();
+    }
     clauses(headers).iter().find_map(|clause| encoding_of(clause, false)).unwrap_or_default()
 }
 

@@ -1,5 +1,7 @@
 //! What a request is about: its path, its query and its verb. Upstream: apiserver pkg/endpoints/request.
 
+use std::borrow::Cow;
+
 use apimachinery::Status;
 use http::Method;
 
@@ -33,8 +35,8 @@ impl RequestInfo {
         let query = Query::parse(query);
         let mut info =
             RequestInfo { path: path.to_owned(), verb: method.as_str().to_lowercase(), ..Default::default() };
-        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
-        let mut parts = parts.iter().map(String::as_str);
+        let parts: Vec<Cow<'_, str>> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
+        let mut parts = parts.iter().map(|part| &**part);
         match parts.next() {
             Some("api") => {}
             Some("apis") => match parts.next() {
@@ -146,6 +148,11 @@ impl Query {
     }
 }
 
+/// Undoes percent encoding, of which most texts have none.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('%') { Cow::Owned(decode(text)) } else { Cow::Borrowed(text) }
+}
+
 /// Undoes percent encoding; what is not UTF-8 afterwards is replaced.
 pub(crate) fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
@@ -167,7 +174,7 @@ pub(crate) fn decode(text: &str) -> String {
 }
 
 fn decode_plus(text: &str) -> String {
-    decode(&text.replace('+', " "))
+    if text.contains('+') { decode(&text.replace('+', " ")) } else { decoded(text).into_owned() }
 }
 
 #[cfg(test)]

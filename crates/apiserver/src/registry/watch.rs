@@ -1,6 +1,7 @@
 //! Watches: a cursor into the cache's log, turned into the events that one client should see.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use client::WatchEvent;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::cache::{Cursor, Entry};
 use super::options::ListOptions;
@@ -32,8 +33,11 @@ struct Watch {
     /// Events up to here were told already (a watch begun in the future).
     after: u64,
     reached: u64,
+    /// When the next bookmark is due, if any are wanted.
     bookmarks: Option<Instant>,
     deadline: Instant,
+    /// Rings at the earlier of both. It stays set while changes come: to set it anew for each costs more than to tell of it.
+    timer: Pin<Box<Sleep>>,
     stopping: watch::Receiver<bool>,
     /// Of a custom resource: its definition changes.
     redefined: Option<watch::Receiver<bool>>,
@@ -90,6 +94,8 @@ impl Registry {
             _ => self.env.jitter(MIN_TIMEOUT, 1.0),
         };
         let now = self.env.monotonic();
+        let deadline = now + timeout;
+        let bookmarks = options.allow_watch_bookmarks.then(|| now + BOOKMARK_INTERVAL);
         let watch = Watch {
             registry: self.clone(),
             resource: resource.clone(),
@@ -98,8 +104,9 @@ impl Registry {
             pending,
             after: reached,
             reached,
-            bookmarks: options.allow_watch_bookmarks.then(|| now + BOOKMARK_INTERVAL),
-            deadline: now + timeout,
+            bookmarks,
+            deadline,
+            timer: Box::pin(tokio::time::sleep_until(bookmarks.map_or(deadline, |at| at.min(deadline)))),
             stopping: self.stopping.subscribe(),
             redefined: resource.as_custom().map(|custom| custom.ended.clone()),
             ended: false,
@@ -125,23 +132,30 @@ impl Watch {
                     self.ended = true;
                 }
                 Woken::Bookmark => {
-                    self.bookmarks = Some(self.registry.env.monotonic() + BOOKMARK_INTERVAL);
+                    let next = self.registry.env.monotonic() + BOOKMARK_INTERVAL;
+                    self.bookmarks = Some(next);
+                    self.timer.as_mut().reset(next.min(self.deadline));
                     self.read();
                     self.bookmark();
                 }
-                Woken::Change => self.read(),
+                Woken::Change => {
+                    // What else is about to be written comes along.
+                    tokio::task::yield_now().await;
+                    self.read();
+                }
             }
         }
     }
 
     async fn woken(&mut self) -> Woken {
-        let bookmark = self.bookmarks.unwrap_or(self.deadline);
         tokio::select! {
             biased;
             _ = self.stopping.wait_for(|stopping| *stopping) => Woken::Stopping,
             () = turned(&mut self.redefined) => Woken::Deadline,
-            () = self.registry.env.sleep_until(self.deadline) => Woken::Deadline,
-            () = self.registry.env.sleep_until(bookmark), if self.bookmarks.is_some() => Woken::Bookmark,
+            () = &mut self.timer => match self.bookmarks {
+                Some(at) if at < self.deadline => Woken::Bookmark,
+                _ => Woken::Deadline,
+            },
             () = self.cursor.wait() => Woken::Change,
         }
     }

@@ -35,67 +35,82 @@ pub(super) struct Bell {
 
 const NONE: u64 = u64::MAX;
 
+/// The bells of each interest, found without making one.
 #[derive(Default)]
 pub(super) struct Watchers {
-    by_interest: HashMap<Interest, Vec<Arc<Bell>>>,
+    all: Vec<Arc<Bell>>,
+    namespaces: Bells,
+    keys: Bells,
+    nodes: Bells,
 }
+
+type Bells = HashMap<String, Vec<Arc<Bell>>>;
 
 impl Watchers {
     pub(super) fn add(&mut self, interest: Interest) -> Arc<Bell> {
-        let bell = Arc::new(Bell { interest: interest.clone(), unseen: AtomicU64::new(NONE), notify: Notify::new() });
-        self.by_interest.entry(interest).or_default().push(bell.clone());
+        let bell = Arc::new(Bell { interest, unseen: AtomicU64::new(NONE), notify: Notify::new() });
+        match self.named(&bell.interest) {
+            None => self.all.push(bell.clone()),
+            Some((bells, name)) => bells.entry(name.to_owned()).or_default().push(bell.clone()),
+        }
         bell
     }
 
     fn remove(&mut self, bell: &Arc<Bell>) {
-        if let Some(bells) = self.by_interest.get_mut(&bell.interest) {
-            bells.retain(|other| !Arc::ptr_eq(other, bell));
-            if bells.is_empty() {
-                self.by_interest.remove(&bell.interest);
+        let others = |other: &Arc<Bell>| !Arc::ptr_eq(other, bell);
+        let Some((bells, name)) = self.named(&bell.interest) else { return self.all.retain(others) };
+        if let Some(same) = bells.get_mut(name) {
+            same.retain(others);
+            if same.is_empty() {
+                bells.remove(name);
             }
         }
     }
 
+    /// Where the bells of an interest are, if it names something.
+    fn named<'a>(&mut self, interest: &'a Interest) -> Option<(&mut Bells, &'a str)> {
+        match interest {
+            Range::All => None,
+            Range::Namespace(name) => Some((&mut self.namespaces, name)),
+            Range::Key(name) => Some((&mut self.keys, name)),
+            Range::Node(name) => Some((&mut self.nodes, name)),
+        }
+    }
+
     pub(super) fn wake(&self, entry: &Entry, sequence: u64) {
-        if self.by_interest.is_empty() {
-            return;
-        }
-        self.ring(&Range::All, sequence);
-        self.ring(&Range::Key(entry.key.to_string()), sequence);
+        ring(&self.all, sequence);
+        let ring = |bells: &Bells, name: &str| ring(bells.get(name).into_iter().flatten(), sequence);
+        ring(&self.keys, &entry.key);
         if let Some((namespace, _)) = entry.key.split_once('/') {
-            self.ring(&Range::Namespace(namespace.to_owned()), sequence);
+            ring(&self.namespaces, namespace);
         }
-        let node = |object: &Option<Arc<apimachinery::Object>>| {
-            object
-                .as_ref()
-                .and_then(|object| object.field(NODE_FIELD))
-                .filter(|node| !node.is_empty())
-                .map(str::to_owned)
-        };
+        fn node(object: &Option<Arc<apimachinery::Object>>) -> Option<&str> {
+            object.as_ref()?.field(NODE_FIELD).filter(|node| !node.is_empty())
+        }
         let (new, old) = (node(&entry.new), node(&entry.old));
         if old != new
             && let Some(old) = old
         {
-            self.ring(&Range::Node(old), sequence);
+            ring(&self.nodes, old);
         }
         if let Some(new) = new {
-            self.ring(&Range::Node(new), sequence);
+            ring(&self.nodes, new);
         }
     }
 
     /// Wakes everybody; who stands before the log's first entry falls.
     pub(super) fn ring_all(&self) {
-        for bell in self.by_interest.values().flatten() {
-            bell.unseen.store(0, Ordering::Release);
-            bell.notify.notify_one();
+        ring(&self.all, 0);
+        for bells in [&self.namespaces, &self.keys, &self.nodes] {
+            ring(bells.values().flatten(), 0);
         }
     }
+}
 
-    fn ring(&self, interest: &Interest, sequence: u64) {
-        for bell in self.by_interest.get(interest).into_iter().flatten() {
-            bell.unseen.fetch_min(sequence, Ordering::AcqRel);
-            bell.notify.notify_one();
-        }
+fn ring<'a>(bells: impl IntoIterator<Item = &'a Arc<Bell>>, sequence: u64) {
+    for bell in bells {
+        bell.unseen.fetch_min(sequence, Ordering::AcqRel);
+        bell.notify.notify_one();
     }
 }
 
