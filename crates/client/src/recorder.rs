@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::validation::dns1123_subdomain;
 use apimachinery::{Object, ObjectKey, Value};
 use env::Env;
 use futures_util::StreamExt as _;
@@ -222,9 +223,10 @@ async fn give_way(env: &Env, idle: &mut watch::Receiver<bool>, at: Timestamp) {
 async fn write_with_retries(client: &Client, source: &Source, send: &Send) -> Result<String, Error> {
     let mut backoff = Backoff::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(10));
     let mut tries = 0;
+    let name = new_name(client.env(), &send.record);
     loop {
         tries += 1;
-        match write(client, source, send).await {
+        match write(client, source, send, &name).await {
             // What the server refuses, it will refuse again.
             Err(error @ Error::Transport(_)) if tries < TRIES => {
                 tracing::trace!(error = &error as &dyn std::error::Error, "event not written yet");
@@ -235,8 +237,14 @@ async fn write_with_retries(client: &Client, source: &Source, send: &Send) -> Re
     }
 }
 
-/// Returns the name of the event that now tells this.
-async fn write(client: &Client, source: &Source, send: &Send) -> Result<String, Error> {
+/// What a new event is called: by its object and the time, if that makes a name, else at random. Upstream: GenerateEventName.
+fn new_name(env: &Env, record: &Record) -> String {
+    let name = format!("{}.{:x}", record.object.name, record.at.as_nanosecond());
+    if dns1123_subdomain(&name).is_empty() { name } else { env.uuid() }
+}
+
+/// Returns the name of the event that now tells this: `new`, or a known one's.
+async fn write(client: &Client, source: &Source, send: &Send, new: &str) -> Result<String, Error> {
     let namespace = if send.record.object.namespace.is_empty() { "default" } else { &send.record.object.namespace };
     if let Some(name) = &send.known {
         let mut patch = Value::object();
@@ -250,11 +258,10 @@ async fn write(client: &Client, source: &Source, send: &Send) -> Result<String, 
             Err(error) => return Err(error),
         }
     }
-    let name = format!("{}.{:x}", send.record.object.name, send.record.at.as_nanosecond());
-    let body = send.to_event(namespace, &name, source);
+    let body = send.to_event(namespace, new, source);
     match client.create_unread(&resources::EVENTS, &body).await {
-        Err(error) if error.is_already_exists() => Ok(name),
-        result => result.map(|()| name),
+        Err(error) if error.is_already_exists() => Ok(new.to_owned()),
+        result => result.map(|()| new.to_owned()),
     }
 }
 

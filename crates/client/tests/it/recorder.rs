@@ -27,3 +27,22 @@ async fn events_are_written_and_counted_up() {
     assert_eq!(pod_event.str_at(&["firstTimestamp"]), Some("2026-01-01T00:00:00Z"));
     assert_eq!(server.writes().iter().filter(|write| write.starts_with("PATCH")).count(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn names_that_would_be_too_long_are_made_at_random() {
+    let server = server();
+    let recorder = EventRecorder::start(server.client(), "kubelet", "");
+    let pod = |length: usize| {
+        let name = "p".repeat(length);
+        let json = format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"ns"}}}}"#);
+        server.put(&resources::PODS, &json)
+    };
+    let names = || server.list(&resources::EVENTS).iter().map(|event| event.name().len()).collect::<Vec<_>>();
+    // The time takes sixteen places and a dot.
+    recorder.normal(&pod(236), "Told", "it fits");
+    recorder.normal(&pod(237), "Told", "it does not");
+    eventually("both are told", || names().len() == 2).await;
+    let mut lengths = names();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [36, 253]);
+}
