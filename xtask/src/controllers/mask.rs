@@ -70,6 +70,7 @@ impl Mask<'_> {
                 | "FailedBinding"
                 | "ProvisioningFailed"
                 | "FailedCreate"
+                | "FailedResourceClaimCreation"
                 | "FailedComputeMetricsReplicas"
                 | "FailedGetScale"
                 | "FailedAttachVolume"
@@ -94,8 +95,15 @@ impl Mask<'_> {
 
     fn object(&self, kind: &str, mut object: Value) -> Value {
         if let Some(meta) = object["metadata"].as_object_mut() {
-            for gone in ["uid", "resourceVersion", "managedFields", "selfLink"] {
+            let managed = meta.remove("managedFields");
+            for gone in ["uid", "resourceVersion", "selfLink"] {
                 meta.remove(gone);
+            }
+            // Into how many writes other changes are gathered is chance; who applies says the same each time.
+            let applied = managed.iter().flat_map(|managed| managed.as_array().into_iter().flatten());
+            let applied: Vec<Value> = applied.filter(|entry| entry["operation"] == "Apply").cloned().collect();
+            if !applied.is_empty() {
+                meta.insert("managedFields".to_owned(), applied.into());
             }
         }
         if ["Endpoints", "EndpointSlice"].contains(&kind)
@@ -165,6 +173,7 @@ impl Mask<'_> {
                         | "ports"
                         | "active"
                         | "subsets"
+                        | "resourceClaimStatuses"
                 ) {
                     items.sort_by_cached_key(|item| (text(item, &["type"]).to_owned(), item.to_string()));
                 }

@@ -33,7 +33,7 @@ use client::resources as r;
 use serde_json::{Map, Value, json};
 
 /// Kinds of scenarios, with their version.
-pub static KINDS: [(&str, &str, Resource); 35] = [
+pub static KINDS: [(&str, &str, Resource); 37] = [
     ("Pod", "v1", r::PODS),
     ("ReplicationController", "v1", r::REPLICATION_CONTROLLERS),
     ("Service", "v1", r::SERVICES),
@@ -67,6 +67,16 @@ pub static KINDS: [(&str, &str, Resource); 35] = [
     ("ClusterRole", "rbac.authorization.k8s.io/v1", r::CLUSTER_ROLES),
     ("PriorityClass", "scheduling.k8s.io/v1", r::PRIORITY_CLASSES),
     ("ResourceClaim", "resource.k8s.io/v1", Resource::namespaced("resource.k8s.io", "v1", "resourceclaims")),
+    (
+        "ResourceClaimTemplate",
+        "resource.k8s.io/v1",
+        Resource::namespaced("resource.k8s.io", "v1", "resourceclaimtemplates"),
+    ),
+    (
+        "ValidatingAdmissionPolicy",
+        "admissionregistration.k8s.io/v1",
+        Resource::cluster("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies"),
+    ),
     (
         "VolumeAttributesClass",
         "storage.k8s.io/v1",
