@@ -56,6 +56,7 @@ impl Env {
     }
 
     /// A deterministic world: the wall clock begins at `start` and advances with tokio's clock, chance follows `seed`.
+    /// Outside a runtime the clock stands still: a slow machine must not be seen.
     pub fn seeded(seed: u64, start: Timestamp) -> Env {
         Env(Arc::new(Inner {
             clock: Clock::Manual { start, origin: std::sync::OnceLock::new() },
@@ -69,6 +70,7 @@ impl Env {
         match &self.0.clock {
             #[allow(clippy::disallowed_methods)]
             Clock::System => Timestamp::now(),
+            Clock::Manual { start, .. } if tokio::runtime::Handle::try_current().is_err() => *start,
             Clock::Manual { start, origin } => {
                 let now = self.monotonic();
                 let since = now.duration_since(*origin.get_or_init(|| now));
@@ -182,6 +184,17 @@ mod tests {
         assert_eq!(env.now(), Timestamp::UNIX_EPOCH);
         env.sleep(Duration::from_secs(90)).await;
         assert_eq!(env.now().as_second(), 90);
+    }
+
+    #[test]
+    fn the_seeded_clock_stands_still_without_a_runtime() {
+        let env = Env::seeded(1, Timestamp::UNIX_EPOCH);
+        assert_eq!(env.now(), Timestamp::UNIX_EPOCH);
+        let begin = env.monotonic();
+        while env.monotonic() == begin {
+            std::thread::yield_now();
+        }
+        assert_eq!(env.now(), Timestamp::UNIX_EPOCH);
     }
 
     #[test]
