@@ -37,7 +37,7 @@ pub(crate) use meta::timestamp;
 pub(crate) use options::{FieldValidation, ListOptions, WriteOptions};
 pub(crate) use read::{Filter, ListError, expired_json};
 pub(crate) use resource::{Resource, Storage};
-pub(crate) use update::{Change, PatchKind, apply_patch, check_name, other_uid};
+pub(crate) use update::{Change, PatchKind, apply_patch, check_name, check_preconditions};
 pub(crate) use write::{Admission, Call, Operation, Seen};
 
 use crate::config::Settings;

@@ -266,7 +266,7 @@ impl Call<'_> {
         let (uid, old_uid) = (text(new, "uid"), text(old, "uid"));
         if matches!(change, Change::Replace(_)) && !uid.is_empty() && uid != old_uid {
             let key = cache_key(self.namespace, self.name);
-            return Err(other_uid(self.resource, &key, self.name, uid, old_uid));
+            return Err(precondition_failed(self.resource, &key, self.name, ("UID", uid, old_uid)));
         }
         let (revision, old_revision) = (text(new, "resourceVersion"), text(old, "resourceVersion"));
         if !matches!(change, Change::Replace(_)) && revision == old_revision {
@@ -365,11 +365,36 @@ pub(crate) fn check_name(value: &Value, name: &str) -> Result<(), Status> {
     }
 }
 
-/// The conflict of a write that means another object of the same name.
-pub(crate) fn other_uid(resource: &super::Resource, key: &str, name: &str, wanted: &str, own: &str) -> Status {
+/// The uid and the revision that `asked` names in its metadata, if any, are those of the object. Upstream: Preconditions.Check.
+pub(crate) fn check_preconditions(
+    resource: &super::Resource,
+    key: &str,
+    name: &str,
+    asked: &Value,
+    object: &Value,
+) -> Result<(), Status> {
+    fn text<'v>(of: &'v Value, member: &str) -> &'v str {
+        of.str_at(&["metadata", member]).unwrap_or_default()
+    }
+    for (shown, member) in [("UID", "uid"), ("ResourceVersion", "resourceVersion")] {
+        let (wanted, own) = (text(asked, member), text(object, member));
+        if !wanted.is_empty() && wanted != own {
+            return Err(precondition_failed(resource, key, name, (shown, wanted, own)));
+        }
+    }
+    Ok(())
+}
+
+/// The conflict of a write that means the object as it is not.
+fn precondition_failed(
+    resource: &super::Resource,
+    key: &str,
+    name: &str,
+    (member, wanted, own): (&str, &str, &str),
+) -> Status {
     let why = format!(
-        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in \
-         precondition: {wanted}, UID in object meta: {own}",
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {member} in \
+         precondition: {wanted}, {member} in object meta: {own}",
         resource.storage.store_key(key)
     );
     Status::conflict(&resource.group_resource(), name, &why)

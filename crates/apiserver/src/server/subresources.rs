@@ -74,15 +74,18 @@ impl Request<'_> {
     /// Binds a pod to a node: `pods/{name}/binding`, or `bindings` whose body names the pod. Upstream: BindingREST.
     pub(super) async fn bind(&self, body: Bytes, name: Option<&str>) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&self.query, "CreateOptions")?;
-        let binding = self.body_of("", "v1", "Binding", &body, &options)?;
+        let pods = self.inner.registry.resource("", "v1", "pods").ok_or_else(Status::path_not_found)?;
+        let mut binding = self.body_of("", "v1", "Binding", &body, &options)?;
+        if name.is_none() {
+            // What is created through `bindings` has no uid yet, as with any kind.
+            binding.remove(&["metadata", "uid"]);
+        }
+        self.check_namespace(&pods, &mut binding)?;
         let own = binding.str_at(&["metadata", "name"]).unwrap_or_default();
-        let name = match name {
-            Some(name) if !own.is_empty() && own != name => {
-                return Err(Status::bad_request("name in URL does not match name in Binding object"));
-            }
-            Some(name) => name,
-            None => own,
-        };
+        if name.is_some_and(|name| name != own) {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
+        let name = own;
         let (kind, node) = (
             binding.str_at(&["target", "kind"]).unwrap_or_default(),
             binding.str_at(&["target", "name"]).unwrap_or_default(),
@@ -97,16 +100,14 @@ impl Request<'_> {
         if let Some(status) = Status::plain(&errors) {
             return Err(status);
         }
-        let pods = self.inner.registry.resource("", "v1", "pods").ok_or_else(Status::path_not_found)?;
-        let uid = binding.str_at(&["metadata", "uid"]).unwrap_or_default();
+        if name.is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
         let now = timestamp(self.inner.env.now());
         let conflict = |why: &str| Status::conflict(&apimachinery::GroupResource::new("", "pods/binding"), name, why);
         let key = registry::cache_key(&self.info.namespace, name);
         let edit = |pod: &mut Value| {
-            if !uid.is_empty() && pod.str_at(&["metadata", "uid"]) != Some(uid) {
-                let own = pod.str_at(&["metadata", "uid"]).unwrap_or_default();
-                return Err(registry::other_uid(&pods, &key, name, uid, own));
-            }
+            registry::check_preconditions(&pods, &key, name, &binding, pod)?;
             if pod.at(&["metadata", "deletionTimestamp"]).is_some() {
                 return Err(conflict(&format!("pod {name} is being deleted, cannot be assigned to a host")));
             }
@@ -160,26 +161,23 @@ impl Request<'_> {
     }
 }
 
-/// Sets a condition in `status.conditions`; the transition time changes only with the status.
+/// Sets a condition in `status.conditions`, whatever else it said; its time changes only with its status. Upstream:
+/// UpdatePodCondition.
 fn set_condition(object: &mut Value, kind: &str, status: &str, now: &str) {
     let mut conditions = object.items_at(&["status", "conditions"]).to_vec();
-    let known = conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == Some(kind));
-    match known {
-        Some(condition) if condition.str_at(&["status"]) == Some(status) => return,
-        Some(condition) => {
-            condition.set(&["status"], status);
-            condition.set(&["lastTransitionTime"], now);
-            condition.remove(&["reason"]);
-            condition.remove(&["message"]);
+    let mut condition = Value::object();
+    condition.set(&["type"], kind);
+    condition.set(&["status"], status);
+    condition.set(&["lastProbeTime"], Value::Null);
+    condition.set(&["lastTransitionTime"], now);
+    match conditions.iter_mut().find(|known| known.str_at(&["type"]) == Some(kind)) {
+        Some(known) => {
+            if known.str_at(&["status"]) == Some(status) {
+                condition.set(&["lastTransitionTime"], known.get("lastTransitionTime").cloned().unwrap_or_default());
+            }
+            *known = condition;
         }
-        None => {
-            let mut condition = Value::object();
-            condition.set(&["type"], kind);
-            condition.set(&["status"], status);
-            condition.set(&["lastProbeTime"], Value::Null);
-            condition.set(&["lastTransitionTime"], now);
-            conditions.push(condition);
-        }
+        None => conditions.push(condition),
     }
     object.set(&["status", "conditions"], conditions);
 }

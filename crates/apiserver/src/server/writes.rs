@@ -126,7 +126,7 @@ impl Request<'_> {
     }
 
     /// The namespace of the request and of the object agree; an object that says none is in the request's.
-    fn check_namespace(&self, resource: &Resource, value: &mut Value) -> Result<(), Status> {
+    pub(super) fn check_namespace(&self, resource: &Resource, value: &mut Value) -> Result<(), Status> {
         let own = value.str_at(&["metadata", "namespace"]).unwrap_or_default();
         if !resource.namespaced() {
             value.remove(&["metadata", "namespace"]);
