@@ -60,6 +60,41 @@ async fn services_made_at_once_share_nothing() {
 }
 
 #[tokio::test]
+async fn both_addresses_are_written_with_the_service() {
+    let fixture = Fixture::start().await;
+    let range = json!({ "metadata": { "name": "six" }, "spec": { "cidrs": ["fd00::/112"] } });
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    fixture.ok("POST", ranges, &range.to_string()).await;
+    // Ranges are known to who allocates once a list has them.
+    fixture.ok("GET", ranges, "").await;
+    let revision = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    let both = json!({ "metadata": { "name": "a" }, "spec": { "ipFamilyPolicy": "RequireDualStack", "ports": [{ "port": 80 }] } });
+    let made = fixture.ok("POST", SERVICES, &both.to_string()).await;
+    let mut held = Vec::new();
+    for address in made["spec"]["clusterIPs"].as_array().unwrap() {
+        held.push(revision(&fixture.ok("GET", &format!("{ADDRESSES}/{}", address.as_str().unwrap()), "").await));
+    }
+    // One transaction, of which the first of the two addresses has a revision of its own.
+    assert_eq!(held, [revision(&made) - 1, revision(&made)]);
+    assert_eq!(addresses(&fixture).await.len(), 3);
+    // What isn't written holds nothing.
+    fixture.check("POST", SERVICES, &both.to_string(), 409, "already exists").await;
+    assert_eq!(addresses(&fixture).await.len(), 3);
+
+    let at = format!("{SERVICES}/a");
+    fixture.ok("PATCH", &at, r#"{"spec":{"ipFamilyPolicy":"SingleStack"}}"#).await;
+    assert_eq!(addresses(&fixture).await.len(), 2);
+    fixture.ok("PATCH", &at, r#"{"spec":{"ipFamilyPolicy":"RequireDualStack"}}"#).await;
+    assert_eq!(addresses(&fixture).await.len(), 3);
+    fixture.ok("PATCH", &at, r#"{"spec":{"type":"ExternalName","externalName":"a.b"}}"#).await;
+    assert_eq!(addresses(&fixture).await.len(), 1);
+    fixture.ok("DELETE", &at, "").await;
+    fixture.ok("POST", SERVICES, &both.to_string()).await;
+    fixture.ok("DELETE", &at, "").await;
+    assert_eq!(addresses(&fixture).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_restart_repairs_what_a_hand_broke() {
     let fixture = Fixture::start().await;
     let made = fixture.ok("POST", SERVICES, &service("a", "ClusterIP")).await;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use apimachinery::{FieldError, GroupKind, Status, Value};
-use tracing::warn;
 
 use super::super::field::{int, items, items_mut, text};
 use super::super::{Context, Together};
@@ -38,8 +37,8 @@ impl Service {
     pub(super) async fn give_back(&self, ctx: &Context<'_>, old: &Value) -> Result<Together, Status> {
         let mut together = Together::default();
         let name = old.str_at(&["metadata", "name"]).unwrap_or_default();
-        if let Some(address) = allocated(Some(old)).first() {
-            addresses::give_back(ctx, address, (ctx.namespace, name), &mut together).await?;
+        for address in allocated(Some(old)) {
+            addresses::give_back(ctx, &address, (ctx.namespace, name), &mut together).await?;
         }
         let taken = taken_ports(Some(old));
         if !taken.is_empty() {
@@ -70,8 +69,7 @@ impl Service {
         ranges
     }
 
-    /// One address for each family, those of `old` kept. A transaction writes one address: the first; a second one is taken by a
-    /// transaction before, and given back by repairing if the Service is not written after all.
+    /// One address for each family, those of `old` kept.
     async fn cluster_ips(
         &self,
         ctx: &Context<'_>,
@@ -85,7 +83,7 @@ impl Service {
         let before = allocated(old);
         let Some(spec) = new.get_mut("spec") else { return Ok(()) };
         if text(spec, "type") == "ExternalName" || is_headless(spec) {
-            for address in before.iter().take(1) {
+            for address in &before {
                 addresses::give_back(ctx, address, service, together).await?;
             }
             return Ok(());
@@ -101,14 +99,13 @@ impl Service {
                 continue;
             }
             let of_family: Vec<Cidr> = ranges.iter().filter(|range| range.family() == family).copied().collect();
-            let mut writes = Together::default();
             let address = if given.is_empty() {
-                addresses::take_any(ctx, &of_family, service, &mut writes).await.map_err(|error| match error {
+                addresses::take_any(ctx, &of_family, service, together).await.map_err(|error| match error {
                     AddressError::Store(failure) => store_failure(failure),
                     other => Status::internal(format!("failed to allocate a serviceIP: {other}")),
                 })?
             } else {
-                let taken = addresses::take(ctx, &of_family, &given, service, &mut writes).await;
+                let taken = addresses::take(ctx, &of_family, &given, service, together).await;
                 taken.map_err(|error| match error {
                     AddressError::Store(failure) => store_failure(failure),
                     other => {
@@ -122,20 +119,9 @@ impl Service {
                 Some(slot) => *slot = address,
                 None => now.push(address),
             }
-            if i == 0 {
-                together.compares.extend(writes.compares);
-                together.ops.extend(writes.ops);
-            } else if !ctx.dry_run {
-                let txn = store::Txn { compares: writes.compares, ops: writes.ops };
-                ctx.store.commit(txn).await.map_err(store_failure)?;
-            }
         }
-        if let Some(gone) = before.iter().find(|address| !now.contains(address)) {
-            if together.ops.is_empty() {
-                addresses::give_back(ctx, gone, service, together).await?;
-            } else {
-                warn!(address = %gone, service = %name, "an address is given back when allocations are repaired");
-            }
+        for gone in before.iter().filter(|address| !now.contains(address)) {
+            addresses::give_back(ctx, gone, service, together).await?;
         }
         if let Some(first) = now.first() {
             spec.set(&["clusterIP"], first.as_str());
