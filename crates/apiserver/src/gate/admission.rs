@@ -157,12 +157,15 @@ impl registry::Admission for Chain {
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
             let write = self.write(call, operation);
-            if operation == Operation::Create {
+            let creates = operation == Operation::Create;
+            if creates {
                 await_prerequisites(call, &write, new).await;
-                // A limit range that was written just before counts.
-                if limit_ranger::concerns(&write, old) && call.registry.is_behind() {
-                    call.registry.fresh().await?;
-                }
+            }
+            // A limit range that was written just before counts, and so does the mark of a namespace whose claims may administer.
+            let concerns_claims = write.group == "resource.k8s.io" && !write.namespace.is_empty();
+            let looks_around = concerns_claims || creates && limit_ranger::concerns(&write, old);
+            if looks_around && call.registry.is_behind() {
+                call.registry.fresh().await?;
             }
             self.admit(&write, new, old)
         })

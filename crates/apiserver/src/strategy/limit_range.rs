@@ -1,6 +1,7 @@
 //! LimitRange. Upstream: SetDefaults_LimitRangeItem, validation.ValidateLimitRange.
 
-use apimachinery::{FieldError, Quantity, Value};
+use apimachinery::validation::qualified_name;
+use apimachinery::{FieldError, Format, Quantity, Value};
 
 use super::field::{Errors, Path, Report, entries, has, items_mut, text};
 use super::{Context, Strategy, pod};
@@ -37,7 +38,10 @@ impl Strategy for LimitRange {
         for (i, limit) in limits.iter().enumerate() {
             let path = path.index(i);
             let kind = text(limit, "type");
-            if !kind.contains('/') && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") {
+            let problems = qualified_name(kind);
+            if !problems.is_empty() {
+                errors.problems(&path.child("type"), kind, problems);
+            } else if !kind.contains('/') && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") {
                 errors.invalid(&path.child("type"), kind, "must be a standard limit type or fully qualified");
             }
             if limits[..i].iter().any(|earlier| text(earlier, "type") == kind) {
@@ -68,7 +72,7 @@ fn validate_limit(limit: &Value, kind: &str, path: &Path<'_>, errors: &mut Error
         let counts = kind != "Pod" || !list.starts_with("default");
         limit.at(&[list, name]).filter(|_| counts).and_then(Quantity::from_value).and_then(Result::ok)
     };
-    let mut names: Vec<&str> = ["max", "min", "default", "defaultRequest"]
+    let mut names: Vec<&str> = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"]
         .iter()
         .flat_map(|list| entries(limit, list).map(|(name, _)| name))
         .collect();
@@ -106,5 +110,30 @@ fn validate_limit(limit: &Value, kind: &str, path: &Path<'_>, errors: &mut Error
                 errors.invalid(&path.key(name), shown.to_string(), why);
             }
         }
+        if let Some(ratio) = amount("maxLimitRequestRatio", name) {
+            let path = path.child("maxLimitRequestRatio");
+            let range = amount("min", name).zip(amount("max", name));
+            validate_ratio(ratio, range, &path.key(name), errors);
+        }
+        if let (Some(limit), Some(request)) = (amount("default", name), amount("defaultRequest", name))
+            && limit != request
+            && !pod::resources::is_overcommittable(name)
+        {
+            let path = path.child("defaultRequest");
+            let why = format!("default value {limit} must equal to defaultRequest value {request} in {name}");
+            errors.invalid(&path.key(name), request.to_string(), why);
+        }
+    }
+}
+
+/// A limit is not below its request, nor further from it than `range` allows: the least request, the highest limit.
+fn validate_ratio(ratio: Quantity, range: Option<(Quantity, Quantity)>, path: &Path<'_>, errors: &mut Errors) {
+    if ratio < Quantity::new(1, Format::DecimalSi) {
+        errors.invalid(path, ratio.to_string(), format!("ratio {ratio} is less than 1"));
+    }
+    let Some((min, max)) = range else { return };
+    let widest = max.as_f64() / min.as_f64();
+    if ratio.as_f64() > widest {
+        errors.invalid(path, ratio.to_string(), format!("ratio {ratio} is greater than max/min = {widest:.6}"));
     }
 }

@@ -55,8 +55,12 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     /// Upstream: pkg/api/persistentvolumeclaim GetWarningsForPersistentVolumeClaim.
-    fn warnings(&self, _ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
         let mut warnings = Vec::new();
+        // Who writes the status can't help it.
+        if !ctx.subresource.is_empty() {
+            return warnings;
+        }
         if new.at(&["metadata", "annotations", LEGACY_CLASS]).is_some() {
             warnings.push(format!(
                 "metadata.annotations[{LEGACY_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"

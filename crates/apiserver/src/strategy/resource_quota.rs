@@ -1,6 +1,9 @@
 //! ResourceQuota. Upstream: validation.ValidateResourceQuota.
 
+use std::collections::BTreeSet;
+
 use apimachinery::{FieldError, Value};
+use rules::quota::Amounts;
 
 use super::field::{Errors, Path, Report, entries, items, member, text};
 use super::{Context, Strategy, keep, pod};
@@ -63,8 +66,7 @@ impl Strategy for ResourceQuota {
             for list in lists {
                 let path = parent.child(list);
                 for (name, amount) in entries(new.get(holder).unwrap_or(&empty), list) {
-                    let counted = name.starts_with("count/");
-                    let known = counted || pod::resources::name(&path.key(name), name, errors);
+                    let known = pod::resources::name(&path.key(name), name, errors);
                     if !name.contains('/') && !is_standard(name) {
                         errors.invalid(&path.key(name), name, "must be a standard resource for quota");
                     }
@@ -96,14 +98,29 @@ impl Strategy for ResourceQuota {
         }
     }
 
+    /// Who may request more than there are limits for can't use it all.
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() {
+            return Vec::new();
+        }
+        let hard = Amounts::read(new.at(&["spec", "hard"]));
+        let warning = |name: &str| {
+            let (prefixed, limits) = (format!("requests.{name}"), format!("limits.{name}"));
+            let bare = name != "ephemeral-storage" && hard.get(&prefixed).is_none();
+            let requests = if bare { name } else { prefixed.as_str() };
+            let (request, limit) = (hard.get(requests)?, hard.get(&limits)?);
+            (request > limit)
+                .then(|| format!("ResourceQuota {requests} ({request}) should be less than {limits} ({limit})"))
+        };
+        ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(warning).collect()
+    }
+
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         self.validate(ctx, new, errors);
-        let sorted = |quota: &Value| {
-            let mut scopes: Vec<String> = quota.items_at(&["spec", "scopes"]).iter().map(Value::to_string).collect();
-            scopes.sort_unstable();
-            scopes
+        let scopes = |quota: &Value| -> BTreeSet<String> {
+            quota.items_at(&["spec", "scopes"]).iter().map(Value::to_string).collect()
         };
-        if sorted(new) != sorted(old) {
+        if scopes(new) != scopes(old) {
             let shown = new.items_at(&["spec", "scopes"]).to_vec();
             errors.invalid(&Path::new("spec.scopes"), shown, "field is immutable");
         }

@@ -1,6 +1,7 @@
 //! Pods and claims keep within the limit ranges of their namespace, and get the defaults that these have. Upstream:
 //! plugin/pkg/admission/limitranger.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apimachinery::{Object, Quantity, Status, Value};
@@ -38,7 +39,8 @@ impl Plugin for LimitRanger {
                     _ => {}
                 }
             }
-            broken.dedup();
+            let mut told = BTreeSet::new();
+            broken.retain(|why| told.insert(why.clone()));
             let why = match &broken[..] {
                 [] => continue,
                 [one] => one.clone(),

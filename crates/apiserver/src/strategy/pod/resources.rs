@@ -62,7 +62,7 @@ fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn is_overcommittable(name: &str) -> bool {
+pub(crate) fn is_overcommittable(name: &str) -> bool {
     is_native(name) && !is_hugepages(name)
 }
 
@@ -123,14 +123,13 @@ pub(crate) fn requirements(resources: &Value, claims: &[Value], path: &Path<'_>,
 pub(super) fn of_pod(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let Some(resources) = spec.get("resources").filter(|resources| !resources.is_null()) else { return };
     if has(resources, "claims") {
-        errors.forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level");
+        errors.forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level");
     }
     check(resources, &[], path, true, errors);
     let requests = path.child("requests");
     for (name, sum) in aggregate_requests(items(spec, "containers"), items(spec, "initContainers")) {
-        let own =
-            resources.at(&["requests", &name]).and_then(Quantity::from_value).and_then(Result::ok).unwrap_or_default();
-        if sum > own {
+        let own = resources.at(&["requests", &name]).and_then(Quantity::from_value).and_then(Result::ok);
+        if let Some(own) = own.filter(|own| sum > *own) {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
             errors.invalid(&requests.key(&name), own.to_string(), why);
         }

@@ -167,6 +167,16 @@ fn limits_and_quotas() {
             "spec.limits[1].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
         ],
     );
+    kind.check_invalid(
+        "spec: {limits: [{type: a--/b}, {type: Container, min: {cpu: 1, memory: 1}, max: {cpu: 2, memory: 3},
+            maxLimitRequestRatio: {cpu: 500m, memory: 4}, default: {x.y/z: 2}, defaultRequest: {x.y/z: 1}}]}",
+        &[
+            "spec.limits[0].type: Invalid value: \"a--/b\": prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+            "spec.limits[1].maxLimitRequestRatio[cpu]: Invalid value: \"500m\": ratio 500m is less than 1",
+            "spec.limits[1].maxLimitRequestRatio[memory]: Invalid value: \"4\": ratio 4 is greater than max/min = 3.000000",
+            "spec.limits[1].defaultRequest[x.y/z]: Invalid value: \"1\": default value 2 must equal to defaultRequest value 1 in x.y/z",
+        ],
+    );
     let kind = Kind::of("", "v1", "ResourceQuota");
     kind.check_invalid(
         "spec: {hard: {pods: '1.5', nonsense: 1, count/deployments.apps: 3}, scopes: [BestEffort, NotBestEffort]}",
@@ -177,6 +187,7 @@ fn limits_and_quotas() {
             "spec.scopes: Invalid value: [\"BestEffort\",\"NotBestEffort\"]: conflicting scopes",
         ],
     );
+    kind.check_update("spec: {scopes: [BestEffort]}", "spec: {scopes: [BestEffort, BestEffort]}", "", &[]);
     kind.check_update(
         "spec: {}",
         "spec: {scopes: [BestEffort]}",
