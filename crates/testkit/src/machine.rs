@@ -208,7 +208,7 @@ fn fetch(url: &str) -> io::Result<String> {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address = host.parse().map_err(io::Error::other)?;
     let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -15,9 +15,6 @@ const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  na
 #[test]
 fn kubectl_applies_on_either_side() {
     let machine = started("apply");
-    machine.eventually("the default account", Duration::from_secs(30), || {
-        told(machine.kubectl("get serviceaccount default -o name"))
-    });
     let steps: [Step; 5] = [
         ("twice_is_once", twice_is_once),
         ("managers_meet", managers_meet),
@@ -184,10 +181,10 @@ fn unchanged_trees(machine: &Machine) {
         };
         // Until the controllers have said what they have to say.
         machine.eventually("the deployment is observed", Duration::from_secs(60), || {
-            let path = "jsonpath={.metadata.generation} {.status.observedGeneration} {.status.conditions[*].type}";
+            let path = "jsonpath={.metadata.generation} {.status.observedGeneration} {.status.conditions[*].reason}";
             let said = machine.kubectl_args(&["get", "deployment/web", "-n", namespace, "-o", path]).ok();
             let mut words = said.split(' ');
-            (words.next() == words.next() && words.any(|word| word == "Progressing")).then_some(())
+            (words.next() == words.next() && words.any(|word| word == "NewReplicaSetAvailable")).then_some(())
         });
         let mut before = revisions();
         // A controller's last word may come in between; twice the same is quiet.

@@ -12,12 +12,12 @@ use crate::support::{SOON, kill_daemon, started};
 
 const KUBERNETES: &str = "kubernetes.default.svc.cluster.local.";
 
-/// Asks once, as a process of the node, through the service address.
+/// Asks once, as a process of the node, through the service address. The question waits for whoever is to answer it.
 fn ask(machine: &Machine, name: &str) -> Result<Vec<IpAddr>, String> {
     let status: serde_json::Value = serde_json::from_str(&machine.oxikube("status -o json").out).unwrap();
     let ip: IpAddr = status["addresses"]["dns"].as_str().unwrap().parse().unwrap();
     let server = SocketAddr::new(ip, 53);
-    let asked = machine.namespace().run(|| dns::ask(server, name, Duration::from_secs(2)));
+    let asked = machine.namespace().run(|| dns::ask(server, name, Duration::from_secs(30)));
     asked.unwrap().map_err(|error| error.to_string())
 }
 

@@ -200,7 +200,7 @@ fn atomic(machine: &Machine) {
     assert!(said.contains("pre-upgrade hooks failed"), "{said}");
     let image = "oxikube.local/busybox:none";
     let args =
-        format!("upgrade nantes CHART -n nantes --reuse-values --set word=x,image={image} --atomic --timeout 8s");
+        format!("upgrade nantes CHART -n nantes --reuse-values --set word=x,image={image} --atomic --timeout 20s");
     let said = helm(machine, &args).failed();
     assert!(said.contains("has been rolled back due to atomic being set"), "{said}");
     reads(machine, "nantes", "salut");

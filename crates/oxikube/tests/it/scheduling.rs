@@ -2,7 +2,7 @@
 
 use testkit::machine::Machine;
 
-use crate::support::{SOON, jsonpath};
+use crate::support::{SOON, jsonpath, until_pods_may_come};
 
 const HEAD: &str = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
 
@@ -54,6 +54,7 @@ fn profiles_of_a_file_place_pods() {
 
     std::fs::write(&file, format!("{HEAD}{PROFILES}")).unwrap();
     machine.oxikube(&start).ok();
+    until_pods_may_come(&machine, "default");
     let node = machine.folder().join("node.json");
     std::fs::write(&node, NODE).unwrap();
     machine.kubectl(&format!("create -f {}", node.display())).ok();

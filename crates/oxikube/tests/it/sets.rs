@@ -30,7 +30,7 @@ fn database(machine: &Machine) {
 {{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: db}}, spec: {{replicas: 3, serviceName: db, selector: {{matchLabels: {{app: db}}}},
    template: {{metadata: {{labels: {{app: db}}}}, spec: {{terminationGracePeriodSeconds: 1,
      containers: [{{name: db, {SHELL}, volumeMounts: [{{name: data, mountPath: /data}}],
-       readinessProbe: {{exec: {{command: ['true']}}, periodSeconds: 1, initialDelaySeconds: 1}}}}]}}}},
+       readinessProbe: {{exec: {{command: ['true']}}, periodSeconds: 1, initialDelaySeconds: 1, timeoutSeconds: 30}}}}]}}}},
    volumeClaimTemplates: [{{metadata: {{name: data}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}}}]}}}}"
     );
     machine.kubectl_with("apply -f -", &manifest).ok();
@@ -181,13 +181,17 @@ fn drain(machine: &Machine) {
         machine.kubectl(&format!("drain {node} --ignore-daemonsets --delete-emptydir-data --timeout=10s")).failed();
     assert!(refused.contains("Cannot evict pod as it would violate the pod's disruption budget."), "{refused}");
     // One went and has no other node; two are left.
-    let left = jsonpath(machine, "pods -l app=db --field-selector=status.phase=Running", "{.items[*].metadata.name}");
-    assert_eq!(left.split_whitespace().count(), 2, "{left}");
+    let left = |app: &str| {
+        let running = format!("pods -l app={app} --field-selector=status.phase=Running");
+        jsonpath(machine, &running, "{.items[*].metadata.name}")
+    };
+    machine.eventually_or("two are left", SOON, || match left("db") {
+        left if left.split_whitespace().count() == 2 => Ok(()),
+        left => Err(left),
+    });
     machine.kubectl("delete pdb db").ok();
     machine.kubectl(&format!("drain {node} --ignore-daemonsets --delete-emptydir-data --timeout=60s")).ok();
-    let left =
-        jsonpath(machine, "pods -l app=agent --field-selector=status.phase=Running", "{.items[*].metadata.name}");
-    assert_eq!(left.split_whitespace().count(), 1, "daemons stay");
+    assert_eq!(left("agent").split_whitespace().count(), 1, "daemons stay");
     machine.kubectl(&format!("uncordon {node}")).ok();
     machine.kubectl("rollout status statefulset/db --timeout=120s").ok();
     assert_eq!(exec(machine, "db-2", "cat /data/name"), "db-2\n");

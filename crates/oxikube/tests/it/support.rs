@@ -19,7 +19,18 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub fn started(name: &str) -> Machine {
     let machine = Machine::new(name, env!("CARGO_BIN_EXE_oxikube"));
     machine.oxikube("start").ok();
+    until_pods_may_come(&machine, "default");
     machine
+}
+
+/// Waits until the namespace has the account that pods run as, which its controller makes soon after the namespace.
+pub fn until_pods_may_come(machine: &Machine, namespace: &str) {
+    machine.eventually_or("the default account", SOON, || {
+        match machine.kubectl(&format!("-n {namespace} get serviceaccount default")) {
+            said if said.code == Some(0) => Ok(()),
+            said => Err(said.err),
+        }
+    });
 }
 
 /// Loads the images of the example.

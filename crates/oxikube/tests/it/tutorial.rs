@@ -59,7 +59,7 @@ spec:
         image: oxikube.local/busybox:1
         command: [sh, -c, 'mkdir /www; hostname >/www/index.html; touch /www/ready; echo serving; exec httpd -f -p 8080 -h /www']
         ports: [{name: http, containerPort: 8080}]
-        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1, failureThreshold: 1}
+        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}
         resources: {requests: {cpu: 10m, memory: 8Mi}, limits: {cpu: 200m, memory: 32Mi}}
 ---
 apiVersion: v1
@@ -80,15 +80,18 @@ fn deployment(machine: &Machine) {
         assert!(all.lines().any(|have| have.starts_with(line)), "no {line} in\n{all}");
     }
     assert!(all.lines().any(|line| line.starts_with("deployment.apps/web") && line.contains("3/3")), "{all}");
-    let described = machine.kubectl("describe deployment web").ok();
-    for part in ["3 desired | 3 updated | 3 total | 3 available | 0 unavailable", "Limits:", "ScalingReplicaSet"] {
-        assert!(described.contains(part), "no {part} in\n{described}");
-    }
-    let described = machine.kubectl("describe pods -l app=web").ok();
-    for part in ["Successfully assigned default/web-", "Container started", "QoS Class:                   Burstable"] {
-        assert!(described.contains(part), "no {part} in\n{described}");
-    }
-    assert!(machine.kubectl("logs deployment/web").ok().ends_with("serving\n"));
+    // Events and logs follow what they tell of.
+    let tells = |command: &str, parts: &[&str]| {
+        machine.eventually_or(command, SOON, || match machine.kubectl(command).ok() {
+            said if parts.iter().all(|part| said.contains(part)) => Ok(()),
+            said => Err(said),
+        });
+    };
+    let counts = "3 desired | 3 updated | 3 total | 3 available | 0 unavailable";
+    tells("describe deployment web", &[counts, "Limits:", "ScalingReplicaSet"]);
+    let assigned = "Successfully assigned default/web-";
+    tells("describe pods -l app=web", &[assigned, "Container started", "QoS Class:                   Burstable"]);
+    tells("logs deployment/web", &["serving\n"]);
     // One that is deleted is replaced.
     let pod = jsonpath(machine, "pods -l app=web", "{.items[0].metadata.name}");
     machine.kubectl(&format!("delete pod {pod}")).ok();

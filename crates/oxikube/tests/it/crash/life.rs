@@ -95,7 +95,7 @@ impl Life {
         self.once("pulled");
 
         self.again(|life| life.machine.kubectl("delete pod pulled --ignore-not-found --wait=false"));
-        self.again(|life| life.machine.kubectl("wait --for=delete pod/pulled --timeout=30s"));
+        self.again(|life| life.machine.kubectl("wait --for=delete pod/pulled --timeout=60s"));
         self.footprint(Some(&steady));
         self.once("steady");
 
@@ -183,7 +183,7 @@ impl Life {
     }
 
     fn is_ready(&mut self, name: &str) {
-        let args = format!("wait --for=condition=Ready pod/{name} --timeout=40s");
+        let args = format!("wait --for=condition=Ready pod/{name} --timeout=60s");
         self.again(|life| life.machine.kubectl(&args));
     }
 
@@ -191,7 +191,13 @@ impl Life {
     fn once(&self, name: &str) {
         let restarts = jsonpath(&self.machine, &format!("pod {name}"), "{.status.containerStatuses[0].restartCount}");
         let token = format!("-{name}");
-        assert_eq!(processes(&self.machine, &token), 1, "processes of {name}");
+        // A shell that starts something is two of its name for a moment.
+        self.machine.eventually_or(&format!("one process of {name}"), SOON, || {
+            match processes(&self.machine, &token) {
+                1 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        });
         // A failed start ends what it began, as a stop does.
         let ends = usize::from(self.half == Half::Second) + usize::from(self.died);
         assert!(

@@ -4,10 +4,11 @@ use serde_json::Value;
 use testkit::machine::Machine;
 
 use super::IMAGE;
-use crate::support::{SOON, jsonpath};
+use crate::support::{SOON, jsonpath, until_pods_may_come};
 
 pub fn a_quota(machine: &Machine) {
     machine.kubectl("create namespace limited").ok();
+    until_pods_may_come(machine, "limited");
     machine.kubectl("-n limited create quota q --hard=pods=2,requests.cpu=1,count/configmaps=3").ok();
     let used = || jsonpath(machine, "-n limited quota q", "{.status.used.pods}/{.status.used.requests\\.cpu}");
     machine.eventually("it is counted", SOON, || (used() == "0/0").then_some(()));
@@ -107,6 +108,7 @@ pub fn a_race_for_several_quotas(machine: &Machine) {
 
 pub fn a_limit_range(machine: &Machine) {
     machine.kubectl("create namespace ranged").ok();
+    until_pods_may_come(machine, "ranged");
     let range = r#"{"apiVersion":"v1","kind":"LimitRange","metadata":{"name":"r","namespace":"ranged"},"spec":{"limits":[{"type":"Container",
         "default":{"cpu":"200m","memory":"64Mi"},"defaultRequest":{"cpu":"100m"},"max":{"cpu":"500m"}}]}}"#;
     machine.kubectl_with("apply -f -", range).ok();

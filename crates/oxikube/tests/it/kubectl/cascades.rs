@@ -4,7 +4,7 @@ use testkit::machine::Machine;
 
 use crate::support::{SOON, jsonpath};
 
-/// Makes a Deployment whose pods take some seconds to end.
+/// Makes a Deployment whose pods don't end by themselves.
 fn make(machine: &Machine, name: &str) {
     let deployment = format!(
         r#"
@@ -17,7 +17,7 @@ spec:
   template:
     metadata: {{labels: {{app: {name}}}}}
     spec:
-      terminationGracePeriodSeconds: 3
+      terminationGracePeriodSeconds: 120
       containers: [{{name: main, image: 'oxikube.local/busybox:1', command: [sh, -c, 'trap "" TERM; while true; do sleep 1; done']}}]
 "#
     );
@@ -35,6 +35,10 @@ pub fn all(machine: &Machine) {
     let owners = |kind: &str, app: &str| {
         jsonpath(machine, &format!("{kind} -l app={app}"), "{.items[*].metadata.ownerReferences[*].kind}")
     };
+    // Their grace period is shortened, which lets whoever waits for them go on.
+    let hurry = |app: &str| {
+        machine.kubectl(&format!("delete pods -l app={app} --grace-period=1 --wait=false")).ok();
+    };
     let ends = |kind: &str, app: &str| {
         machine.eventually_or(&format!("{kind} of {app} to go"), SOON, || match named(kind, app) {
             left if left.is_empty() => Ok(()),
@@ -50,11 +54,19 @@ pub fn all(machine: &Machine) {
     assert_eq!(owners("pods", "orphaning"), "ReplicaSet ReplicaSet");
     machine.kubectl("delete replicasets -l app=orphaning --cascade=orphan --timeout=60s").ok();
     assert_eq!((named("pods", "orphaning"), owners("pods", "orphaning")), (pods, String::new()));
-    machine.kubectl("delete pods -l app=orphaning --wait=false").ok();
+    hurry("orphaning");
 
     // In the foreground the owner is the last to go.
     machine.kubectl("delete deployment foreground --cascade=foreground --wait=false").ok();
     assert_eq!(jsonpath(machine, "deployment foreground", "{.metadata.finalizers}"), r#"["foregroundDeletion"]"#);
+    // Before, their set would make others.
+    machine.eventually_or("its pods end", SOON, || {
+        match jsonpath(machine, "pods -l app=foreground", "{.items[*].metadata.deletionTimestamp}") {
+            ends if ends.split_whitespace().count() == 2 => Ok(()),
+            ends => Err(ends),
+        }
+    });
+    hurry("foreground");
     machine.kubectl("wait --for=delete deployment/foreground --timeout=60s").ok();
     assert_eq!((named("replicasets", "foreground"), named("pods", "foreground")), (String::new(), String::new()));
 
@@ -62,6 +74,7 @@ pub fn all(machine: &Machine) {
     machine.kubectl("delete deployment background --cascade=background").ok();
     assert_ne!(named("pods", "background"), "", "their grace period is not over");
     ends("replicasets", "background");
+    hurry("background");
     ends("pods", "background");
     ends("pods", "orphaning");
 }

@@ -16,7 +16,7 @@ spec:
   containers:
   - name: main
     image: oxikube.local/busybox:1
-    command: [sh, -c, 'echo out; echo err >&2; mkfifo /say; trap "exit 0" TERM; while true; do cat /say & wait $!; done']
+    command: [sh, -c, 'echo out; echo err >&2; mkfifo /say; trap "exit 0" TERM; exec 3<>/say; cat <&3 & wait']
   - name: side
     image: oxikube.local/busybox:1
     command: [sh, -c, 'if [ ! -e /d/once ]; then touch /d/once; echo first life; exit 3; fi; echo second life; exec sleep 10000']
@@ -50,6 +50,10 @@ fn say(machine: &Machine, line: &str) {
 }
 
 pub fn logs(machine: &Machine) {
+    let restarts = r#"{.status.containerStatuses[?(@.name=="side")].restartCount}"#;
+    machine.eventually("the other life of its neighbour", SOON, || {
+        (jsonpath(machine, "pod sleeper", restarts) == "1").then_some(())
+    });
     machine.kubectl("wait --for=condition=Ready pod/sleeper pod/shell pod/cat --timeout=60s").ok();
     has(
         machine,
@@ -117,9 +121,9 @@ pub fn exec(machine: &Machine) {
     let shell = machine.kubectl_command("exec -it sleeper -c main -- sh");
     let mut shell = Terminal::start(machine, shell).unwrap();
     shell.until("# ", SOON);
-    shell.keys("tty; stty size\r").unwrap();
+    shell.keys("tty\r").unwrap();
     shell.until("/dev/pts/", SOON);
-    shell.until(&format!("{} {}", SIZE.0, SIZE.1), SOON);
+    has_the_size(machine, &mut shell);
     shell.keys("exit 9\r").unwrap();
     let said = shell.end().unwrap();
     assert_eq!(said.code, Some(9), "{said:?}");
@@ -132,6 +136,14 @@ pub fn exec(machine: &Machine) {
     assert_eq!(std::fs::read_to_string(back).unwrap(), long);
 }
 
+/// The size is told beside what is typed, and may come later.
+fn has_the_size(machine: &Machine, shell: &mut Terminal) {
+    machine.eventually("the terminal's size", SOON, || {
+        shell.keys("stty size\r").unwrap();
+        shell.shows(&format!("{} {}", SIZE.0, SIZE.1)).then_some(())
+    });
+}
+
 /// The terminal of a container's own program, and its input.
 pub fn attach(machine: &Machine) {
     let attach = machine.kubectl_command("attach -it shell");
@@ -139,8 +151,7 @@ pub fn attach(machine: &Machine) {
     shell.until("If you don't see a command prompt, try pressing enter.", SOON);
     shell.keys("\recho $((6*7)) $((2+3))\r").unwrap();
     shell.until("42 5", SOON);
-    shell.keys("stty size\r").unwrap();
-    shell.until(&format!("{} {}", SIZE.0, SIZE.1), SOON);
+    has_the_size(machine, &mut shell);
     // It ends with the program, which starts again.
     shell.keys("exit\r").unwrap();
     shell.end().unwrap();

@@ -54,7 +54,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("set subject rolebinding writes --user=ben", "writes subjects updated"),
     ("label deployment one kind=tried", "labeled"),
     ("label deployment one kind-", "unlabeled"),
-    ("annotate pods --all note=x", "pod/alone annotated"),
+    // Pods of the rollout that the changes began come and go.
+    ("annotate services --all note=x", "service/alone annotated"),
     ("wait deployment/one --for=condition=Available --timeout=60s", "condition met"),
     (
         "patch deployment one --subresource=scale --type=merge -p {\"spec\":{\"replicas\":2}}",
@@ -217,7 +218,8 @@ pub fn draining(machine: &Machine) {
     refuses(machine, &format!("drain {node} --timeout=1s --pod-selector=run=bare"), "use --force to override");
     has(
         machine,
-        &format!("drain {node} --pod-selector=app=one --timeout=60s"),
+        // The shell is not there to pass the signal on: each pod takes its whole 30 seconds.
+        &format!("drain {node} --pod-selector=app=one --timeout=180s"),
         &["drained", "evicting pod verbs/one-"],
     );
     prints(machine, &format!("uncordon {node}"), &format!("node/{node} uncordoned\n"));

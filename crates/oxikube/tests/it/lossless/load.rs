@@ -12,7 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use testkit::machine::Machine;
 
 const PAUSE: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A packet that was dropped is sent again and again until then.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A request without an answer: whose, when, and why.
 pub type Lost = String;

@@ -11,9 +11,11 @@ const RESTARTS: &str = "{.status.containerStatuses[0].restartCount}";
 const ENDED: &str = "{.status.phase} {.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.reason}";
 const NEVER: &str = "  restartPolicy: Never\n";
 
-/// A container's probe by a command.
+/// A container's probe by a command, which may take its time on a busy machine.
 fn probe(kind: &str, command: &str, failures: u32) -> String {
-    format!("    {kind}Probe: {{exec: {{command: [{command}]}}, periodSeconds: 1, failureThreshold: {failures}}}\n")
+    format!(
+        "    {kind}Probe: {{exec: {{command: [{command}]}}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: {failures}}}\n"
+    )
 }
 
 pub fn begin(machine: &Machine) {
@@ -162,11 +164,11 @@ pub fn deleted(machine: &Machine) {
     ready(machine, "stubborn");
     let env = env::Env::system();
     let begin = env.monotonic();
-    machine.kubectl("delete pod polite --grace-period=20").ok();
-    assert!(taken(begin) < Duration::from_secs(15), "it left before its time was over");
+    machine.kubectl("delete pod polite --grace-period=120").ok();
+    assert!(taken(begin) < Duration::from_secs(120), "it left before its time was over");
     assert_eq!(std::fs::read_to_string(folder.join("log")).unwrap(), "hook\nterm\n");
     let begin = env.monotonic();
     machine.kubectl("delete pod stubborn --grace-period=3").ok();
     let taken = taken(begin);
-    assert!(taken >= Duration::from_secs(3) && taken < Duration::from_secs(15), "{taken:?}");
+    assert!(taken >= Duration::from_secs(3) && taken < SOON, "{taken:?}");
 }

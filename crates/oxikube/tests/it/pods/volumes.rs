@@ -1,11 +1,9 @@
 //! What pods are given: variables and files.
 
-use std::time::Duration;
-
 use testkit::machine::Machine;
 
 use super::{busybox, create, event, log, ready, sh, shows, taken};
-use crate::support::jsonpath;
+use crate::support::{SOON, jsonpath};
 
 const VARIABLES: &str = r#"    resources: {limits: {memory: 32Mi, cpu: 500m}}
     envFrom: [{prefix: P_, configMapRef: {name: settings}}, {secretRef: {name: none, optional: true}}]
@@ -95,7 +93,7 @@ pub fn files(machine: &Machine) {
     let begin = env::Env::system().monotonic();
     machine.kubectl_args(&["patch", "configmap", "settings", "-p", r#"{"data":{"colour":"blue"}}"#]).ok();
     machine.kubectl("label pod files tier=test").ok();
-    machine.eventually_or("the new colour", Duration::from_secs(10), || {
+    machine.eventually_or("the new colour", SOON, || {
         let is = sh(machine, "files", "cat /settings/colour /all/deep/colour; cat /all/labels");
         if is == "blueblueapp=\"files\"\ntier=\"test\"" { Ok(()) } else { Err(is) }
     });
