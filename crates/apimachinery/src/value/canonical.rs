@@ -2,21 +2,25 @@
 //! have written.
 
 use super::text::plain_length;
-use super::{Map, Number, Value, names};
+use super::{Key, Map, Number, Value, names};
 
 /// As in [`super::parse`].
 const MAX_DEPTH: usize = 120;
 
-/// Reads a whole document; `None` for whatever isn't canonical, and for floats.
-pub(super) fn parse(json: &str) -> Option<Value> {
-    let mut reader = Reader { text: json, at: 0 };
-    let value = reader.value(0)?;
+/// Reads a whole document, but for the member at the path `without` if that isn't empty; `None` for whatever isn't canonical, and for
+/// floats.
+pub(super) fn parse(json: &str, without: &[&str]) -> Option<Value> {
+    let mut reader = Reader { text: json, at: 0, entries: Vec::new(), items: Vec::new() };
+    let value = reader.value(0, without)?;
     (reader.at == json.len()).then_some(value)
 }
 
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// What was read of objects and lists that have not ended: each gets the room that it needs once its length is known.
+    entries: Vec<(Key, Value)>,
+    items: Vec<Value>,
 }
 
 impl Reader<'_> {
@@ -39,10 +43,10 @@ impl Reader<'_> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Option<Value> {
+    fn value(&mut self, depth: usize, without: &[&str]) -> Option<Value> {
         match self.peek()? {
             b'"' => self.string().map(Value::String),
-            b'{' if depth < MAX_DEPTH => self.object(depth + 1),
+            b'{' if depth < MAX_DEPTH => self.object(depth + 1, without),
             b'[' if depth < MAX_DEPTH => self.array(depth + 1),
             b'n' => self.word("null", Value::Null),
             b't' => self.word("true", Value::Bool(true)),
@@ -58,26 +62,37 @@ impl Reader<'_> {
         found.then_some(value)
     }
 
-    fn object(&mut self, depth: usize) -> Option<Value> {
+    fn object(&mut self, depth: usize, without: &[&str]) -> Option<Value> {
         self.at += 1;
         if self.peek()? == b'}' {
             self.at += 1;
             return Some(Value::object());
         }
-        let mut entries = Vec::with_capacity(4);
+        let first = self.entries.len();
         loop {
             let start = self.at + 1;
             let key = match self.plain() {
                 Some(end) => names::key(&self.text[start..end]),
                 None => names::key(&self.string()?),
             };
-            if entries.last().is_some_and(|(last, _)| *last >= key) {
+            if self.entries[first..].last().is_some_and(|(last, _)| *last >= key) {
                 return None;
             }
             self.expect(b':')?;
-            entries.push((key, self.value(depth)?));
+            let below = match without {
+                [last] if *last == key => None,
+                [next, rest @ ..] if *next == key => Some(rest),
+                _ => Some(&[][..]),
+            };
+            match below {
+                Some(below) => {
+                    let value = self.value(depth, below)?;
+                    self.entries.push((key, value));
+                }
+                None => self.pass()?,
+            }
             if !self.another(b'}')? {
-                return Some(Value::Object(Map(entries)));
+                return Some(Value::Object(Map(self.entries.drain(first..).collect())));
             }
         }
     }
@@ -88,11 +103,33 @@ impl Reader<'_> {
             self.at += 1;
             return Some(Value::Array(Vec::new()));
         }
-        let mut items = Vec::with_capacity(2);
+        let first = self.items.len();
         loop {
-            items.push(self.value(depth)?);
+            let item = self.value(depth, &[])?;
+            self.items.push(item);
             if !self.another(b']')? {
-                return Some(Value::Array(items));
+                return Some(Value::Array(self.items.drain(first..).collect()));
+            }
+        }
+    }
+
+    /// Passes a value, of which nothing is asked but where it ends.
+    fn pass(&mut self) -> Option<()> {
+        let (bytes, start) = (self.text.as_bytes(), self.at);
+        let mut depth = 0;
+        loop {
+            match *bytes.get(self.at)? {
+                b'"' if self.plain().is_none() => drop(self.string()?),
+                b'"' => {}
+                b',' | b'}' | b']' if depth == 0 => return (self.at > start).then_some(()),
+                byte => {
+                    match byte {
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => depth -= 1,
+                        _ => {}
+                    }
+                    self.at += 1;
+                }
             }
         }
     }
