@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::DecodeError;
-use crate::{Body, ObjectList, Trim, WatchEvent, Written};
+use crate::{Body, Glance, ObjectList, Trim, WatchEvent, Written};
 
 /// All of a body's bytes.
 pub(crate) async fn collect(body: Body) -> Result<Bytes, DecodeError> {
@@ -185,11 +185,15 @@ pub(crate) async fn list(body: Body, trim: Option<Trim>) -> Result<ObjectList, D
     })
 }
 
-pub(crate) fn watch(body: Body, trim: Option<Trim>) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
+pub(crate) fn watch(
+    body: Body,
+    trim: Option<Trim>,
+    glance: Option<Glance>,
+) -> Result<BoxStream<'static, WatchEvent>, DecodeError> {
     match body {
         Body::Watch(events) => Ok(events),
-        Body::Stream(chunks) => Ok(watch_lines(chunks, trim)),
-        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed(), trim)),
+        Body::Stream(chunks) => Ok(watch_lines(chunks, trim, glance)),
+        Body::Bytes(bytes) => Ok(watch_lines(stream::iter([Ok(bytes)]).boxed(), trim, glance)),
         Body::Status(_) | Body::Object(_) | Body::List(_) => Err(DecodeError::Shape("a watch")),
     }
 }
@@ -199,6 +203,7 @@ pub(crate) fn watch(body: Body, trim: Option<Trim>) -> Result<BoxStream<'static,
 fn watch_lines(
     chunks: BoxStream<'static, std::io::Result<Bytes>>,
     trim: Option<Trim>,
+    glance: Option<Glance>,
 ) -> BoxStream<'static, WatchEvent> {
     struct Reader {
         chunks: BoxStream<'static, std::io::Result<Bytes>>,
@@ -206,8 +211,9 @@ fn watch_lines(
         /// How much of the buffer has no line end.
         searched: usize,
         ended: bool,
+        glance: Option<Glance>,
     }
-    let reader = Reader { chunks, buffer: BytesMut::new(), searched: 0, ended: false };
+    let reader = Reader { chunks, buffer: BytesMut::new(), searched: 0, ended: false, glance };
     stream::unfold(reader, move |mut reader| async move {
         loop {
             if reader.ended {
@@ -218,6 +224,9 @@ fn watch_lines(
                 reader.searched = 0;
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
+                }
+                if let Some(event) = reader.glance.as_ref().and_then(|glance| glanced(&line, glance)) {
+                    return Some((event, reader));
                 }
                 let event = watch_event(&line, trim).unwrap_or_else(|error| {
                     tracing::debug!(%error, "unreadable watch event");
@@ -238,6 +247,13 @@ fn watch_lines(
         }
     })
     .boxed()
+}
+
+/// A change of which nothing but its revision is told any more.
+fn glanced(line: &[u8], glance: &Glance) -> Option<WatchEvent> {
+    let (kind, object) = plain_frame(line)?;
+    let revision = (kind == "MODIFIED").then(|| glance(object))??;
+    Some(WatchEvent::Bookmark { revision, initial_events_end: false })
 }
 
 fn watch_event(line: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeError> {
@@ -313,7 +329,7 @@ mod tests {
         );
         for size in [1, 7, 64, wire.len()] {
             let chunks: Vec<_> = wire.as_bytes().chunks(size).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed()), None).unwrap().collect().await;
+            let events: Vec<_> = watch(Body::Stream(stream::iter(chunks).boxed()), None, None).unwrap().collect().await;
             assert_eq!(events.len(), 3, "chunks of {size}");
             assert!(matches!(&events[0], WatchEvent::Added(pod) if pod.name() == "ä" && pod.revision() == 5));
             assert!(matches!(&events[1], WatchEvent::Bookmark { revision: 8, initial_events_end: true }));
@@ -357,7 +373,7 @@ mod tests {
         let event = format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
         let check = async |wanted: Option<Trim>, managed: &str, node: Option<&str>| {
             let listed = list(Body::Bytes(items.clone().into()), wanted).await.unwrap().items;
-            let events: Vec<_> = watch(Body::Bytes(event.clone().into()), wanted).unwrap().collect().await;
+            let events: Vec<_> = watch(Body::Bytes(event.clone().into()), wanted, None).unwrap().collect().await;
             let [WatchEvent::Added(watched)] = &*events else { panic!("{events:?}") };
             for object in [&listed[0], watched] {
                 assert_eq!(object.managed_fields(), managed.as_bytes());
@@ -366,6 +382,24 @@ mod tests {
         };
         check(Some(trim), "", Some("n1")).await;
         check(None, r#"[{"manager":"m"}]"#, None).await;
+    }
+
+    #[tokio::test]
+    async fn a_glance_may_be_enough() {
+        let wire = ["ADDED", "MODIFIED", "DELETED"].map(|kind| {
+            let object = |name| format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"7"}}}}"#);
+            ["seen", "new"].map(|name| format!("{{\"type\":\"{kind}\",\"object\":{}}}\n", object(name))).concat()
+        });
+        let glance: Glance = Arc::new(|json| json.windows(4).any(|word| word == b"seen").then_some(7));
+        let events = watch(Body::Bytes(wire.concat().into()), None, Some(glance)).unwrap();
+        let told = events.map(|event| match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
+                object.name().to_owned()
+            }
+            WatchEvent::Bookmark { revision, .. } => revision.to_string(),
+            WatchEvent::Error(status) => status.message,
+        });
+        assert_eq!(told.collect::<Vec<_>>().await, ["seen", "new", "7", "new", "seen", "new"]);
     }
 
     #[tokio::test]

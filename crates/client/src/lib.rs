@@ -55,7 +55,7 @@ pub use kubeconfig::{Before, ClusterEntry, Kubeconfig, KubeconfigError};
 pub use leader::LeaderElection;
 pub use options::{DeleteOptions, ListOptions, PatchKind, Propagation, Selection, WatchOptions, WriteOptions};
 pub use recorder::{EventRecorder, EventType, ObjectReference};
-pub use request::{Answer, Client, Trim, Written};
+pub use request::{Answer, Client, Glance, Trim, Written};
 pub use resource::{Resource, resources};
 pub use runner::{Controller, ReconcileContext, ReconcileError, Requeue, Watch, owner_key, run};
 pub use tasks::TaskGuard;

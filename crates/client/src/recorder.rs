@@ -21,7 +21,7 @@ use crate::{Backoff, Client, Error, PatchKind, TaskGuard, resources};
 use correlate::{Correlator, Identity, Send};
 
 /// The object an event is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectReference {
     // First what differs most: they are compared in this order.
     pub name: String,
@@ -66,7 +66,7 @@ impl ObjectReference {
 }
 
 /// How much an event matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventType {
     Normal,
     Warning,

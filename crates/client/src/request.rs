@@ -29,11 +29,15 @@ pub struct Client {
     user_agent: HeaderValue,
     writes: Option<Arc<WriteLog>>,
     trim: Option<Trim>,
+    glance: Option<Glance>,
     metadata_only: bool,
 }
 
 /// Shortens an object that came over the wire to what its reader asks for, and names its selectable fields for [`Object::field`].
 pub type Trim = fn(&mut Value) -> Vec<(&'static str, String)>;
+
+/// Looks at the JSON of a changed object before it is read: `Some` revision if there is no need to.
+pub type Glance = Arc<dyn Fn(&[u8]) -> Option<u64> + Send + Sync>;
 
 /// What requests are answered with that may or may not tell the object: deletes and subresources.
 #[derive(Clone, Debug)]
@@ -59,7 +63,7 @@ impl Client {
     /// `user_agent` such as `oxikube/v0.1 (kubelet)`; its part before the first slash is the default field manager.
     pub fn new(env: Env, transport: Arc<dyn Transport>, user_agent: &str) -> Client {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("oxikube"));
-        Client { env, transport, user_agent, writes: None, trim: None, metadata_only: false }
+        Client { env, transport, user_agent, writes: None, trim: None, glance: None, metadata_only: false }
     }
 
     /// The same client under another user agent.
@@ -81,6 +85,11 @@ impl Client {
     /// in-process server are shared with it and stay whole.
     pub fn trimming(&self, trim: Trim) -> Client {
         Client { trim: Some(trim), ..self.clone() }
+    }
+
+    /// The same client, whose watches over the wire tell of changes for which `glance` was enough as bookmarks.
+    pub fn glancing(&self, glance: Glance) -> Client {
+        Client { glance: Some(glance), ..self.clone() }
     }
 
     /// The same client, whose lists and watches over the wire bring objects' metadata alone.
@@ -154,7 +163,7 @@ impl Client {
         }
         let name = call.name();
         let response = self.exchange(call).await?;
-        decode::watch(response.body, self.trim).map_err(|source| Error::Decode { request: name, source })
+        decode::watch(response.body, self.trim, self.glance.clone()).map_err(|source| Error::Decode { request: name, source })
     }
 
     /// Creates `body`, in the namespace that its metadata names.

@@ -149,7 +149,7 @@ impl Cache {
     pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
         let place = self.places.get(uid)?;
         match self.nodes.get(&place.node) {
-            Some(info) => info.pods().iter().find(|pod| pod.uid == uid),
+            Some(info) => info.pod(uid),
             None => self.homeless.get(uid),
         }
     }

@@ -192,7 +192,7 @@ impl NodeInfo {
 
     /// Puts the pod on this node, in place of an earlier state of it: snapshots compare pods by their places.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
-        let Some(at) = self.pods.iter().position(|known| known.uid == pod.uid) else { return self.put(pod) };
+        let Some(at) = self.find(&pod.uid) else { return self.put(pod) };
         if Arc::ptr_eq(&self.pods[at].template, &pod.template) {
             self.pods[at] = pod;
         } else {
@@ -212,8 +212,18 @@ impl NodeInfo {
 
     /// Takes the pod off this node.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let at = self.pods.iter().position(|pod| pod.uid == uid)?;
+        let at = self.find(uid)?;
         Some(self.take(at))
+    }
+
+    /// The pod, if it is here.
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.find(uid).map(|at| &self.pods[at])
+    }
+
+    /// Mostly something happens to those that came last.
+    fn find(&self, uid: &str) -> Option<usize> {
+        self.pods.iter().rposition(|pod| pod.uid == uid)
     }
 
     /// Takes off the pod that was put there last.

@@ -3,20 +3,15 @@
 use apimachinery::Value;
 use client::trim::{each, keep, retain};
 
-/// Leaves what [`PodInfo`](crate::pod::PodInfo) and [`NodeInfo`](crate::node::NodeInfo) read. Names the fields of pods by which
-/// their events are judged before they are decoded.
+/// Leaves what [`PodInfo`](crate::pod::PodInfo) and [`NodeInfo`](crate::node::NodeInfo) read, and selectors.
 pub(crate) fn trim(object: &mut Value) -> Vec<(&'static str, String)> {
     match object.str_at(&["kind"]) {
         Some("Pod") => pod(object),
-        Some("Node") => {
-            node(object);
-            Vec::new()
-        }
-        _ => {
-            object.remove(&["metadata", "managedFields"]);
-            Vec::new()
-        }
+        Some("Node") => node(object),
+        Some("ReplicaSet" | "ReplicationController" | "Service" | "StatefulSet") => selecting(object),
+        _ => drop(object.remove(&["metadata", "managedFields"])),
     }
+    Vec::new()
 }
 
 const METADATA: &[&str] =
@@ -57,7 +52,7 @@ const CONDITIONS: &[&str] = &["DisruptionTarget", "PodResizeInProgress", "PodRes
 const VOLUMES: &[&str] =
     &["awsElasticBlockStore", "ephemeral", "gcePersistentDisk", "iscsi", "persistentVolumeClaim", "rbd"];
 
-fn pod(object: &mut Value) -> Vec<(&'static str, String)> {
+fn pod(object: &mut Value) {
     keep(object, &["metadata"], METADATA);
     keep(object, &["spec"], POD_SPEC);
     keep(object, &["status"], POD_STATUS);
@@ -71,14 +66,17 @@ fn pod(object: &mut Value) -> Vec<(&'static str, String)> {
     retain(object, &["status", "conditions"], |condition| {
         condition.str_at(&["type"]).is_some_and(|name| CONDITIONS.contains(&name))
     });
-    let text = |path: &[&str]| object.str_at(path).unwrap_or_default().to_owned();
-    vec![("spec.nodeName", text(&["spec", "nodeName"])), ("status.phase", text(&["status", "phase"]))]
 }
 
 fn node(object: &mut Value) {
     keep(object, &["metadata"], METADATA);
     keep(object, &["spec"], &["taints", "unschedulable"]);
     keep(object, &["status"], &["allocatable", "images"]);
+}
+
+fn selecting(object: &mut Value) {
+    keep(object, &["metadata"], METADATA);
+    keep(object, &["spec"], &["selector"]);
 }
 
 #[cfg(test)]
@@ -89,19 +87,18 @@ mod tests {
     use crate::node::NodeInfo;
     use crate::pod::PodInfo;
 
-    fn trimmed(json: &str) -> (Value, Value, Vec<(&'static str, String)>) {
+    fn trimmed(json: &str) -> (Value, Value) {
         let whole = Value::parse(json.as_bytes()).unwrap();
         let mut trimmed = whole.clone();
-        let fields = trim(&mut trimmed);
-        (whole, trimmed, fields)
+        assert!(trim(&mut trimmed).is_empty());
+        (whole, trimmed)
     }
 
     #[test]
     fn nothing_is_missing_that_is_read_of_pods() {
-        let (whole, trimmed, fields) = trimmed(include_str!("trim/pod.json"));
+        let (whole, trimmed) = trimmed(include_str!("trim/pod.json"));
         let read = |value: &Value| format!("{:#?}", PodInfo::new(&value.view::<Pod>().unwrap()));
         assert_eq!(read(&trimmed), read(&whole));
-        assert_eq!(fields, [("spec.nodeName", "n1".to_owned()), ("status.phase", "Running".to_owned())]);
         for gone in ["managedFields", "annotations", "configMap", "livenessProbe", "imageID", "Initialized"] {
             assert!(!trimmed.to_string().contains(gone), "{gone}");
         }
@@ -109,14 +106,13 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_that_is_read_of_nodes() {
-        let (whole, trimmed, fields) = trimmed(include_str!("trim/node.json"));
+        let (whole, trimmed) = trimmed(include_str!("trim/node.json"));
         let read = |value: &Value| {
             let node = NodeInfo::new(value.view::<Node>().unwrap());
             let facts = (node.labels(), node.taints(), node.unschedulable(), node.allocatable(), node.images());
             format!("{} {} {facts:#?}", node.name(), node.capacity())
         };
         assert_eq!(read(&trimmed), read(&whole));
-        assert!(fields.is_empty());
         assert!(trimmed.to_json().len() * 2 < whole.to_json().len());
     }
 }

@@ -1,16 +1,17 @@
 //! From what the API tells to the cache, the cluster's copies and the queue.
 
+mod pods;
+
 use std::sync::Arc;
 
 use apimachinery::{Object, ObjectKey};
 use client::{Resource, TaskGuard, resources};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::Shared;
 use crate::cluster::{self, Cluster, Kept, LabelMap, Store, view};
 use crate::framework::{Change, ClusterEvent};
-use crate::pod::PodInfo;
 use crate::source::{Reader, There, follow};
 
 /// Begins to follow everything; returns when all there is is known. Pods come last: what they ask for is known then.
@@ -35,7 +36,7 @@ pub(crate) async fn subscribe(shared: &Arc<Shared>) -> Vec<TaskGuard> {
         keep_quietly(shared, &resources::REPLICA_SETS, |c| &c.replica_sets, cluster::set_selector).await,
         keep_quietly(shared, &resources::STATEFUL_SETS, |c| &c.stateful_sets, cluster::set_selector).await,
         follow(&shared.reader, &resources::NODES, Nodes(shared.clone())).await,
-        follow(&shared.reader, &resources::PODS, Pods(shared.clone())).await,
+        pods::subscribe(shared).await,
     ]
 }
 
@@ -174,124 +175,4 @@ impl Reader for Nodes {
         let known: Vec<_> = self.0.cache.lock().node_names().cloned().collect();
         known.iter().filter(|name| !there.has(&ObjectKey::cluster(&***name))).for_each(|name| self.leave(name));
     }
-}
-
-struct Pods(Arc<Shared>);
-
-impl Reader for Pods {
-    fn take(&self, object: &Object) {
-        on_pod(&self.0, object);
-    }
-
-    fn gone(&self, object: &Object) {
-        forget(&self.0, object.uid());
-    }
-
-    fn sweep(&self, there: &There) {
-        let mut known = self.0.queue.pods();
-        known.extend(self.0.cache.lock().pods().cloned());
-        let gone = known.iter().filter(|pod| !there.is(&pod.key, &pod.uid));
-        gone.for_each(|pod| forget(&self.0, &pod.uid));
-    }
-}
-
-fn on_pod(shared: &Shared, object: &Object) {
-    if uninteresting(shared, object) {
-        return;
-    }
-    let Some(pod) = view::<Pod>(object) else { return };
-    let terminal = rules::is_terminal(&pod);
-    let info = PodInfo::new(&pod);
-    drop(pod);
-    let mut info = shared.templates.lock().share(info);
-    if shared.whole {
-        info.whole = Some(Arc::new(object.clone()));
-    }
-    let info = Arc::new(info);
-    if terminal || !info.node.is_empty() {
-        shared.queue.remove(&info.uid);
-        shared.nominator.remove(&info.uid);
-    }
-    if terminal {
-        leave(shared, &info.uid);
-    } else if !info.node.is_empty() {
-        place(shared, info);
-    } else if shared.profiles.contains_key(&info.scheduler) {
-        waits(shared, info);
-    }
-}
-
-/// Most events of a placed pod report its status, which takes nothing from the node.
-fn uninteresting(shared: &Shared, new: &Object) -> bool {
-    let phase = new.field("status.phase");
-    let Some(node) = new.field("spec.nodeName").filter(|node| !node.is_empty()) else { return false };
-    if shared.whole || new.generation() == 0 || matches!(phase, Some("Succeeded" | "Failed")) {
-        return false;
-    }
-    let mut cache = shared.cache.lock();
-    let Some(old) = cache.pod(new.uid()) else { return false };
-    let labels = new.labels().iter().map(|(key, value)| (key, value));
-    if old.generation != new.generation() || old.terminating != new.is_deleting() || !old.labels.iter().eq(labels) {
-        return false;
-    }
-    // What a pod was seen to hold grows and shrinks by resizes, which have generations of their own; what it started with doesn't.
-    let running = phase == Some("Running");
-    if old.running != running || old.node == node && running && (old.stirring || stirring(new)) {
-        return false;
-    }
-    cache.confirm(new.uid(), node) && {
-        drop(cache);
-        shared.queue.remove(new.uid());
-        shared.nominator.remove(new.uid());
-        true
-    }
-}
-
-/// Whether the pod's status tells of a resize or of an end that others wait for: rare, so any doubt counts.
-fn stirring(pod: &Object) -> bool {
-    let words: [&[u8]; 2] = [b"PodResize", b"PreemptionByScheduler"];
-    words.iter().any(|word| pod.body().windows(word.len()).any(|window| window == *word))
-}
-
-/// The pod is on a node.
-fn place(shared: &Shared, info: Arc<PodInfo>) {
-    let node = info.node.clone();
-    let old = {
-        let mut cache = shared.cache.lock();
-        let old = cache.pod(&info.uid).cloned();
-        cache.place(info.clone(), &node);
-        old
-    };
-    // One that was assumed here has been told nobody yet.
-    let old = old.filter(|old| !old.node.is_empty());
-    shared.queue.wake(&ClusterEvent::Pod(Change { old, new: Some(info) }));
-}
-
-/// The pod needs a node.
-fn waits(shared: &Shared, info: Arc<PodInfo>) {
-    let assumed = shared.cache.lock().pod(&info.uid).cloned();
-    if let Some(assumed) = assumed {
-        // The binding is under way. It will fail if the pod is to go: its place is free for others now.
-        shared.queue.refresh(&info);
-        if info.terminating && !assumed.terminating {
-            leave(shared, &info.uid);
-        }
-        return;
-    }
-    shared.nominator.refresh(&info);
-    shared.queue.put(info);
-}
-
-/// The pod takes nothing from its node any more.
-fn leave(shared: &Shared, uid: &str) {
-    let gone = shared.cache.lock().remove(uid);
-    if let Some(pod) = gone {
-        shared.queue.wake(&ClusterEvent::Pod(Change::removed(pod)));
-    }
-}
-
-fn forget(shared: &Shared, uid: &str) {
-    shared.queue.remove(uid);
-    shared.nominator.remove(uid);
-    leave(shared, uid);
 }

@@ -2,7 +2,7 @@
 //!
 //! Upstream: client-go tools/record EventCorrelator, with its default limits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -135,18 +135,18 @@ impl Correlator {
 
 /// A map that forgets what was not used for longest.
 struct Recent<K, V> {
-    entries: BTreeMap<Arc<K>, (u64, V)>,
+    entries: HashMap<Arc<K>, (u64, V)>,
     order: BTreeMap<u64, Arc<K>>,
     tick: u64,
 }
 
 impl<K, V> Default for Recent<K, V> {
     fn default() -> Self {
-        Recent { entries: BTreeMap::new(), order: BTreeMap::new(), tick: 0 }
+        Recent { entries: HashMap::new(), order: BTreeMap::new(), tick: 0 }
     }
 }
 
-impl<K: Ord, V> Recent<K, V> {
+impl<K: Hash + Eq, V> Recent<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(_, value)| value)
     }

@@ -142,3 +142,24 @@ async fn a_pod_that_leaves_makes_room() {
     world.server.remove(&resources::PODS, &ObjectKey::new("ns", "a"));
     world.eventually("binding", || world.node_of("b").is_some()).await;
 }
+
+/// Long before it would be tried again anyway.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_another_wants_beside_it_helps_once_it_is_bound() {
+    let world = World::new();
+    let mut node: serde_json::Value = serde_json::from_str(&node("n", "4")).unwrap();
+    node["metadata"]["labels"] = json!({"kubernetes.io/hostname": "n"});
+    world.server.put(&resources::NODES, &node.to_string());
+    let with = |name: &str, edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut pod: serde_json::Value = serde_json::from_str(&pod(name, "1")).unwrap();
+        pod["metadata"]["generation"] = json!(1);
+        edit(&mut pod);
+        world.server.put(&resources::PODS, &pod.to_string());
+    };
+    let beside = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        [{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "wanted"}}}]}});
+    with("b", &|pod| pod["spec"]["affinity"] = beside.clone());
+    world.eventually("no place yet", || world.message_of("b").is_some()).await;
+    with("a", &|pod| pod["metadata"]["labels"] = json!({"app": "wanted"}));
+    world.eventually("binding", || world.node_of("b").is_some()).await;
+}
