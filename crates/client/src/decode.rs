@@ -35,14 +35,6 @@ pub(crate) async fn collect(body: Body) -> Result<Bytes, DecodeError> {
     }
 }
 
-/// Lets the rest of a body come, so that its connection is free for others.
-pub(crate) async fn drain(body: Body) -> std::io::Result<()> {
-    if let Body::Stream(mut chunks) = body {
-        while chunks.next().await.transpose()?.is_some() {}
-    }
-    Ok(())
-}
-
 /// The failure that an answer with an error code tells.
 pub(crate) async fn failure(code: StatusCode, body: Body) -> Status {
     if let Body::Status(status) = body {
@@ -170,7 +162,7 @@ pub(crate) async fn list(body: Body, trim: Option<Trim>) -> Result<ObjectList, D
     let kind = list.kind.strip_suffix("List").unwrap_or_default();
     let mut items = Vec::new();
     for raw in list.items.unwrap_or_default() {
-        let mut value = value(raw.get().as_bytes())?;
+        let mut value = value(raw.get().as_bytes(), trim)?;
         if value.get("kind").is_none() && !kind.is_empty() {
             value.set(&["kind"], kind);
             value.set(&["apiVersion"], &*list.api_version);
@@ -219,7 +211,7 @@ fn watch_lines(
             if reader.ended {
                 return None;
             }
-            if let Some(end) = reader.buffer[reader.searched..].iter().position(|byte| *byte == b'\n') {
+            if let Some(end) = memchr::memchr(b'\n', &reader.buffer[reader.searched..]) {
                 let line = reader.buffer.split_to(reader.searched + end + 1);
                 reader.searched = 0;
                 if line.iter().all(u8::is_ascii_whitespace) {
@@ -283,13 +275,13 @@ fn plain_frame(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 fn framed(kind: &str, json: &[u8], trim: Option<Trim>) -> Result<WatchEvent, DecodeError> {
-    let object = || answer(value(json)?, trim);
+    let object = || answer(value(json, trim)?, trim);
     match kind {
         "ADDED" => Ok(WatchEvent::Added(object()?)),
         "MODIFIED" => Ok(WatchEvent::Modified(object()?)),
         "DELETED" => Ok(WatchEvent::Deleted(object()?)),
         "BOOKMARK" => {
-            let value = value(json)?;
+            let value = value(json, None)?;
             let revision = value.str_at(&["metadata", "resourceVersion"]).and_then(|text| text.parse().ok());
             let end = value.str_at(&["metadata", "annotations", "k8s.io/initial-events-end"]) == Some("true");
             Ok(WatchEvent::Bookmark { revision: revision.unwrap_or_default(), initial_events_end: end })
@@ -299,8 +291,10 @@ fn framed(kind: &str, json: &[u8], trim: Option<Trim>) -> Result<WatchEvent, Dec
     }
 }
 
-fn value(json: &[u8]) -> Result<Value, DecodeError> {
-    Ok(Value::parse_canonical(json).map_err(apimachinery::ObjectError::from)?)
+/// What is long and wanted by nobody who trims isn't read.
+fn value(json: &[u8], trim: Option<Trim>) -> Result<Value, DecodeError> {
+    let without: &[&str] = if trim.is_some() { &["metadata", "managedFields"] } else { &[] };
+    Ok(Value::parse_canonical_without(json, without).map_err(apimachinery::ObjectError::from)?)
 }
 
 #[cfg(test)]
@@ -364,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn objects_are_trimmed_on_demand() {
         fn trim(object: &mut Value) -> Vec<(&'static str, String)> {
-            object.remove(&["metadata", "managedFields"]);
+            assert!(object.at(&["metadata", "managedFields"]).is_none());
             vec![("spec.nodeName", "n1".into())]
         }
         let object =

@@ -252,16 +252,16 @@ async fn write(client: &Client, source: &Source, send: &Send, new: &str) -> Resu
         patch.set(&["lastTimestamp"], seconds(send.record.at));
         patch.set(&["message"], &send.record.message);
         let key = ObjectKey::new(namespace, &**name);
-        match client.patch_unread(&resources::EVENTS, &key, "", PatchKind::Strategic, &patch).await {
-            Ok(()) => return Ok(name.clone()),
+        match client.patch_brief(&resources::EVENTS, &key, "", PatchKind::Strategic, &patch).await {
+            Ok(_) => return Ok(name.clone()),
             Err(error) if error.is_not_found() => {} // it has expired
             Err(error) => return Err(error),
         }
     }
     let body = send.to_event(namespace, new, source);
-    match client.create_unread(&resources::EVENTS, &body).await {
+    match client.create_brief(&resources::EVENTS, &body).await {
         Err(error) if error.is_already_exists() => Ok(new.to_owned()),
-        result => result.map(|()| new.to_owned()),
+        result => result.map(|_| new.to_owned()),
     }
 }
 

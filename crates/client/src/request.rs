@@ -33,7 +33,8 @@ pub struct Client {
     metadata_only: bool,
 }
 
-/// Shortens an object that came over the wire to what its reader asks for, and names its selectable fields for [`Object::field`].
+/// Shortens an object that came over the wire, already without `metadata.managedFields`, to what its reader asks for, and names its
+/// selectable fields for [`Object::field`].
 pub type Trim = fn(&mut Value) -> Vec<(&'static str, String)>;
 
 /// Looks at the JSON of a changed object before it is read: `Some` revision if there is no need to.
@@ -75,10 +76,7 @@ impl Client {
     /// The same client, whose lists and watches over the wire leave out `metadata.managedFields`, for informers that keep them: a write of
     /// what is left leaves these fields as they are.
     pub fn without_managed_fields(&self) -> Client {
-        self.trimming(|object| {
-            object.remove(&["metadata", "managedFields"]);
-            Vec::new()
-        })
+        self.trimming(|_| Vec::new())
     }
 
     /// The same client, whose lists and watches over the wire are of what `trim` leaves, for informers that keep many objects. Objects of an
@@ -142,9 +140,8 @@ impl Client {
         if self.metadata_only {
             call.accept = METADATA_LIST;
         }
-        let name = call.name();
-        let response = self.exchange(call).await?;
-        decode::list(response.body, self.trim).await.map_err(|source| Error::Decode { request: name, source })
+        let response = self.exchange(&call).await?;
+        decode::list(response.body, self.trim).await.map_err(|source| call.failed(source))
     }
 
     /// The selected objects as they are from `options.revision` on. The stream ends when the server ends it or the connection
@@ -161,9 +158,8 @@ impl Client {
         if self.metadata_only {
             call.accept = METADATA;
         }
-        let name = call.name();
-        let response = self.exchange(call).await?;
-        decode::watch(response.body, self.trim, self.glance.clone()).map_err(|source| Error::Decode { request: name, source })
+        let response = self.exchange(&call).await?;
+        decode::watch(response.body, self.trim, self.glance.clone()).map_err(|source| call.failed(source))
     }
 
     /// Creates `body`, in the namespace that its metadata names.
@@ -251,27 +247,7 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<(), Error> {
         let path = selection.query().behind(resource.path(&selection.namespace, "", ""));
-        self.exchange(Call::new(Method::DELETE, path).json(&options.to_value())).await.map(drop)
-    }
-
-    /// Like [`Client::create`] for whoever only asks whether it worked: the answer isn't read.
-    pub async fn create_unread(&self, resource: &Resource, body: &Value) -> Result<(), Error> {
-        let key = key_of(body);
-        self.unread(Call::new(Method::POST, resource.path(&key.namespace, "", "")).json(body)).await
-    }
-
-    /// Like [`Client::patch_subresource`] for whoever only asks whether it worked: the answer isn't read.
-    pub async fn patch_unread(
-        &self,
-        resource: &Resource,
-        key: &ObjectKey,
-        subresource: &str,
-        kind: PatchKind,
-        body: &Value,
-    ) -> Result<(), Error> {
-        let mut call = Call::new(Method::PATCH, resource.path(&key.namespace, &key.name, subresource)).json(body);
-        call.content_type = kind.content_type();
-        self.unread(call).await
+        self.exchange(&Call::new(Method::DELETE, path).json(&options.to_value())).await.map(drop)
     }
 
     /// Posts `body` to a subresource such as `binding`, `eviction` or `token`.
@@ -317,7 +293,7 @@ impl Client {
         call.content_type = content_type.unwrap_or("application/json");
         call.body = body;
         call.accept = "*/*";
-        self.exchange(call).await
+        self.exchange(&call).await
     }
 
     /// The bytes answered to a GET of `target`.
@@ -330,33 +306,20 @@ impl Client {
 
     /// The JSON answered to a GET of `target`, such as discovery's.
     pub async fn get_json<T: serde::de::DeserializeOwned>(&self, target: impl Into<String>) -> Result<T, Error> {
-        let target = target.into();
-        let request = format!("GET {target}");
-        let decode = async {
-            let response = self.exchange(Call::new(Method::GET, target)).await?;
-            let bytes = decode::collect(response.body).await;
-            bytes
-                .and_then(|bytes| serde_json::from_slice(&bytes).map_err(DecodeError::from))
-                .map_err(|source| Error::Decode { request, source })
-        };
-        decode.await
-    }
-
-    async fn unread(&self, call: Call) -> Result<(), Error> {
-        let name = call.name();
-        let response = self.exchange(call).await?;
-        let drained = decode::drain(response.body).await;
-        drained.map_err(|source| Error::Decode { request: name, source: source.into() })
+        let call = Call::new(Method::GET, target.into());
+        let response = self.exchange(&call).await?;
+        let bytes = decode::collect(response.body).await;
+        bytes
+            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(DecodeError::from))
+            .map_err(|source| call.failed(source))
     }
 
     async fn object(&self, call: Call) -> Result<Arc<Object>, Error> {
-        let name = call.name();
-        let response = self.exchange(call).await?;
-        decode::object(response.body).await.map_err(|source| Error::Decode { request: name, source })
+        let response = self.exchange(&call).await?;
+        decode::object(response.body).await.map_err(|source| call.failed(source))
     }
 
     async fn answer(&self, call: Call) -> Result<Answer, Error> {
-        let name = call.name();
         let decode = async |body| {
             let bytes = match body {
                 Body::Object(object) => return Ok(Answer::Object(object)),
@@ -368,16 +331,15 @@ impl Client {
                 None => Answer::Object(Arc::new(Object::parse(&bytes)?)),
             })
         };
-        let response = self.exchange(call).await?;
-        decode(response.body).await.map_err(|source| Error::Decode { request: name, source })
+        let response = self.exchange(&call).await?;
+        decode(response.body).await.map_err(|source| call.failed(source))
     }
 
     /// Sends, and sends again while the server says that it is busy and when to come back.
-    async fn exchange(&self, call: Call) -> Result<Response, Error> {
-        let request = call.into_request(&self.user_agent);
+    async fn exchange(&self, call: &Call) -> Result<Response, Error> {
         let mut attempt = 0;
         loop {
-            let response = self.transport.send(request.clone()).await?;
+            let response = self.transport.send(call.request(&self.user_agent)).await?;
             if response.code.as_u16() < 400 {
                 return Ok(response);
             }
@@ -446,19 +408,20 @@ impl Call {
         self
     }
 
-    /// For error messages: method and path.
-    fn name(&self) -> String {
-        format!("{} {}", self.method, self.target.split('?').next().unwrap_or_default())
+    /// The error of an answer that can't be read: it names method and path.
+    fn failed(&self, source: DecodeError) -> Error {
+        let path = self.target.split('?').next().unwrap_or_default();
+        Error::Decode { request: format!("{} {path}", self.method), source }
     }
 
-    fn into_request(self, user_agent: &HeaderValue) -> Request {
+    fn request(&self, user_agent: &HeaderValue) -> Request {
         let mut headers = HeaderMap::with_capacity(3);
         headers.insert(ACCEPT, HeaderValue::from_static(self.accept));
         headers.insert(USER_AGENT, user_agent.clone());
         if !self.body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }
-        Request { method: self.method, target: self.target, headers, body: self.body }
+        Request { method: self.method.clone(), target: self.target.clone(), headers, body: self.body.clone() }
     }
 }
 

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use http::Uri;
 use http::header::{AUTHORIZATION, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -26,15 +27,18 @@ use connect::Connector;
 /// Talks to the server that a [`TlsConfig`] names; connections are kept and shared.
 pub struct Tls {
     env: Env,
-    connection: Arc<RwLock<Connection>>,
+    connection: RwLock<Arc<Connection>>,
 }
 
-#[derive(Clone)]
 struct Connection {
     /// `https://host:port` and a path prefix, without a slash at the end.
     server: String,
+    /// The same in parts.
+    scheme: Scheme,
+    authority: Authority,
+    prefix: String,
     http: legacy::Client<Connector, Full<Bytes>>,
-    bearer: Option<Arc<Bearer>>,
+    bearer: Option<Bearer>,
 }
 
 struct Bearer {
@@ -50,13 +54,13 @@ impl Tls {
     /// Connects on first use.
     pub fn new(env: Env, config: &TlsConfig) -> Result<Tls, TlsError> {
         let connection = Connection::new(config)?;
-        Ok(Tls { env, connection: Arc::new(RwLock::new(connection)) })
+        Ok(Tls { env, connection: RwLock::new(Arc::new(connection)) })
     }
 
     /// Uses `config` for requests from now on: how renewed certificates come into use. Requests under way are left alone.
     pub fn reload(&self, config: &TlsConfig) -> Result<(), TlsError> {
         let connection = Connection::new(config)?;
-        *self.connection.write() = connection;
+        *self.connection.write() = Arc::new(connection);
         Ok(())
     }
 }
@@ -81,13 +85,27 @@ impl Connection {
             .http2_initial_stream_window_size(4 << 20)
             .http2_initial_connection_window_size(32 << 20)
             .build(connector);
-        let bearer = config.token.clone().map(|token| Arc::new(Bearer { token, read: Mutex::default() }));
-        Ok(Connection { server, http, bearer })
+        let bearer = config.token.clone().map(|token| Bearer { token, read: Mutex::default() });
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        let (Some(scheme), Some(authority)) = (uri.scheme().cloned(), uri.authority().cloned()) else {
+            return Err(TlsError::Server(server));
+        };
+        Ok(Connection { server, scheme, authority, prefix, http, bearer })
     }
 
-    async fn send(self, env: Env, request: Request) -> Result<Response, TransportError> {
+    /// Where a request for `target` goes.
+    fn uri(&self, target: String) -> Result<Uri, http::Error> {
+        let path = if self.prefix.is_empty() { target } else { format!("{}{target}", self.prefix) };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(path))?);
+        Ok(Uri::from_parts(parts)?)
+    }
+
+    async fn send(self: Arc<Self>, env: Env, request: Request) -> Result<Response, TransportError> {
         let exchange = |error: Box<dyn std::error::Error + Send + Sync>| TransportError::Exchange(error);
-        let uri: Uri = format!("{}{}", self.server, request.target).parse().map_err(|e| exchange(Box::new(e)))?;
+        let uri = self.uri(request.target).map_err(|e| exchange(Box::new(e)))?;
         let mut sent = http::Request::new(Full::new(request.body));
         *sent.method_mut() = request.method;
         *sent.uri_mut() = uri;

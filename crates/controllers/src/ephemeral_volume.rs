@@ -6,7 +6,7 @@ use client::{
 };
 
 use crate::Setup;
-use crate::meta::{controller_reference, is_controller, parsed};
+use crate::meta::{controller_reference, is_controller, mentions, parsed};
 use crate::storage::{CLAIM_INDEX, by_claim, ephemeral_claim, is_ephemeral};
 
 const ACCOUNT: &str = "ephemeral-volume-controller";
@@ -105,5 +105,5 @@ impl Controller for EphemeralVolumes {
 }
 
 fn has_ephemeral(pod: &Object) -> bool {
-    parsed(pod).items_at(&["spec", "volumes"]).iter().any(is_ephemeral)
+    mentions(pod, "\"ephemeral\"") && parsed(pod).items_at(&["spec", "volumes"]).iter().any(is_ephemeral)
 }

@@ -64,6 +64,7 @@ mod views;
 mod volume_expand;
 mod volume_protection;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -71,6 +72,7 @@ use client::{Client, Controller, EventRecorder, Informers, LeaderElection, TaskG
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 
 pub use list::{UnknownControllers, absent, accounts, check_names};
 use pod_view::Pods;
@@ -173,6 +175,7 @@ impl Controllers {
         let informers = Informers::new(self.config.client.trimming(trim::trim));
         let setup = Setup {
             client: self.config.client.clone(),
+            accounts: Mutex::default(),
             pods: Pods::new(&informers),
             informers,
             config: &self.config,
@@ -191,6 +194,8 @@ impl Controllers {
 /// What a controller is made from.
 struct Setup<'a> {
     client: Client,
+    /// The clients in use, by their accounts' names: a controller and its events share a connection.
+    accounts: Mutex<BTreeMap<String, Client>>,
     informers: Informers,
     pods: Pods,
     config: &'a Config,
@@ -200,7 +205,10 @@ struct Setup<'a> {
 impl Setup<'_> {
     fn account(&self, name: &str) -> Client {
         let accounts = self.config.accounts.as_ref().filter(|_| !name.is_empty());
-        accounts.map_or_else(|| self.client.clone(), |accounts| accounts(name))
+        accounts.map_or_else(
+            || self.client.clone(),
+            |accounts| self.accounts.lock().entry(name.to_owned()).or_insert_with(|| accounts(name)).clone(),
+        )
     }
 
     /// Events are told in the name of `component`, by the service account `account`.

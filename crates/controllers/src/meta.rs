@@ -113,46 +113,77 @@ pub(crate) async fn write_status(
     resource: &Resource,
     object: &Arc<Object>,
     fields: Value,
+) -> Result<(), Error> {
+    let (mut current, mut retries) = (object.clone(), RETRIES);
+    while let Some(told) = with_status(&current, &fields) {
+        match client.update_status_brief(resource, &told).await {
+            Err(error) if error.is_conflict() && retries > 0 => {
+                current = newest(client, resource, object, error).await?;
+                retries -= 1;
+            }
+            result => return result.map(drop),
+        }
+    }
+    Ok(())
+}
+
+/// The same, for whoever goes on with the object as it is then.
+pub(crate) async fn written_status(
+    client: &Client,
+    resource: &Resource,
+    object: &Arc<Object>,
+    fields: Value,
 ) -> Result<Arc<Object>, Error> {
-    let mut current = object.clone();
-    for _ in 0..RETRIES {
+    let (mut current, mut retries) = (object.clone(), RETRIES);
+    loop {
         match write_status_at(client, resource, &current, &fields).await {
-            Err(error) if error.is_conflict() => {
-                current = client.get(resource, object.key()).await?;
-                if current.uid() != object.uid() {
-                    return Err(error);
-                }
+            Err(error) if error.is_conflict() && retries > 0 => {
+                current = newest(client, resource, object, error).await?;
+                retries -= 1;
             }
             result => return result,
         }
     }
-    write_status_at(client, resource, &current, &fields).await
 }
 
-/// Like [`write_status`], only at the revision of `object`: for a status that others write too.
+/// Like [`written_status`], only at the revision of `object`: for a status that others write too.
 pub(crate) async fn write_status_at(
     client: &Client,
     resource: &Resource,
     object: &Arc<Object>,
     fields: &Value,
 ) -> Result<Arc<Object>, Error> {
-    let before = object.to_value();
-    let mut after = before.clone();
-    set_status(&mut after, fields);
-    if after == before {
-        return Ok(object.clone());
+    match with_status(object, fields) {
+        Some(told) => client.update_status(resource, &told).await,
+        None => Ok(object.clone()),
     }
-    client.update_status(resource, &after).await
 }
 
-/// Puts `fields` into the status of `object`; null ones are taken out.
-pub(crate) fn set_status(object: &mut Value, fields: &Value) {
+/// The object as it is after a conflict, which stays one if it is another of the same name.
+async fn newest(client: &Client, resource: &Resource, object: &Object, conflict: Error) -> Result<Arc<Object>, Error> {
+    let newest = client.get(resource, object.key()).await?;
+    if newest.uid() == object.uid() { Ok(newest) } else { Err(conflict) }
+}
+
+/// The object with `fields` in its status, null ones taken out; `None` if it says all this.
+fn with_status(object: &Object, fields: &Value) -> Option<Value> {
+    let mut told = object.to_value();
+    set_status(&mut told, fields).then_some(told)
+}
+
+/// Puts `fields` into the status of `object`, null ones are taken out; whether that changes it.
+pub(crate) fn set_status(object: &mut Value, fields: &Value) -> bool {
+    let mut changed = false;
     for (name, field) in fields.as_object().into_iter().flat_map(|fields| fields.iter()) {
-        match field {
-            Value::Null => drop(object.remove(&["status", name])),
-            field => object.set(&["status", name], field),
+        let path = ["status", name];
+        if field.is_null() {
+            changed |= object.remove(&path).is_some();
+        } else if object.at(&path) != Some(field) {
+            object.set(&path, field);
+            changed = true;
         }
     }
+    changed
 }
 
 /// How often a write is made again that met a newer object.

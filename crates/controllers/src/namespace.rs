@@ -12,7 +12,7 @@ use client::{
 };
 
 use crate::Setup;
-use crate::meta::{Condition, between, list, now, time, write_status};
+use crate::meta::{Condition, between, list, now, time, written_status};
 use content::Remains;
 
 /// What the namespace holds as long as this controller has work there.
@@ -65,7 +65,7 @@ impl Namespaces {
         }
         let mut fields = Value::object();
         fields.set(&["conditions"], list(&conditions));
-        Ok(write_status(client, &resources::NAMESPACES, namespace, fields).await?)
+        Ok(written_status(client, &resources::NAMESPACES, namespace, fields).await?)
     }
 }
 
@@ -126,7 +126,7 @@ impl Controller for Namespaces {
         }
         let mut fields = Value::object();
         fields.set(&["phase"], "Terminating");
-        namespace = write_status(client, &resources::NAMESPACES, &namespace, fields).await?;
+        namespace = written_status(client, &resources::NAMESPACES, &namespace, fields).await?;
         let deleted = time(namespace.deletion_timestamp());
         let age = between(deleted, client.env().now());
         let remains = content::delete_all(client, &key.name, age).await;

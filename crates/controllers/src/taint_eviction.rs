@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
 
 use crate::Setup;
-use crate::meta::{NODE_INDEX, between, by_node, node_of, now, parsed};
+use crate::meta::{NODE_INDEX, between, by_node, mentions, node_of, now, parsed};
 
 pub(crate) struct TaintEviction {
     nodes: Informer,
@@ -153,8 +153,8 @@ fn stay(taints: &[Taint], pod: &Pod) -> Stay {
 }
 
 fn no_execute(node: &Object) -> Vec<Taint> {
-    // Nearly always there are none, which the whole need not be decoded for.
-    if parsed(node).items_at(&["spec", "taints"]).is_empty() {
+    // Nearly always there are none, which the whole need not be read for.
+    if !mentions(node, "\"taints\"") || parsed(node).items_at(&["spec", "taints"]).is_empty() {
         return Vec::new();
     }
     let taints = node.view::<Node>().ok().and_then(|node| node.spec?.taints).unwrap_or_default();

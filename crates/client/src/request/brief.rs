@@ -39,10 +39,18 @@ impl Client {
         result
     }
 
+    /// Like [`Client::update_status`] for whoever asks only whether it worked.
+    pub async fn update_status_brief(&self, resource: &Resource, body: &Value) -> Result<Written, Error> {
+        let key = super::key_of(body);
+        let path = resource.path(&key.namespace, &key.name, "status");
+        let result = self.written(Call::new(Method::PUT, path).json(body)).await;
+        self.note_written(resource, &key, &result);
+        result
+    }
+
     async fn written(&self, call: Call) -> Result<Written, Error> {
-        let name = call.name();
-        let response = self.exchange(call).await?;
-        decode::written(response.body).await.map_err(|source| Error::Decode { request: name, source })
+        let response = self.exchange(&call).await?;
+        decode::written(response.body).await.map_err(|source| call.failed(source))
     }
 
     fn note_written(&self, resource: &Resource, key: &ObjectKey, result: &Result<Written, Error>) {

@@ -13,12 +13,15 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// A server that does not answer within this is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The TLS library asks for 4 KiB at a time, whatever has arrived.
+const READ_AT_ONCE: usize = 32 << 10;
 
 /// Opens TCP connections, with TLS on top or not.
 #[derive(Clone)]
@@ -40,7 +43,10 @@ impl Connector {
         tcp.set_nodelay(true)?;
         Ok(match self.0 {
             None => Connect::Plain(TokioIo::new(tcp)),
-            Some((tls, name)) => Connect::Tls(Box::new(TokioIo::new(tls.connect(name, tcp).await?))),
+            Some((tls, name)) => {
+                let tcp = BufReader::with_capacity(READ_AT_ONCE, tcp);
+                Connect::Tls(Box::new(TokioIo::new(tls.connect(name, tcp).await?)))
+            }
         })
     }
 }
@@ -65,7 +71,7 @@ impl tower::Service<Uri> for Connector {
 /// An open connection.
 pub(super) enum Connect {
     Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Tls(Box<TokioIo<TlsStream<BufReader<TcpStream>>>>),
 }
 
 impl Connection for Connect {
@@ -93,6 +99,25 @@ impl Write for Connect {
         match self.get_mut() {
             Connect::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Connect::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    /// A request's head and body go together.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Connect::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Connect::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Connect::Plain(stream) => stream.is_write_vectored(),
+            Connect::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Rollout;
 use super::view::{Deployment, REVISION, ReplicaSet, Status};
-use crate::meta::{Condition, between, count, list, seconds, set_status, time, write_status};
+use crate::meta::{Condition, between, count, list, seconds, set_status, time, write_status, written_status};
 
 const PROGRESSING: &str = "Progressing";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -125,17 +125,10 @@ impl Rollout<'_> {
 
     /// Writes `fields` of the status, and the revision if it is not told yet.
     pub(super) async fn write_status_fields(&mut self, fields: Value) -> Result<(), ReconcileError> {
-        let known = &self.deployment.object;
-        let object = if std::mem::take(&mut self.untold) {
-            let mut told = known.to_value();
-            if let Some(revision) = self.deployment.annotations.get(REVISION) {
-                told.set(&["metadata", "annotations", REVISION], revision);
-            }
-            set_status(&mut told, &fields);
+        let object = match self.with_untold(&fields) {
             // A newer Deployment is looked at anew.
-            self.client.update_status(&resources::DEPLOYMENTS, &told).await?
-        } else {
-            write_status(self.client, &resources::DEPLOYMENTS, known, fields).await?
+            Some(told) => self.client.update_status(&resources::DEPLOYMENTS, &told).await?,
+            None => written_status(self.client, &resources::DEPLOYMENTS, &self.deployment.object, fields).await?,
         };
         // Only the status is taken over: this reconcile keeps to the spec that it began with.
         let fresh = Deployment::read(&object)?;
@@ -146,10 +139,30 @@ impl Rollout<'_> {
         Ok(())
     }
 
+    /// The same, of a reconcile that does nothing more.
+    async fn write_last_status(&mut self, status: &Status) -> Result<(), ReconcileError> {
+        let fields = status.to_fields();
+        match self.with_untold(&fields) {
+            Some(told) => drop(self.client.update_status_brief(&resources::DEPLOYMENTS, &told).await?),
+            None => write_status(self.client, &resources::DEPLOYMENTS, &self.deployment.object, fields).await?,
+        }
+        Ok(())
+    }
+
+    /// The Deployment with `fields` in its status and with the revision that is not told yet, if there is one: from now on it is.
+    fn with_untold(&mut self, fields: &Value) -> Option<Value> {
+        let mut told = std::mem::take(&mut self.untold).then(|| self.deployment.object.to_value())?;
+        if let Some(revision) = self.deployment.annotations.get(REVISION) {
+            told.set(&["metadata", "annotations", REVISION], revision);
+        }
+        set_status(&mut told, fields);
+        Some(told)
+    }
+
     /// The status by counting alone.
     pub(super) async fn write_plain_status(&mut self) -> Result<Requeue, ReconcileError> {
         let status = self.counted();
-        self.write_status_fields(status.to_fields()).await?;
+        self.write_last_status(&status).await?;
         Ok(Requeue::No)
     }
 
@@ -163,7 +176,7 @@ impl Rollout<'_> {
             None => status.unset(REPLICA_FAILURE),
         }
         if self.untold || status != self.deployment.status {
-            self.write_status_fields(status.to_fields()).await?;
+            self.write_last_status(&status).await?;
         }
         Ok(self.when_stuck(&status, now))
     }

@@ -95,7 +95,7 @@ pub(crate) async fn write(shared: &Shared, pod: &PodInfo, patch: &Value) {
 }
 
 async fn patch_status(shared: &Shared, pod: &ObjectKey, patch: &Value) -> Result<(), client::Error> {
-    shared.client.patch_unread(&resources::PODS, pod, "status", PatchKind::Strategic, patch).await
+    shared.client.patch_brief(&resources::PODS, pod, "status", PatchKind::Strategic, patch).await.map(drop)
 }
 
 /// The `PodScheduled` condition; `None`: the pod has it already.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use apimachinery::Value;
 use client::trim::{each, keep};
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::Began;
@@ -150,56 +149,96 @@ impl Seen {
             let status = if holds { "True" } else { "False" };
             let is_same = |one: &&Value| one.str_at(&["type"]) == Some(kind) && one.str_at(&["status"]) == Some(status);
             let since = known.iter().find(is_same).and_then(|one| one.str_at(&["lastTransitionTime"])).unwrap_or(now);
-            json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
-                "lastProbeTime": null, "observedGeneration": generation})
+            object([
+                ("lastProbeTime", Value::Null),
+                ("lastTransitionTime", since.into()),
+                ("message", message.into()),
+                ("observedGeneration", generation.into()),
+                ("reason", reason.into()),
+                ("status", status.into()),
+                ("type", kind.into()),
+            ])
         };
         let (reason, message) = ((!ready).then_some(why), unready.as_deref());
         let completed = (*self == Seen::Over { failed: false, code: 0 }).then_some("PodCompleted");
+        let conditions = [
+            condition("PodReadyToStartContainers", !self.is_over(), None, None),
+            condition("Initialized", true, completed, None),
+            condition("Ready", ready, reason, message),
+            condition("ContainersReady", ready, reason, message),
+        ];
         let statuses: Vec<_> = containers(pod).iter().map(|container| self.container(container, ready, now)).collect();
-        let mut addresses = vec![json!({"ip": address})];
-        let families = pod.str_at(&["metadata", "annotations", "fake/families"]).unwrap_or_default();
-        if let Ok(v4) = address.parse::<Ipv4Addr>().map(|v4| v4.octets())
-            && families.contains("IPv6")
-        {
-            addresses.push(json!({"ip": format!("fd00:10::{:x}:{:x}", v4[1], u16::from_be_bytes([v4[2], v4[3]]))}));
-        }
-        if families == "IPv6" && addresses.len() > 1 {
-            addresses.remove(0);
-        }
-        let status = json!({"phase": phase, "startTime": pod.str_at(&["status", "startTime"]).unwrap_or(now),
-            "podIP": addresses[0]["ip"], "podIPs": addresses, "hostIP": "192.168.0.1", "hostIPs": [{"ip": "192.168.0.1"}],
-            "qosClass": pod.str_at(&["status", "qosClass"]), "observedGeneration": generation,
-            "conditions": [
-                condition("PodReadyToStartContainers", !self.is_over(), None, None),
-                condition("Initialized", true, completed, None),
-                condition("Ready", ready, reason, message),
-                condition("ContainersReady", ready, reason, message),
-            ],
-            "containerStatuses": statuses,
-        });
-        status.into()
+        let addresses = addresses(pod, address);
+        let several = |addresses: &[String]| {
+            Value::Array(addresses.iter().map(|address| object([("ip", address.into())])).collect())
+        };
+        object([
+            ("conditions", Value::Array(conditions.into())),
+            ("containerStatuses", Value::Array(statuses)),
+            ("hostIP", HOST.into()),
+            ("hostIPs", several(&[HOST.to_owned()])),
+            ("observedGeneration", generation.into()),
+            ("phase", phase.into()),
+            ("podIP", addresses.first().map(String::as_str).into()),
+            ("podIPs", several(&addresses)),
+            ("qosClass", pod.str_at(&["status", "qosClass"]).into()),
+            ("startTime", pod.str_at(&["status", "startTime"]).unwrap_or(now).into()),
+        ])
     }
 
-    fn container(&self, container: &Value, ready: bool, now: &str) -> serde_json::Value {
+    fn container(&self, container: &Value, ready: bool, now: &str) -> Value {
         let text = |field: &str| container.str_at(&[field]).unwrap_or_default();
         let (state, restarts, started) = match self {
             Seen::Nothing | Seen::Waiting => {
                 let message = format!("failed to pull and unpack image {:?}: not found", text("image"));
-                (json!({"waiting": {"reason": "ErrImagePull", "message": message}}), 0, false)
+                let waiting = object([("message", message.into()), ("reason", "ErrImagePull".into())]);
+                (("waiting", waiting), 0, false)
             }
-            Seen::Running { restarts, .. } => (json!({"running": {"startedAt": now}}), *restarts, true),
+            Seen::Running { restarts, .. } => (("running", object([("startedAt", now.into())])), *restarts, true),
             Seen::Over { code, .. } => {
                 let reason = if *code == 0 { "Completed" } else { "Error" };
-                (
-                    json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": now, "finishedAt": now}}),
-                    0,
-                    false,
-                )
+                let terminated = object([
+                    ("exitCode", (*code).into()),
+                    ("finishedAt", now.into()),
+                    ("reason", reason.into()),
+                    ("startedAt", now.into()),
+                ]);
+                (("terminated", terminated), 0, false)
             }
         };
-        json!({"name": text("name"), "image": text("image"), "imageID": "", "ready": ready, "started": started,
-            "restartCount": restarts, "state": state, "lastState": {}})
+        object([
+            ("image", text("image").into()),
+            ("imageID", "".into()),
+            ("lastState", Value::object()),
+            ("name", text("name").into()),
+            ("ready", ready.into()),
+            ("restartCount", restarts.into()),
+            ("started", started.into()),
+            ("state", object([state])),
+        ])
     }
+}
+
+/// Where every pod's containers are said to run.
+const HOST: &str = "192.168.0.1";
+
+/// The pod's addresses, of the families that it asks for.
+fn addresses(pod: &Value, address: &str) -> Vec<String> {
+    let mut addresses = vec![address.to_owned()];
+    let families = pod.str_at(&["metadata", "annotations", "fake/families"]).unwrap_or_default();
+    if let Ok(v4) = address.parse::<Ipv4Addr>().map(|v4| v4.octets())
+        && families.contains("IPv6")
+    {
+        addresses.push(format!("fd00:10::{:x}:{:x}", v4[1], u16::from_be_bytes([v4[2], v4[3]])));
+    }
+    if families == "IPv6" && addresses.len() > 1 {
+        addresses.remove(0);
+    }
+    addresses
+}
+
+fn object<const N: usize>(members: [(&'static str, Value); N]) -> Value {
+    Value::Object(members.into_iter().collect())
 }
 
 fn containers(pod: &Value) -> &[Value] {
