@@ -29,8 +29,7 @@ fn glanced(states: &[Value]) -> Option<Arc<PodInfo>> {
         let json = Any::from_serialize(state).unwrap().to_json();
         assert_eq!(glance(&shared, &json, 0)?, revision);
     }
-    let cached = shared.cache.lock().pod("u").cloned();
-    cached
+    shared.cache.lock().pod("u").cloned()
 }
 
 #[tokio::test]
