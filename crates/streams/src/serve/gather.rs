@@ -184,8 +184,7 @@ mod tests {
         // Each writes and flushes, before any of them is heard: a flush lets the others write.
         let writers = (0..5u8).map(|n| {
             let gather = gather.clone();
-            let written = std::future::poll_fn(move |cx| Pin::new(&mut *gather.lock()).poll_write(cx, &[n]));
-            async move { written.await }
+            std::future::poll_fn(move |cx| Pin::new(&mut *gather.lock()).poll_write(cx, &[n]))
         });
         let flush = std::future::poll_fn(|cx| Pin::new(&mut *gather.lock()).poll_flush(cx));
         gather.lock().gathered.push(b'x');
