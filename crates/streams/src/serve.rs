@@ -1,7 +1,5 @@
 //! HTTP on a listener.
 
-mod gather;
-
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -24,9 +22,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
-
-use crate::tls::HTTP_2;
-use gather::Gather;
 
 /// How a listener is served. The defaults suit a cluster's API.
 #[derive(Clone)]
@@ -150,9 +145,7 @@ impl Server {
             Some(Ok(stream)) => {
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = peer(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
-                // Of many answers and events at a time; whoever takes over a connection of the older protocol may not flush.
-                let many = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-                self.http(Gather::new(stream, many), peer, service, watcher).await;
+                self.http(stream, peer, service, watcher).await;
             }
             Some(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
             None => tracing::debug!(%remote, "TLS handshake timed out"),

@@ -11,9 +11,6 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-/// What clients of HTTP/2 name it in the handshake.
-pub(crate) const HTTP_2: &[u8] = b"h2";
-
 /// Why certificate and key cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -75,7 +72,7 @@ pub fn server_config(
         builder.with_client_cert_verifier(Arc::new(AnyOwnedCertificate { hints: roots.subjects(), provider }))
     };
     let mut config = builder.with_cert_resolver(certificate.0.clone());
-    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
