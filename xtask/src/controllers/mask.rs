@@ -68,6 +68,7 @@ impl Mask<'_> {
             "WaitForFirstConsumer"
                 | "ExternalProvisioning"
                 | "FailedBinding"
+                | "VolumeMismatch"
                 | "ProvisioningFailed"
                 | "FailedCreate"
                 | "FailedResourceClaimCreation"
